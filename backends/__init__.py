@@ -1,0 +1,1 @@
+"""What goes out: one folder per device family, target profiles as YAML."""

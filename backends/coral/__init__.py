@@ -1,0 +1,1 @@
+"""TFLite for Coral boards: our own lowering of a QDQ graph to int8 TFLite."""

@@ -1,0 +1,1 @@
+"""edgec: a compiler that makes trained neural networks fit small devices."""

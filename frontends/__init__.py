@@ -1,0 +1,1 @@
+"""What comes in: models, data sets, the recipe."""

@@ -1,0 +1,1 @@
+"""What a model is: graph, files, printer, verifier, rewriting, analyses, execution."""

@@ -1,0 +1,1 @@
+"""The edgec command and the pass author's tools."""
