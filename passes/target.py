@@ -1,0 +1,62 @@
+"""What a pass may know of the device that it compiles for: the quantisation scheme, the operators, the memory.
+
+The profiles themselves are YAML files beside the backends (``backends/targets``), one per board; this is their shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How a target wants a network quantized to 8 bits.
+
+    Attributes:
+        activations: integer type of activations.
+        symmetric: whether activations have zero-point 0.
+        per_channel: operators whose weights have one scale per output channel; other weights have one scale.
+        bias: ``int32`` with scale input x weight and zero-point 0, or left ``float32``.
+        tied: operators whose inputs and outputs share one scale and zero-point, because the kernel only moves values.
+        fixed: operators whose output has a prescribed (scale, zero-point).
+        operators: operators that have an integer kernel; any other stays in float between a DQ and a Q.
+        reduce_range: weights use 7 bits (for x86 CPUs without VNNI, whose u8s8 kernels saturate).
+    """
+
+    activations: Literal["int8", "uint8"]
+    symmetric: bool
+    per_channel: frozenset[str]
+    bias: Literal["int32", "float32"]
+    tied: frozenset[str]
+    fixed: Mapping[str, tuple[float, int]]
+    operators: frozenset[str]
+    reduce_range: bool = False
+
+
+@dataclass(frozen=True)
+class Target:
+    """A board, or a kind of machine, that a recipe can name.
+
+    Attributes:
+        name: what recipes call it.
+        title: what people call it.
+        backend: the backend that emits for it.
+        scheme: its int8 scheme; ``None`` where it has no 8-bit arithmetic.
+        memory_bytes: memory that a network may use; ``None`` where it is not bounded.
+        parameter_bytes: on-chip memory for weights; ``None`` where there is none.
+        channel_multiple: channel counts that its kernels like are multiples of this.
+        options: what only its backend reads.
+        source: where the figures come from.
+    """
+
+    name: str
+    title: str
+    backend: str
+    scheme: Scheme | None
+    memory_bytes: int | None = None
+    parameter_bytes: int | None = None
+    channel_multiple: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
