@@ -1,0 +1,131 @@
+"""Running a graph in onnxruntime, with a tap on any tensor."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.ir.errors import InputError
+from edgec.ir.files import INTERNAL_LIMIT, save, to_bytes
+from edgec.ir.graph import Graph, Tensor
+
+Feeds = Mapping[str, np.ndarray]
+
+
+class Session:
+    """A graph made ready to run.
+
+    Args:
+        graph: what to run; later changes to it are not seen.
+        taps: tensors inside it whose values are wanted besides the outputs.
+        threads: how many threads an operator may use.
+        optimize: let onnxruntime fuse and rewrite. Off by default: what is compared is our graph, not its.
+
+    Raises:
+        InputError: onnxruntime does not take the graph; the line holds its reason.
+    """
+
+    def __init__(
+        self, graph: Graph, taps: Sequence[Tensor] = (), *, threads: int = 1, optimize: bool = False
+    ) -> None:
+        import onnxruntime as ort
+
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 4
+        settings.use_deterministic_compute = True
+        level = ort.GraphOptimizationLevel
+        settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        extra = tuple(taps)
+        self._folder: Any = None
+        try:
+            if sum(c.nbytes for c in graph.constants()) > INTERNAL_LIMIT:
+                self._folder = tempfile.TemporaryDirectory(prefix="edgec-")
+                path = Path(self._folder.name) / "model.onnx"
+                save(graph, path, external=True, extra_outputs=extra)
+                self._session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            else:
+                message = to_bytes(graph, extra_outputs=extra)
+                self._session = ort.InferenceSession(message, settings, providers=["CPUExecutionProvider"])
+        except runtime_errors() as error:
+            raise InputError("onnxruntime", f"does not take the model ({first_line(error)})", "see the node named") from None
+        self.inputs = [item.name for item in self._session.get_inputs()]
+        self.outputs = [item.name for item in self._session.get_outputs()]
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Outputs and taps by name.
+
+        Raises:
+            InputError: an input is missing or of another shape or type.
+        """
+        try:
+            values = self._session.run(None, {name: feeds[name] for name in self.inputs})
+        except KeyError as error:
+            raise InputError("the data", f"has no values for the model's input {error}", "name the array for it") from None
+        except runtime_errors() as error:
+            raise InputError("onnxruntime", f"cannot run the model ({first_line(error)})") from None
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def runtime_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises for a model or feeds that it does not take."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+
+
+def first_line(error: Exception) -> str:
+    """The reason in an onnxruntime error, without its status prefix."""
+    text = str(error).strip().splitlines()[0]
+    return text.split(" : ", 3)[-1].strip() if text.startswith("[ONNXRuntimeError]") else text
+
+
+def seeded_feeds(graph: Graph, seed: int = 0, samples: int = 4) -> list[dict[str, np.ndarray]]:
+    """Noise for every input, for when there are no data: uniform in [0, 1) for floats, small numbers for integers.
+
+    Raises:
+        InputError: an input has no static shape.
+    """
+    random = np.random.Generator(np.random.PCG64(seed))
+    made = []
+    for _ in range(samples):
+        feeds = {}
+        for tensor in graph.inputs:
+            if tensor.shape is None or any(not isinstance(d, int) for d in tensor.shape):
+                raise InputError(f"input '{tensor.name}'", "has no static shape", f"pin it with --input {tensor.name}:1x3x224x224")
+            shape = tuple(int(d) for d in tensor.shape if isinstance(d, int))
+            dtype = np.dtype(tensor.dtype)
+            if dtype.kind == "f":
+                feeds[tensor.name] = random.random(shape, np.float32).astype(dtype)
+            elif dtype.kind == "b":
+                feeds[tensor.name] = random.integers(0, 2, shape).astype(dtype)
+            else:
+                feeds[tensor.name] = random.integers(0, 8, shape).astype(dtype)
+        made.append(feeds)
+    return made
+
+
+def sqnr_db(reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
+    """Signal to quantization-noise ratio over all float outputs of one run, in dB; infinite when equal.
+
+    Defined as 10 log10(sum x^2 / sum (x - y)^2) with x the reference; each output is weighed alike by normalising
+    its power to one first, so that a large tensor does not hide a small one.
+    """
+    signal = noise = 0.0
+    for name, x in reference.items():
+        y = other[name].astype(np.float64)
+        x = x.astype(np.float64)
+        power = float(np.mean(x * x))
+        if power == 0.0:
+            power = 1.0
+        signal += float(np.mean(x * x)) / power
+        noise += float(np.mean((x - y) ** 2)) / power
+    if noise == 0.0:
+        return float("inf")
+    return float(10 * np.log10(max(signal, 1e-300) / noise)) if np.isfinite(noise) else float("-inf")

@@ -1,0 +1,100 @@
+"""Types and shapes of every tensor, by onnx's own inference over a message without weights."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import onnx
+
+from edgec.ir.analyses import Analyses
+from edgec.ir.errors import InputError
+from edgec.ir.graph import Graph, Tensor, Variable, numpy_dtype
+from edgec.ir.protos import weightless
+
+
+class Shapes:
+    """Shape and element type by tensor.
+
+    Inference runs over a message that has no weights: on ResNet-152 that costs a fiftieth of the same with weights.
+
+    Raises:
+        InputError: the operators contradict each other or the declared types; the line names the node.
+    """
+
+    def __init__(self, graph: Graph, analyses: Analyses | None = None) -> None:
+        inferred = infer(graph)
+        known = {}
+        for info in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
+            if info.type.WhichOneof("value") == "tensor_type":
+                known[info.name] = info.type.tensor_type
+        self._shape: dict[Tensor, tuple[int | None, ...] | None] = {}
+        self._dtype: dict[Tensor, np.dtype | None] = {}
+        for variable in graph.variables():
+            kind = known.get(variable.name)
+            if kind is None:
+                self._shape[variable] = _numbers(variable.shape)
+                self._dtype[variable] = variable.dtype
+                continue
+            dims = kind.shape.dim if kind.HasField("shape") else None
+            self._shape[variable] = None if dims is None else tuple(
+                d.dim_value if d.HasField("dim_value") else None for d in dims
+            )
+            self._dtype[variable] = np.dtype(numpy_dtype(kind.elem_type)) if kind.elem_type else None
+
+    def shape(self, tensor: Tensor) -> tuple[int | None, ...] | None:
+        """Dimensions, ``None`` for one that is unknown, or ``None`` where not even the rank is known."""
+        return self._shape.get(tensor) if isinstance(tensor, Variable) else tensor.shape
+
+    def static(self, tensor: Tensor) -> tuple[int, ...]:
+        """Dimensions that must all be known; raises :class:`InputError` naming the tensor otherwise."""
+        shape = self.shape(tensor)
+        if shape is None or any(d is None for d in shape):
+            raise InputError(
+                f"tensor '{tensor.name}'", f"has no static shape ({_show(shape)})", "pin the inputs with --input"
+            )
+        return tuple(int(d) for d in shape if d is not None)
+
+    def dtype(self, tensor: Tensor) -> np.dtype | None:
+        """Element type, ``None`` where unknown."""
+        return self._dtype.get(tensor) if isinstance(tensor, Variable) else tensor.dtype
+
+    def annotate(self, graph: Graph) -> None:
+        """Writes what was inferred into the graph's variables; what they declare already stays."""
+        for variable in graph.variables():
+            shape = self._shape.get(variable)
+            if shape is not None and (variable.shape is None or None in variable.shape):
+                declared = variable.shape or [None] * len(shape)
+                variable.shape = [d if i is None else i for d, i in zip(declared, shape, strict=True)]
+            if variable.dtype is None:
+                variable.dtype = self._dtype.get(variable)
+
+
+def infer(graph: Graph) -> onnx.ModelProto:
+    """The weightless message of ``graph`` with inferred types, in strict mode."""
+    message = weightless(graph)
+    try:
+        return onnx.shape_inference.infer_shapes(message, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise InputError(*inference_fault(str(error))) from None
+
+
+def inference_fault(text: str) -> tuple[str, str, str]:
+    """Place, fault and mend from the message of onnx's inference."""
+    name = re.search(r"node name: ([^)]*)\)", text)
+    op = re.search(r"\(op_type:\s*([^,)]+)", text)
+    fault = re.sub(r"\s+", " ", text.splitlines()[-1])
+    fault = re.sub(r"^.*?\[(?:Shape|Type)InferenceError\]\s*", "", fault).strip()
+    fault = re.sub(r"^\(op_type:[^)]*\):?\s*(\[\w+\])?\s*", "", fault).rstrip(".")
+    where = f"node '{name.group(1)}'" if name and name.group(1) else "the graph"
+    if op:
+        where += f" ({op.group(1)})"
+    return where, f"its types and shapes do not fit: {fault}", "export the network again, or correct its shapes"
+
+
+def _numbers(shape: list[int | str | None] | None) -> tuple[int | None, ...] | None:
+    return None if shape is None else tuple(d if isinstance(d, int) else None for d in shape)
+
+
+def _show(shape: tuple[int | None, ...] | None) -> str:
+    return "unknown rank" if shape is None else "x".join("?" if d is None else str(d) for d in shape)
