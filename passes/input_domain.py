@@ -1,0 +1,48 @@
+"""In which numbers a graph wants its inputs: as the original model did, or as raw pixels.
+
+Data sets always give what the original model takes, x. Once a pass has folded ``x = scale * raw + offset`` into the
+network, the graph takes ``raw``. The graph itself says so, in its metadata, so that nothing that feeds it has to know
+which passes ran; the entry stays in the saved model for whoever deploys it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgec.ir.graph import Graph
+
+_KEY = "edgec.input."
+
+
+def record(graph: Graph, name: str, scale: np.ndarray, offset: np.ndarray) -> None:
+    """Notes that input ``name`` now takes ``raw``, where x = scale * raw + offset (one value, or one a channel)."""
+    entry = {"scale": np.ravel(scale).astype(float).tolist(), "offset": np.ravel(offset).astype(float).tolist()}
+    graph.metadata[_KEY + name] = json.dumps(entry, sort_keys=True)
+
+
+def folded(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """The (scale, offset) folded into the graph behind input ``name``; ``None`` where nothing was."""
+    entry = graph.metadata.get(_KEY + name)
+    if entry is None:
+        return None
+    values = json.loads(entry)
+    return np.array(values["scale"], np.float64), np.array(values["offset"], np.float64)
+
+
+def enter(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """``feeds`` of the original model as ``graph`` takes them; channels are axis 1.
+
+    The inverse is taken in double precision, so that whole pixel values come back within 1e-4.
+    """
+    entered = {}
+    for name, x in feeds.items():
+        known = folded(graph, name)
+        if known is None:
+            entered[name] = x
+            continue
+        scale, offset = (v.reshape((1, -1) + (1,) * (x.ndim - 2)) for v in known)
+        entered[name] = ((x.astype(np.float64) - offset) / scale).astype(x.dtype)
+    return entered

@@ -1,0 +1,126 @@
+"""The static check of a whole recipe: names, options, order, data. Nothing of the model is read for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgec.ir.errors import UsageError, did_you_mean
+from edgec.passes.protocol import Pass
+from edgec.passes.registry import pass_class, pass_names
+
+# What holds for a float model as it is loaded.
+INITIAL_FACTS = frozenset({"float", "trainable"})
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A pass of a recipe, ready to run.
+
+    Attributes:
+        step: the pass with its options.
+        place: where it stands, such as ``passes[1]``.
+    """
+
+    step: Pass
+    place: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked recipe: what all targets share, and what runs once for each."""
+
+    shared: tuple[Planned, ...]
+    per_target: tuple[Planned, ...]
+
+    def __iter__(self) -> Any:
+        return iter((*self.shared, *self.per_target))
+
+
+def plan(
+    steps: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    source: str = "the pipeline",
+    roles: Iterable[str] = (),
+    facts: frozenset[str] = INITIAL_FACTS,
+) -> Plan:
+    """Checks a list of (pass name, options).
+
+    Args:
+        steps: in order.
+        source: the recipe's name, for errors.
+        roles: the data roles that the recipe has.
+        facts: what holds at the start; a quantized model starts with ``quantized`` instead of ``float``.
+
+    Raises:
+        UsageError: a name, an option or a value is wrong, a pass stands where it cannot, or its data are missing. All
+            mistakes are in it, one line each.
+    """
+    mistakes: list[UsageError] = []
+    planned: list[Planned] = []
+    ended: dict[str, str] = {}
+    held = set(facts)
+    for index, (name, options) in enumerate(steps):
+        place = f"passes[{index}]"
+        try:
+            step = make(name, options, f"{source}: {place} '{name}'", unknown=f"{source}: {place}")
+            for fact in sorted(step.needs - held):
+                raise _out_of_order(step, fact, place, ended, source)
+            role = step.missing_data(frozenset(roles))
+            if role is not None:
+                raise UsageError(
+                    f"{source}: {place} '{name}'", f"needs 'data.{role}', which the recipe does not have", f"add data.{role}"
+                )
+        except UsageError as error:
+            mistakes.append(error)
+            continue
+        for fact in step.breaks:
+            held.discard(fact)
+            ended[fact] = f"{place} '{name}'"
+        held |= step.gives
+        planned.append(Planned(step, place))
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        raise UsageError("", "\n".join(str(mistake) for mistake in mistakes))
+    cut = next((i for i, item in enumerate(planned) if item.step.per_target), len(planned))
+    return Plan(tuple(planned[:cut]), tuple(planned[cut:]))
+
+
+def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | None = None) -> Pass:
+    """The pass of that name with these options, checked against its fields; errors begin with ``where``."""
+    from pydantic import TypeAdapter, ValidationError
+
+    if name not in pass_names():
+        raise UsageError(
+            unknown or where, f"no pass named '{name}'.{did_you_mean(name, pass_names())}", "'edgec passes' lists them"
+        )
+    kind = pass_class(name)
+    fields = [item.name for item in dataclasses.fields(kind)]
+    for key in options:
+        if key not in fields:
+            known = f"it takes {', '.join(fields)}" if fields else "it takes no options"
+            raise UsageError(where, f"has no option '{key}'.{did_you_mean(str(key), fields)}", known)
+    try:
+        made: Pass = TypeAdapter(kind).validate_python(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        said = said[:1].lower() + said[1:]
+        raise UsageError(f"{where}: {option}" if option else where, said, f"'edgec passes {name}' explains") from None
+    return made
+
+
+def _out_of_order(step: Pass, fact: str, place: str, ended: Mapping[str, str], source: str) -> UsageError:
+    if fact in ended:
+        return UsageError(
+            f"{source}",
+            f"{place} '{step.name}' needs a '{fact}' graph, but {ended[fact]} ended that",
+            f"move '{step.name}' above it",
+        )
+    givers = [name for name in pass_names() if fact in pass_class(name).gives]
+    mend = f"put {' or '.join(repr(g) for g in givers)} before it" if givers else "give a model that is"
+    return UsageError(f"{source}", f"{place} '{step.name}' needs a '{fact}' graph, which this is not", mend)

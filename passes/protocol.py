@@ -1,0 +1,178 @@
+"""What a pass is, and what it may ask for.
+
+A pass is a frozen dataclass: its fields are its options, and their types and :func:`pydantic.Field` bounds are the
+schema that recipes are checked against. Here is a whole one::
+
+    @dataclass(frozen=True)
+    class Relu6(Pass):
+        \"\"\"Bounds every Relu at ``bound``.\"\"\"
+
+        name: ClassVar[str] = "relu6"
+        effect: ClassVar[Effect] = "lossy"
+        needs: ClassVar[frozenset[str]] = frozenset({"float"})
+        bound: Annotated[float, Field(gt=0, description="the upper bound")] = 6.0
+
+        def run(self, graph: Graph, ctx: Context) -> None:
+            for node in [n for n in graph.nodes if n.op == "Relu"]:
+                ...
+                ctx.did(node, f"bounded at {self.bound}")
+
+It is found under its entry point of the group ``edgec.passes``; edgec's own are registered the same way.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from edgec.ir.analyses import Analyses, Analysis
+from edgec.ir.graph import Graph, Node
+from edgec.passes import input_domain
+from edgec.passes.target import Target
+
+Effect = Literal["exact", "lossy"]
+A = TypeVar("A", bound=Analysis)
+
+
+class DataSet(Protocol):
+    """Samples that a recipe names, as feeds by the model's input names."""
+
+    source: str
+    labels: np.ndarray | None
+
+    def __len__(self) -> int: ...
+
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        """Feeds of at most ``size`` samples each, sample axis first, in a fixed order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a pass did, or could have done and did not, at one node."""
+
+    node: str
+    what: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+class Context:
+    """What a pass sees of the run besides the graph.
+
+    Attributes:
+        target: the board compiled for; ``None`` in the part of the recipe that all targets share.
+        data: data sets by role: ``calibration``, ``train``, ``eval``.
+        affine: by input name, the (scale, offset) a channel with which preprocessing turns raw pixels into that input.
+        seed: for every random choice.
+        threads: how many threads may work; results must not depend on it.
+        shared: what passes keep for each other within a run (calibrated ranges, say), by their own keys.
+        remarks: what was done and missed so far in this pass.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        target: Target | None = None,
+        data: Mapping[str, DataSet] | None = None,
+        affine: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+        seed: int = 0,
+        threads: int = 1,
+        shared: dict[Any, Any] | None = None,
+        progress: Any = None,
+    ) -> None:
+        self.target = target
+        self.data = dict(data or {})
+        self.affine = dict(affine or {})
+        self.seed = seed
+        self.threads = threads
+        self.shared = {} if shared is None else shared
+        self.analyses = Analyses(graph)
+        self.done: list[Remark] = []
+        self.left: list[Remark] = []
+        self._progress = progress
+
+    def get(self, kind: type[A]) -> A:
+        """The analysis of that class for the graph as it was when the pass began; kept until the pass ends.
+
+        A pass that asks again after it has rewritten the graph calls :meth:`changed` first.
+        """
+        return self.analyses.get(kind)
+
+    def changed(self) -> None:
+        """Drops the analyses: the graph is no longer what they describe."""
+        self.analyses.drop()
+
+    def did(self, node: Node | str, what: str, **figures: float) -> None:
+        """Reports a change: where, and what in a few words (``Tucker-2, ranks 24 and 31``)."""
+        self.done.append(Remark(_label(node), what, figures))
+
+    def missed(self, node: Node | str, reason: str, **figures: float) -> None:
+        """Reports a node that this pass could have changed and did not, and why."""
+        self.left.append(Remark(_label(node), reason, figures))
+
+    def feeds(self, graph: Graph, role: str) -> Iterator[dict[str, np.ndarray]]:
+        """The samples of a data set as ``graph`` takes them: its batch size, its input domain.
+
+        A last batch that is short is filled up with its own last sample; the data set has been checked against the
+        model's inputs already.
+        """
+        first = graph.inputs[0].shape
+        size = first[0] if first and isinstance(first[0], int) else 1
+        for feeds in self.data[role].batches(size):
+            full = {name: _filled(values, size) for name, values in feeds.items()}
+            yield input_domain.enter(graph, full)
+
+    def progress(self, done: int, total: int, what: str = "") -> None:
+        """Tells the user how far a long step is."""
+        if self._progress is not None:
+            self._progress(done, total, what)
+
+
+@dataclass(frozen=True)
+class Pass(abc.ABC):
+    """A rewrite of the graph, with its options as fields.
+
+    Class attributes:
+        name: what recipes call it.
+        effect: ``exact`` passes keep the outputs within the rounding of the element type; ``lossy`` ones are measured.
+        needs: facts that must hold before it (``float``, ``quantized``, ``trainable``).
+        gives, breaks: facts that hold, or no longer hold, after it.
+        uses: data roles that it cannot do without.
+        per_target: whether it depends on the target; it and all that follows then run once for each.
+        preserves: analyses that stay true although the pass has run.
+    """
+
+    name: ClassVar[str]
+    effect: ClassVar[Effect]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    gives: ClassVar[frozenset[str]] = frozenset()
+    breaks: ClassVar[frozenset[str]] = frozenset()
+    uses: ClassVar[frozenset[str]] = frozenset()
+    per_target: ClassVar[bool] = False
+    preserves: ClassVar[tuple[type[Any], ...]] = ()
+
+    @abc.abstractmethod
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Changes ``graph`` in place. Order and dead code are the pipeline's business."""
+
+    def missing_data(self, roles: frozenset[str]) -> str | None:
+        """Which data role is wanted and absent, by this pass's options; ``None`` when all are there."""
+        return next(iter(sorted(self.uses - roles)), None)
+
+    def budget_db(self) -> float | None:
+        """The least SQNR against the original model that this pass may leave, in dB."""
+        return None
+
+
+def _label(node: Node | str) -> str:
+    return node if isinstance(node, str) else node.name or node.op
+
+
+def _filled(values: np.ndarray, size: int) -> np.ndarray:
+    short = size - len(values)
+    return values if short <= 0 else np.concatenate([values, np.repeat(values[-1:], short, axis=0)])
