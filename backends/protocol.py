@@ -1,0 +1,65 @@
+"""What a backend is: it brings a graph into the form that its devices take, writes it, and runs what it wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from edgec.ir.graph import Graph
+from edgec.passes.target import Target
+
+Runner = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """What a backend wrote.
+
+    Attributes:
+        files: paths relative to the target's folder.
+        model: the one of them that runs.
+        sqnr_db: the emitted model against the graph that it was made from, measured on the probes.
+        fits: whether it fits the device's memory; ``None`` where that cannot be told.
+        notes: what a user should know, in whole sentences.
+        check: everything that was measured on the emitted files.
+    """
+
+    files: list[str]
+    model: str
+    sqnr_db: float
+    fits: bool | None
+    notes: list[str] = field(default_factory=list)
+    check: dict[str, Any] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """One device family."""
+
+    name: ClassVar[str]
+
+    def missing(self) -> list[str]:
+        """What this machine lacks to do everything, a sentence each; empty when nothing is."""
+        ...
+
+    def legalize(self, graph: Graph, target: Target) -> None:
+        """Rewrites what the target has no operator for, in place and exactly, before quantization.
+
+        Raises:
+            EmitError: an operator cannot be lowered; the line names the node, the operator and what would help.
+        """
+        ...
+
+    def emit(self, graph: Graph, target: Target, folder: Path, probes: Sequence[Mapping[str, np.ndarray]]) -> Emitted:
+        """Writes the files for ``target`` into ``folder`` and checks them by running them on ``probes``.
+
+        ``probes`` are feeds as ``graph`` takes them. ``graph`` may be changed.
+        """
+        ...
+
+    def runner(self, graph: Graph, folder: Path) -> Runner:
+        """Runs the emitted model on feeds as ``graph`` takes them, in float and in ONNX's layout."""
+        ...
