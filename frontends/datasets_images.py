@@ -1,0 +1,123 @@
+"""Folders of images as a data set: listed at once, decoded when a batch asks for it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from edgec.frontends.datasets_signature import Feed, agrees, times
+from edgec.frontends.image_files import evenly, images_in
+from edgec.frontends.preprocess import Preprocess
+from edgec.frontends.recipe_data import missing_folder
+from edgec.ir.errors import InputError, UsageError
+
+
+class ImageFolder:
+    """The images under some folders, sorted by their POSIX path inside each, the folders in the order given.
+
+    Attributes:
+        labels: one for each image, or None; set by who reads them.
+        files: the images that were chosen.
+        relative: for each, its POSIX path inside its folder.
+        folders: the folders.
+
+    Raises:
+        InputError: a folder is missing, cannot be read or holds no image.
+        UsageError: an image lies under two of the folders.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        preprocess: Preprocess,
+        feed: Feed,
+        *,
+        samples: int | None = None,
+        where: str = "",
+    ) -> None:
+        self.folders = tuple(folders)
+        self.labels: np.ndarray | None = None
+        self._preprocess, self._feed = preprocess, feed
+        files: list[tuple[Path, str]] = []
+        for folder in self.folders:
+            if fault := missing_folder(folder):
+                raise InputError(where, *fault)
+            try:
+                found = images_in(folder)
+            except OSError as error:
+                raise InputError(
+                    str(error.filename or folder),
+                    f"cannot be read ({error.strerror})",
+                    "check its permissions",
+                ) from error
+            files += [(path, path.relative_to(folder).as_posix()) for path in found]
+        seen: set[Path] = set()
+        for path, _ in files:
+            if path in seen:
+                raise UsageError(where, f"'{path}' lies under two of the folders", "name the outer one only")
+            seen.add(path)
+        chosen = [files[index] for index in evenly(len(files), samples)]
+        self.files = [path for path, _ in chosen]
+        self.relative = [name for _, name in chosen]
+
+    @property
+    def source(self) -> str:
+        return ", ".join(map(str, self.folders))
+
+    @property
+    def names(self) -> list[str]:
+        return [str(path) for path in self.files]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        """Decodes ``size`` images at a time. Raises InputError at the first that cannot be used."""
+        files = iter(self.files)
+        while batch := list(islice(files, size)):
+            yield {self._feed.name: np.stack([self._decode(path) for path in batch])}
+
+    def _decode(self, path: Path) -> np.ndarray:
+        x = self._preprocess(path)
+        if not agrees(x.shape, self._feed.shape):
+            height_width = (
+                self._feed.shape[1:] if self._preprocess.spec.layout == "nchw" else self._feed.shape[:2]
+            )
+            raise InputError(
+                str(path),
+                f"comes out as {times(x.shape)}, but the model's input '{self._feed.name}' takes"
+                f" {times(self._feed.shape)}",
+                f"set size: [{', '.join(map(str, height_width))}] in data.preprocess",
+            )
+        return x.astype(self._feed.dtype, copy=False)
+
+    def content_hash(self) -> str:
+        """The sha256 of the images' paths inside their folders and of their bytes, and of the labels."""
+        total = hashlib.sha256()
+        for path, name in zip(self.files, self.relative, strict=True):
+            total.update(os.fsencode(name) + b"\0" + file_digest(path))
+        if self.labels is not None:
+            total.update(array_digest(self.labels))
+        return total.hexdigest()
+
+
+def file_digest(path: Path) -> bytes:
+    """A file's sha256, read in pieces. Raises InputError where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise InputError(
+            str(path), f"cannot be read ({error.strerror})", "leave the data as it is"
+        ) from error
+
+
+def array_digest(array: np.ndarray) -> bytes:
+    """The sha256 of an array's dtype, shape and values."""
+    head = f"{array.dtype.str} {array.shape}\n".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).digest()

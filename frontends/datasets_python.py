@@ -1,0 +1,245 @@
+"""Samples from a Python function that the recipe names: ``python: module:function``.
+
+Only such keys let a recipe run code. The module is looked for in the recipe's folder first. The function
+takes no argument and returns the samples: a sequence, which is asked for one sample at a time, or an
+iterable, which is gone through anew (the function called again) for each reading and must give the same
+samples in the same order. A sample is an array without a sample axis (models of one input), a mapping of
+input name to array, or a pair of either with its label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import operator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edgec.frontends.datasets_images import array_digest
+from edgec.frontends.datasets_signature import Inputs, check_finite, check_sample, quoted
+from edgec.frontends.image_files import evenly
+from edgec.ir.errors import EdgecError, InputError, UsageError, did_you_mean
+
+_modules: dict[Path, ModuleType] = {}
+
+
+class PythonData:
+    """The samples that a function returns.
+
+    Attributes:
+        source: ``python: module:function``.
+
+    Raises:
+        UsageError: there is no such module or function.
+        InputError: the function failed, or returned what is no data set for the model.
+    """
+
+    def __init__(
+        self, function: str, folder: Path, inputs: Inputs, *, samples: int | None = None, where: str = ""
+    ) -> None:
+        self.source = f"python: {function}"
+        self._folder, self._inputs = folder, inputs
+        self._function = find_function(function, folder, where)
+        self._samples = self._call()
+        self._indexed = hasattr(self._samples, "__getitem__") and hasattr(self._samples, "__len__")
+        if self._indexed and not isinstance(self._samples, Mapping):
+            count = self._guard(lambda: len(self._samples))
+        elif isinstance(self._samples, Iterable) and not isinstance(self._samples, Mapping):
+            count = sum(1 for _ in self._iterate())
+        else:
+            raise InputError(
+                self.source,
+                f"returned {type(self._samples).__name__}, not samples",
+                "return a sequence or an iterable of samples",
+            )
+        if count == 0:
+            raise InputError(self.source, "returned no sample", "return at least one")
+        self._chosen = evenly(count, samples)
+        self.names = [f"{self.source}: sample {index}" for index in self._chosen]
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """The labels, gathered in one reading when first asked for; None where there are none."""
+        found = [label for _, label in self._read()]
+        if all(label is None for label in found):
+            return None
+        try:
+            labels = np.stack([np.asarray(label) for label in found])
+        except ValueError as error:
+            raise InputError(self.source, "labels differ in shape", "give each sample one alike") from error
+        if labels.dtype.kind not in "biuf":
+            raise InputError(self.source, "labels are not numbers", "give each sample a number or an array")
+        check_finite(labels, f"{self.source}: labels", self._chosen)
+        return labels
+
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        """Asks for ``size`` samples at a time. Raises InputError naming the first that cannot be used."""
+        samples = self._read()
+        for begin in range(0, len(self), size):
+            numbers = self._chosen[begin : begin + size]
+            batch = [next(samples)[0] for _ in numbers]
+            feeds = {name: np.stack([feed[name] for feed in batch]) for name in self._inputs}
+            for name, array in feeds.items():
+                check_finite(array, f"{self.source}: input '{name}'", numbers)
+            yield feeds
+
+    def content_hash(self) -> str:
+        """The sha256 of the samples' values and labels, in one reading."""
+        total = hashlib.sha256()
+        for feed, label in self._read():
+            for name in self._inputs:
+                total.update(name.encode() + b"\0" + array_digest(feed[name]))
+            if label is not None:
+                total.update(array_digest(np.asarray(label)))
+        return total.hexdigest()
+
+    def _read(self) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+        if self._indexed:
+            items = (self._guard(partial(operator.getitem, self._samples, index)) for index in self._chosen)
+        else:
+            wanted = set(self._chosen)
+            items = (item for index, item in enumerate(self._iterate()) if index in wanted)
+        read = 0
+        for name, item in zip(self.names, items, strict=False):
+            yield self._sample(name, item)
+            read += 1
+        if read < len(self):
+            raise InputError(
+                self.source,
+                f"gave {read} samples of {len(self)} in a later reading",
+                "give the same ones each time",
+            )
+
+    def _sample(self, where: str, item: Any) -> tuple[dict[str, np.ndarray], Any]:
+        label = None
+        if isinstance(item, tuple):
+            if len(item) != 2:
+                raise InputError(where, f"is a tuple of {len(item)}", "give (sample, label)")
+            item, label = item
+        if not isinstance(item, Mapping):
+            if len(self._inputs) != 1:
+                mend = f"give a mapping with {quoted(list(self._inputs))}"
+                raise InputError(where, f"is one array, and the model has {len(self._inputs)} inputs", mend)
+            item = {next(iter(self._inputs)): item}
+        feed = {}
+        for input_name in self._inputs:
+            if input_name not in item:
+                near = did_you_mean(input_name, [str(key) for key in item])
+                raise InputError(
+                    where,
+                    f"lacks the model's input '{input_name}'",
+                    f"add it to the mapping.{near}".rstrip("."),
+                )
+            array = np.asarray(item[input_name])
+            check_sample(where, input_name, array.shape, array.dtype, self._inputs, rows=False)
+            feed[input_name] = array
+        return feed, label
+
+    def _call(self) -> Any:
+        return self._guard(self._function)
+
+    def _iterate(self) -> Iterator[Any]:
+        samples = self._call()
+        iterator = self._guard(lambda: iter(samples))
+        end = object()
+        while (item := self._guard(lambda: next(iterator, end))) is not end:
+            yield item
+
+    def _guard(self, call: Callable[[], Any]) -> Any:
+        return run_foreign(call, self.source, self._folder)
+
+
+def run_foreign(call: Callable[[], Any], source: str, folder: Path) -> Any:
+    """Calls a user's function with the recipe's folder importable; what it raises becomes an InputError."""
+    try:
+        with _importable(folder):
+            return call()
+    except EdgecError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            source,
+            f"failed with {type(error).__name__}" + (f" ({reason})" if reason else ""),
+            "mend the function",
+        ) from error
+
+
+def find_function(function: str, folder: Path, where: str) -> Callable[..., Any]:
+    """``module:function``, the module taken from ``folder`` or from what is installed.
+
+    Raises:
+        UsageError: there is no such module or function.
+        InputError: the module fails while it is imported.
+    """
+    module_name, name = function.split(":")
+    try:
+        with _importable(folder):
+            module = _load(module_name, folder)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise InputError(
+                f"python: {function}", f"the module '{module_name}' needs '{error.name}'", "install it"
+            ) from error
+        raise UsageError(
+            where,
+            f"there is no module '{module_name}'",
+            f"put {module_name.split('.')[0]}.py beside the recipe",
+        ) from None
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"python: {function}",
+            f"the module '{module_name}' cannot be imported: {type(error).__name__} ({reason})",
+            "mend the module",
+        ) from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        near = did_you_mean(name, public)
+        raise UsageError(
+            where,
+            f"the module '{module_name}' has no function '{name}'",
+            "correct the name" + (f".{near}" if near else ""),
+        )
+    return found
+
+
+def _load(name: str, folder: Path) -> ModuleType:
+    """A file beside the recipe is loaded by its path, so that two recipes' modules of one name stay apart."""
+    file = folder.joinpath(*name.split(".")).with_suffix(".py").resolve()
+    if not file.is_file():
+        return importlib.import_module(name)
+    if file not in _modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        if spec is None or spec.loader is None:
+            raise ModuleNotFoundError(name=name)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        _modules[file] = module
+    return _modules[file]
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The folder on ``sys.path``, and no byte code written into it."""
+    entry, writes = str(folder.resolve()), sys.dont_write_bytecode
+    sys.path.insert(0, entry)
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes
+        if entry in sys.path:
+            sys.path.remove(entry)

@@ -1,0 +1,360 @@
+"""What a network is judged by: numbers over arrays, and metrics that run a network over a data set.
+
+A metric runs whatever it is given as ``run``: the original in onnxruntime, the compressed graph, an emitted
+file in its own interpreter. It streams: no more than a batch of feeds and outputs is held at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgec.frontends.datasets import DataSet, Inputs, open_dataset
+from edgec.frontends.datasets_python import find_function, run_foreign
+from edgec.frontends.metrics_numbers import (
+    absolute_errors,
+    auroc,
+    decibel,
+    hits,
+    mae,
+    powers,
+    reconstruction_error,
+    sqnr_db,
+    top1,
+)
+from edgec.frontends.preprocess import Preprocess
+from edgec.frontends.recipe_data import EvalSpec, PreprocessSpec
+from edgec.ir.errors import InputError, did_you_mean
+
+__all__ = [
+    "Measurement",
+    "Metric",
+    "Run",
+    "SampleScore",
+    "auroc",
+    "mae",
+    "open_metric",
+    "reconstruction_error",
+    "sqnr_db",
+    "top1",
+]
+
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+"""Runs a network: feeds by input name (normalised, as the original takes them) to outputs by output name."""
+
+
+@dataclass(frozen=True)
+class SampleScore:
+    """One sample's part of a metric.
+
+    Attributes:
+        name: the sample: an image's path, or its number.
+        label: ``ok`` or ``ng``, the class, or empty.
+        score: auroc: its anomaly score; top1: 1 where it is right; mae: its mean absolute error; sqnr: its
+        dB.
+    """
+
+    name: str
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A metric's value and what each sample gave to it, in the data set's order; ok samples before ng."""
+
+    value: float
+    samples: tuple[SampleScore, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as a network saw it, without the sample axis."""
+
+    name: str
+    feeds: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    label: Any
+
+
+def samples_of(run: Run, data: DataSet, labels: np.ndarray | None, batch_size: int) -> Iterator[Sample]:
+    """Runs a network over a data set; the last batch is filled up with its last sample, so all have one size.
+
+    Raises:
+        InputError: an output has no sample axis of ``batch_size``, or holds NaN or infinity.
+    """
+    position = 0
+    for feeds in data.batches(batch_size):
+        count = len(next(iter(feeds.values())))
+        full = {name: _filled(array, batch_size) for name, array in feeds.items()}
+        outputs = run(full)
+        for name, output in outputs.items():
+            if output.ndim == 0 or len(output) != batch_size:
+                raise InputError(
+                    f"output '{name}'",
+                    f"is of shape {list(output.shape)} for a batch of {batch_size}",
+                    "a metric needs an output with the samples on its first axis",
+                )
+        for index in range(count):
+            row = {name: output[index] for name, output in outputs.items()}
+            sample = data.names[position]
+            for name, values in row.items():
+                if values.dtype.kind == "f" and not np.isfinite(values).all():
+                    raise InputError(
+                        sample,
+                        f"the network's output '{name}' holds NaN or infinity",
+                        "look for overflow in its weights",
+                    )
+            label = None if labels is None else labels[position]
+            inputs = {name: array[index] for name, array in feeds.items()}
+            yield Sample(sample, inputs, row, label)
+            position += 1
+
+
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    missing = size - len(array)
+    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+
+
+class Metric(ABC):
+    """A judgement of networks on data.
+
+    Attributes:
+        name: as the recipe writes it.
+        higher_is_better: which way is better.
+        needs_reference: whether ``measure`` must be given the original network too.
+        data: the data sets that it reads.
+    """
+
+    name: str
+    higher_is_better: bool = True
+    needs_reference: ClassVar[bool] = False
+
+    def __init__(self, name: str, data: tuple[DataSet, ...], output: str | None = None) -> None:
+        self.name, self.data, self._output = name, data, output
+
+    def __len__(self) -> int:
+        """How many samples one measurement runs."""
+        return sum(map(len, self.data))
+
+    def evaluate(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> float:
+        """The metric's value; see :meth:`measure`."""
+        return self.measure(run, batch_size=batch_size, reference=reference).value
+
+    @abstractmethod
+    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
+        """Runs a network over the data.
+
+        Args:
+            run: the network.
+            batch_size: the size of each batch, what a model with a static sample axis takes.
+            reference: the original network, where :attr:`needs_reference`.
+
+        Raises:
+            InputError: the data cannot be read, or the outputs cannot be judged.
+        """
+
+    def drop(self, baseline: float, compressed: float) -> float:
+        """How much worse ``compressed`` is than ``baseline``; negative where it is better."""
+        return baseline - compressed if self.higher_is_better else compressed - baseline
+
+    def _judged(self, outputs: Mapping[str, np.ndarray], name: str | None = None) -> np.ndarray:
+        name = name or self._output or next(iter(outputs))
+        if name not in outputs:
+            near = did_you_mean(name, list(outputs))
+            listed = ", ".join(f"'{known}'" for known in outputs)
+            raise InputError(
+                f"output '{name}'",
+                "the model has no such output",
+                f"its outputs are {listed}" + (f".{near}" if near else ""),
+            )
+        return outputs[name]
+
+
+class Auroc(Metric):
+    """How well ok and ng are told apart by one score for each sample.
+
+    The score is the mean squared difference of the model's one input and its output where they are of one
+    shape (an autoencoder); an output of one value is the score itself, greater for ng.
+    """
+
+    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
+        scores = [
+            SampleScore(sample.name, label, self._score(sample))
+            for label, data in zip(("ok", "ng"), self.data, strict=True)
+            for sample in samples_of(run, data, None, batch_size)
+        ]
+        classes = (np.asarray([s.score for s in scores if s.label == label]) for label in ("ok", "ng"))
+        return Measurement(auroc(*classes), tuple(scores))
+
+    def _score(self, sample: Sample) -> float:
+        output = self._judged(sample.outputs)
+        if output.size == 1:
+            return float(output.reshape(()))
+        x = next(iter(sample.feeds.values()))
+        if len(sample.feeds) != 1 or x.shape != output.shape:
+            raise InputError(
+                "metric auroc",
+                f"an output of {list(output.shape)} is neither one score nor a reconstruction of the input"
+                f" {list(x.shape)}",
+                "name another output, or judge by python: module:function",
+            )
+        return float(reconstruction_error(x[np.newaxis], output[np.newaxis])[0])
+
+
+class Top1(Metric):
+    """The share of samples whose largest output is at the label's position."""
+
+    def __init__(self, name: str, data: tuple[DataSet, ...], output: str | None = None) -> None:
+        super().__init__(name, data, output)
+        labels = data[0].labels
+        if labels is None:
+            raise InputError(
+                data[0].source, "has no labels, and the metric is top1", "add an array named 'labels'"
+            )
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
+            raise InputError(
+                data[0].source, "its labels are not classes", "label each sample with a whole number from 0"
+            )
+        self._labels = labels
+
+    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
+        scores = []
+        for sample in samples_of(run, self.data[0], self._labels, batch_size):
+            logits = self._judged(sample.outputs).reshape(1, -1)
+            if sample.label >= logits.shape[1]:
+                raise InputError(
+                    sample.name,
+                    f"its label is {sample.label}, and the model's output has {logits.shape[1]} classes",
+                    "correct the labels",
+                )
+            scores.append(SampleScore(sample.name, str(sample.label), float(hits(logits, sample.label)[0])))
+        return _mean(scores)
+
+
+class MeanAbsoluteError(Metric):
+    """The mean absolute difference to the labels, or to the input where there are none."""
+
+    higher_is_better = False
+
+    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
+        scores = []
+        for sample in samples_of(run, self.data[0], self.data[0].labels, batch_size):
+            output = self._judged(sample.outputs)
+            wanted = next(iter(sample.feeds.values())) if sample.label is None else np.asarray(sample.label)
+            if output.size != wanted.size or (sample.label is None and output.shape != wanted.shape):
+                against = "input" if sample.label is None else "label"
+                raise InputError(
+                    "metric mae",
+                    f"an output of {list(output.shape)} cannot be compared with the {against} of"
+                    f" {list(wanted.shape)}",
+                    "label each sample with as many numbers as the model's output has",
+                )
+            error = float(absolute_errors(output.reshape(1, -1), wanted.reshape(1, -1))[0])
+            scores.append(SampleScore(sample.name, "", error))
+        return _mean(scores)
+
+
+class Sqnr(Metric):
+    """Signal to quantisation noise against the original, in dB; over several outputs the lowest counts.
+
+    Signal and noise are summed over all samples before the ratio is taken, so a sample of near silence does
+    not decide the value.
+    """
+
+    needs_reference = True
+
+    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
+        if reference is None:
+            raise ValueError("the metric sqnr compares with the original network: pass reference")
+        sums: dict[str, tuple[float, float]] = {}
+        scores = []
+        ours = samples_of(run, self.data[0], None, batch_size)
+        originals = samples_of(reference, self.data[0], None, batch_size)
+        for sample, original in zip(ours, originals, strict=True):
+            names = list(original.outputs) if self._output is None else [self._output]
+            decibels = []
+            for name in names:
+                exact = self._judged(original.outputs, name)
+                output = sample.outputs.get(name)
+                if output is None or output.shape != exact.shape:
+                    raise InputError(
+                        f"output '{name}'",
+                        "is not the original's in name and shape",
+                        "keep the model's outputs",
+                    )
+                signal, noise = powers(exact, output)
+                total = sums.get(name, (0.0, 0.0))
+                sums[name] = total[0] + signal, total[1] + noise
+                decibels.append(decibel(signal, noise))
+            scores.append(SampleScore(sample.name, "", min(decibels)))
+        return Measurement(min(decibel(*total) for total in sums.values()), tuple(scores))
+
+
+class PythonMetric(Metric):
+    """A user's function: ``function(samples) -> float``.
+
+    ``samples`` is an iterator of ``(feeds, outputs, label)``, a sample each and without its sample axis: two
+    dicts of arrays by name, and the label: 0 for ok and 1 for ng, the data set's own, or None. A function
+    whose attribute ``higher_is_better`` is False is an error rather than a score.
+    """
+
+    def __init__(
+        self, name: str, data: tuple[DataSet, ...], function: Callable[..., Any], spec: EvalSpec
+    ) -> None:
+        super().__init__(name, data, spec.output)
+        self.higher_is_better = bool(getattr(function, "higher_is_better", True))
+        self._function, self._folder = function, spec.folder
+
+    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
+        ours: list[Exception] = []
+
+        def samples() -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray], Any]]:
+            try:
+                for index, data in enumerate(self.data):
+                    labels = data.labels if len(self.data) == 1 else np.full(len(data), index)
+                    for sample in samples_of(run, data, labels, batch_size):
+                        yield sample.feeds, sample.outputs, sample.label
+            except Exception as error:
+                ours.append(error)
+                raise
+
+        try:
+            got = run_foreign(lambda: self._function(samples()), self.name, self._folder)
+        except InputError:
+            if ours:  # the network or the data failed, not the user's function
+                raise ours[0] from None
+            raise
+        try:
+            value = float(got)
+        except (TypeError, ValueError):
+            value = math.nan
+        if math.isnan(value):
+            raise InputError(self.name, f"returned {got!r:.60}, not a number", "return the metric's value")
+        return Measurement(value)
+
+
+def _mean(scores: list[SampleScore]) -> Measurement:
+    return Measurement(math.fsum(s.score for s in scores) / len(scores), tuple(scores))
+
+
+_METRICS: dict[str, type[Metric]] = {"auroc": Auroc, "top1": Top1, "mae": MeanAbsoluteError, "sqnr": Sqnr}
+
+
+def open_metric(spec: EvalSpec, preprocess: PreprocessSpec | Preprocess | None, inputs: Inputs) -> Metric:
+    """The metric of a recipe's ``data.eval`` with its data sets open; no sample is decoded yet.
+
+    Raises:
+        UsageError, InputError: as :func:`~edgec.frontends.datasets.open_dataset`; top1 without class labels.
+    """
+    classes = spec.classes()
+    data = tuple(open_dataset(part, preprocess, inputs) for part in classes or (spec,))
+    if spec.metric.startswith("python:"):
+        function = find_function(spec.metric.removeprefix("python:"), spec.folder, spec.where)
+        return PythonMetric(spec.metric, data, function, spec)
+    return _METRICS[spec.metric](spec.metric, data, spec.output)
