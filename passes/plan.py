@@ -71,7 +71,9 @@ def plan(
             role = step.missing_data(frozenset(roles))
             if role is not None:
                 raise UsageError(
-                    f"{source}: {place} '{name}'", f"needs 'data.{role}', which the recipe does not have", f"add data.{role}"
+                    f"{source}: {place} '{name}'",
+                    f"needs 'data.{role}', which the recipe does not have",
+                    f"add data.{role}",
                 )
         except UsageError as error:
             mistakes.append(error)

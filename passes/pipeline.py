@@ -1,0 +1,197 @@
+"""Runs the passes of a plan and holds each to its promise.
+
+After every pass the graph is sorted, cleared of dead code, verified and compared with what it was. A pass that raises,
+leaves a broken graph, or changes the outputs although it calls itself exact is stopped there, with a reproducer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.ir.cost import Cost
+from edgec.ir.errors import EdgecError, InputError, InternalError, UsageError
+from edgec.ir.graph import Graph, Variable
+from edgec.ir.shapes import Shapes
+from edgec.ir.verifier import verify
+from edgec.passes.instruments import Instrument
+from edgec.passes.plan import Planned
+from edgec.passes.protocol import Context, DataSet, Remark
+from edgec.passes.reference import Outputs, Reference, differences
+from edgec.passes.reproducer import write_reproducer
+from edgec.passes.target import Target
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one pass did to the graph.
+
+    Attributes:
+        sqnr_db: the graph behind it against the original model, on the probes.
+        before, after: :meth:`Cost.as_dict` of the graph in front of it and behind it.
+        target: the board it ran for; ``None`` in the shared part.
+    """
+
+    name: str
+    place: str
+    seconds: float
+    before: Mapping[str, int]
+    after: Mapping[str, int]
+    sqnr_db: float
+    did: Sequence[Remark]
+    missed: Sequence[Remark]
+    target: str | None = None
+
+
+class Pipeline:
+    """Runs passes, one after the other.
+
+    Args:
+        reference: the original model's answers.
+        source: the recipe's name, for errors.
+        data, affine, seed, threads: as in :class:`~edgec.passes.protocol.Context`.
+        instruments: told before and after each pass.
+        repro: the folder for reproducers; ``None`` leaves none.
+        progress: called with (done, total, what) by long passes.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        source: str = "the pipeline",
+        data: Mapping[str, DataSet] | None = None,
+        affine: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+        seed: int = 0,
+        threads: int = 1,
+        instruments: Sequence[Instrument] = (),
+        repro: Path | None = None,
+        progress: Any = None,
+    ) -> None:
+        self.reference = reference
+        self.source = source
+        self.instruments = instruments
+        self.repro = repro
+        self._context = {"data": data, "affine": affine, "seed": seed, "threads": threads, "progress": progress}
+        self._shared: dict[Any, Any] = {}
+
+    def run(self, graph: Graph, steps: Sequence[Planned], target: Target | None = None) -> list[Record]:
+        """Runs ``steps`` on ``graph`` in place.
+
+        Raises:
+            UsageError, InputError: a pass found the recipe or the data at fault, or a lossy pass its budget exceeded.
+            InternalError: a pass broke a promise; the line names the reproducer.
+        """
+        outputs: Outputs = self.reference.run(graph)
+        cost = Cost(graph).as_dict()
+        records = []
+        for index, item in enumerate(steps):
+            before = graph.copy()
+            ctx = Context(graph, target=target, shared=self._shared, **self._context)
+            for instrument in self.instruments:
+                instrument.before(item, graph)
+            start = time.perf_counter()
+            where = f"{self.source}: {item.place} '{item.step.name}'"
+            try:
+                outputs = self._step(graph, item, ctx, outputs, where)
+            except EdgecError as error:
+                self._failed(item, graph, error)
+                if isinstance(error, InternalError):
+                    raise self._with_reproducer(error, before, steps[index:], target) from error
+                raise
+            except Exception as error:  # any other exception is a bug in the pass: it is named, kept and reproducible
+                self._failed(item, graph, error)
+                fault = InternalError(where, f"raised {type(error).__name__}: {error}")
+                raise self._with_reproducer(fault, before, steps[index:], target) from error
+            seconds = time.perf_counter() - start
+            after = Cost(graph).as_dict()
+            sqnr = self.reference.sqnr_db(outputs)
+            record = Record(
+                item.step.name, item.place, seconds, cost, after, sqnr, tuple(ctx.done), tuple(ctx.left),
+                None if target is None else target.name,
+            )  # fmt: skip
+            records.append(record)
+            for instrument in self.instruments:
+                instrument.after(item, before, graph, record)
+            budget = item.step.budget_db()
+            if budget is not None and sqnr < budget:
+                raise UsageError(
+                    where,
+                    f"leaves {sqnr:.1f} dB, below its budget of {budget:g} dB",
+                    "compress less, or allow more loss",
+                )
+            cost = after
+        return records
+
+    def _step(self, graph: Graph, item: Planned, ctx: Context, before: Outputs, where: str) -> Outputs:
+        item.step.run(graph, ctx)
+        settle(graph, where)
+        try:
+            after = self.reference.run(graph)
+        except InputError as error:
+            raise InternalError(where, f"left a graph that does not run: {error.what}") from error
+        if [t.name for t in graph.outputs] != self.reference.names:
+            raise InternalError(where, "changed the names of the model's outputs")
+        if any(not np.isfinite(v).all() for o in after for v in o.values() if v.dtype.kind == "f") and all(
+            np.isfinite(v).all() for o in before for v in o.values() if v.dtype.kind == "f"
+        ):
+            raise InternalError(where, "made outputs that are not finite")
+        if item.step.effect == "exact":
+            quantized = any(node.op == "QuantizeLinear" for node in graph.nodes)
+            moved = differences(before, after, quantized=quantized)
+            if moved:
+                worst = max(moved, key=lambda d: d.largest)
+                what = (
+                    f"is exact but moved output '{worst.output}' by {worst.largest:.3g} (allowed {worst.allowed:.3g})"
+                )
+                raise InternalError(where, what)
+        return after
+
+    def _failed(self, item: Planned, graph: Graph, error: Exception) -> None:
+        for instrument in self.instruments:
+            instrument.failed(item, graph, error)
+
+    def _with_reproducer(
+        self, error: EdgecError, before: Graph, rest: Sequence[Planned], target: Target | None
+    ) -> InternalError:
+        if self.repro is None:
+            return InternalError(error.where, error.what, error.mend)
+        folder = write_reproducer(self.repro, before, rest, self.reference.feeds(before), error, target)
+        return InternalError(error.where, error.what, f"the model before it and the rest of the recipe are in {folder}")
+
+
+def settle(graph: Graph, where: str) -> Shapes:
+    """Puts a rewritten graph in order: sorted, without dead code, typed anew, and verified.
+
+    Raises:
+        InternalError: the graph is broken; the line names the first violation.
+    """
+    graph.sort()
+    graph.remove_dead()
+    violations = verify(graph)
+    if violations:
+        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        raise InternalError(where, f"left a broken graph: {violations[0].where} {violations[0].what}{more}")
+    # What was inferred before the rewrite is not true any more; only the signature is declared.
+    signature = {*graph.inputs, *graph.outputs}
+    for variable in graph.variables():
+        if variable not in signature and variable.type_proto is None:
+            variable.shape, variable.dtype = None, None
+    try:
+        shapes = Shapes(graph)
+    except InputError as error:
+        raise InternalError(where, f"left a broken graph: {error.where}: {error.what}") from error
+    shapes.annotate(graph)
+    _check_outputs(graph, where)
+    return shapes
+
+
+def _check_outputs(graph: Graph, where: str) -> None:
+    untyped = next((t for t in graph.outputs if isinstance(t, Variable) and t.dtype is None and not t.type_proto), None)
+    if untyped is not None:
+        raise InternalError(where, f"left output '{untyped.name}' without a type")
