@@ -251,6 +251,8 @@ class Graph(gs.Graph):
         self._taken: set[str] = set()
         self._taken_at = -1
         self._next: dict[str, int] = {}
+        self._nested: list[Graph] = []
+        self._nested_at = -1
 
     @property
     def opset(self) -> int:
@@ -349,6 +351,8 @@ class Graph(gs.Graph):
         else:
             self.nodes.insert(self.nodes.index(before), node)
         self._taken_at = len(self.nodes) if self._taken_at == len(self.nodes) - 1 else -1
+        plain = not any(node.subgraphs())
+        self._nested_at = len(self.nodes) if plain and self._nested_at == len(self.nodes) - 1 else -1
         return made[0] if single else made
 
     def const(self, name: str, values: Any) -> Constant:
@@ -373,10 +377,17 @@ class Graph(gs.Graph):
                 if tensor is old:
                     list.__setitem__(node.inputs, place, new)
         list.extend(new.outputs, moved)
-        for graph in (self, *(sub for node in self.nodes for sub in node.subgraphs(recursive=True))):
+        for graph in (self, *self._subgraphs()):
             for place, tensor in enumerate(graph.outputs):
                 if tensor is old:
                     self._hand_over_name(graph, place, old, new)
+
+    def _subgraphs(self) -> list[Graph]:
+        """Every graph inside this one; looked for again only when nodes came or went other than by our verbs."""
+        if self._nested_at != len(self.nodes):
+            self._nested = [sub for node in self.nodes for sub in node.subgraphs(recursive=True)]
+            self._nested_at = len(self.nodes)
+        return self._nested
 
     def _hand_over_name(self, graph: Graph, place: int, old: Tensor, new: Tensor) -> None:
         """``new`` becomes the output ``old`` was, under its name; where it cannot take the name, an Identity does."""
@@ -416,9 +427,11 @@ class Graph(gs.Graph):
         used = next((t for t in node.outputs if t.outputs or any(t is o for o in self.outputs)), None)
         if used is not None:
             raise ValueError(f"node '{node.name}' cannot be erased: its output '{used.name}' is still used")
+        plain = not any(node.subgraphs())
         detach(node)
         self.nodes.remove(node)
         self._taken_at = len(self.nodes) if self._taken_at == len(self.nodes) + 1 else -1
+        self._nested_at = len(self.nodes) if plain and self._nested_at == len(self.nodes) + 1 else -1
 
     # -- views ------------------------------------------------------------------------------------------------------
 
