@@ -1,0 +1,123 @@
+"""The coral backend: a float or QDQ graph becomes model.tflite, checked by running it and judged for the Edge TPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+# The rules register themselves when their modules are imported.
+from edgec.backends.coral import (  # noqa: F401
+    activation,
+    check,
+    compiler,
+    convolution,
+    elementwise,
+    legalize,
+    matrix,
+    pooling,
+    ports,
+    qdq,
+    resampling,
+    shaping,
+    slicing,
+    transposed,
+    verdict,
+)
+from edgec.backends.coral.interpreter import Interpreter
+from edgec.backends.coral.lowering import Lowered, Lowering
+from edgec.backends.protocol import Emitted, Runner
+from edgec.ir.execution import seeded_feeds
+from edgec.ir.graph import Graph
+from edgec.ir.shapes import Shapes
+from edgec.passes.target import Target
+
+MODEL = "model.tflite"
+CHECK = "check.json"
+
+
+def lower(graph: Graph) -> Lowered:
+    """Lowers a graph, float or QDQ, to a TFLite file.
+
+    Raises:
+        EmitError: a node has no TFLite counterpart; the line names it and what would help.
+        InputError: the operators contradict each other's shapes.
+    """
+    if any(t.shape is None for node in graph.nodes for t in node.outputs if t.name):
+        Shapes(graph).annotate(graph)
+    return Lowering(graph).run()
+
+
+class CoralBackend:
+    """Coral boards, by TFLite."""
+
+    name: ClassVar[str] = "coral"
+
+    def missing(self) -> list[str]:
+        """What this machine lacks to do everything, a sentence each."""
+        return compiler.missing()
+
+    def legalize(self, graph: Graph, target: Target) -> None:
+        """Rewrites what TFLite's integer kernels lack, and lowers the float graph once to see that all of it can be.
+
+        Raises:
+            EmitError: an operator cannot be lowered.
+        """
+        if legalize.rewrite(graph):
+            Shapes(graph).annotate(graph)
+        lower(graph)
+
+    def emit(self, graph: Graph, target: Target, folder: Path, probes: Sequence[Mapping[str, np.ndarray]]) -> Emitted:
+        """Writes model.tflite and check.json, and what the Edge TPU compiler makes where it is on PATH.
+
+        Args:
+            graph: float or QDQ; see :mod:`edgec.backends.coral.qdq` for what is expected of the latter.
+            target: the board.
+            folder: where the files go.
+            probes: feeds as the graph takes them; seeded noise where there are none.
+
+        Raises:
+            EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.
+        """
+        lowered = lower(graph)
+        contents = lowered.file.to_bytes()
+        checked = check.check(graph, lowered, contents, list(probes) or seeded_feeds(graph))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL).write_bytes(contents)
+        usable = target.options.get("sram_usable_bytes", target.parameter_bytes)
+        judged = verdict.verdict(lowered.file, verdict.USABLE_SRAM if usable is None else int(usable))
+        compiled = compiler.compile_file(folder)
+
+        report: dict[str, Any] = {
+            "inputs": ports.described(lowered.inputs),
+            "outputs": ports.described(lowered.outputs),
+            "operators": _counts(lowered),
+            "check": checked.report,
+            "edge_tpu": judged.as_dict(),
+        }
+        notes = [*lowered.notes, *checked.notes]
+        fits: bool | None = judged.fits if target.parameter_bytes is not None else None
+        files = [MODEL, CHECK]
+        if compiled is None:
+            notes += judged.notes()
+        else:
+            report["edgetpu_compiler"] = compiled.log
+            files += compiled.files
+            fits = fits if compiled.fits is None else compiled.fits
+        report["notes"] = notes
+        (folder / CHECK).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        return Emitted(files, MODEL, checked.sqnr_db, fits, notes, report)
+
+    def runner(self, graph: Graph, folder: Path) -> Runner:
+        """Runs model.tflite on feeds in float and in ONNX's layout, of the graph's batch or multiples of it."""
+        report = json.loads((folder / CHECK).read_text(encoding="utf-8"))
+        contents = (folder / MODEL).read_bytes()
+        return Interpreter(contents, ports.read(report["inputs"]), ports.read(report["outputs"])).run
+
+
+def _counts(lowered: Lowered) -> dict[str, int]:
+    kinds = [operator.kind for operator in lowered.file.operators]
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}

@@ -1,0 +1,126 @@
+"""The check of an emitted file: it is run, with XNNPACK and with the reference kernels, against the graph it is from.
+
+The graph runs in onnxruntime with optimizations off. What is allowed: int8 kernels round differently from
+onnxruntime's in the last bit of each operator (TFLite multiplies by fixed-point numbers), and a deep network adds
+that up. A file that is wrong is far from that: it is refused when the error is both large against the signal
+(under :data:`INTEGER_REFUSED` dB) and large against the output's step (over :data:`STEPS_REFUSED` steps, root mean
+square). Float files differ by the order of additions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from edgec.backends.coral.interpreter import Interpreter
+from edgec.backends.coral.lowering import Lowered, Port
+from edgec.ir.errors import EmitError
+from edgec.ir.execution import Session, sqnr_db
+from edgec.ir.graph import Graph
+
+#: dB under which an integer file is refused, if the error is more than STEPS_REFUSED steps too; noted under the next.
+INTEGER_REFUSED, INTEGER_NOTED = 15.0, 25.0
+STEPS_REFUSED = 4.0
+#: The same for float32 files, whose error has no step.
+FLOAT_REFUSED, FLOAT_NOTED = 40.0, 80.0
+
+Feeds = Mapping[str, np.ndarray]
+
+
+@dataclass
+class Checked:
+    """What was measured.
+
+    Attributes:
+        sqnr_db: the file in LiteRT with XNNPACK against the graph, all outputs; infinite where equal.
+        report: for check.json.
+        notes: what the user should know.
+    """
+
+    sqnr_db: float
+    report: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def check(graph: Graph, lowered: Lowered, contents: bytes, probes: Sequence[Feeds]) -> Checked:
+    """Runs the file on every probe, and with the reference kernels on the first.
+
+    Raises:
+        EmitError: the file does not compute what the graph computes.
+    """
+    session = Session(graph)
+    wanted = _joined([_outputs(session.run(feeds), lowered.outputs) for feeds in probes])
+    fast = Interpreter(contents, lowered.inputs, lowered.outputs)
+    found = _joined([fast.run(feeds) for feeds in probes])
+    plain = Interpreter(contents, lowered.inputs, lowered.outputs, reference=True).run(probes[0])
+    first = {name: values[: len(plain[name])] for name, values in found.items()}
+
+    notes: list[str] = []
+    outputs = {}
+    for port in lowered.outputs:
+        x, y = wanted[port.name], found[port.name]
+        if not np.isfinite(x).all():
+            notes.append(f"output '{port.name}' of the graph itself is not finite on the probes: it was not compared")
+            continue
+        outputs[port.name] = _measured(port, x, y)
+        _judge(port, outputs[port.name], notes)
+        kernels = sqnr_db({port.name: first[port.name]}, {port.name: plain[port.name]})
+        outputs[port.name]["reference_kernels_sqnr_db"] = _number(kernels)
+        if kernels < (FLOAT_NOTED if port.quantization is None else INTEGER_NOTED):
+            notes.append(
+                f"output '{port.name}': XNNPACK and the reference kernels agree to {kernels:.1f} dB only; "
+                "trust the device, not this machine"
+            )
+    compared = {name: wanted[name] for name in outputs}
+    total = sqnr_db(compared, found) if compared else float("-inf")
+    report = {"probes": len(probes), "sqnr_db": _number(total), "outputs": outputs}
+    return Checked(total, report, notes)
+
+
+def _outputs(values: Feeds, ports: Sequence[Port]) -> dict[str, np.ndarray]:
+    return {port.name: values[port.name] for port in ports}
+
+
+def _joined(runs: Sequence[Feeds]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([np.atleast_1d(run[name]) for run in runs]) for name in runs[0]}
+
+
+def _measured(port: Port, wanted: np.ndarray, found: np.ndarray) -> dict[str, Any]:
+    error = found.astype(np.float64) - wanted.astype(np.float64)
+    measured: dict[str, Any] = {
+        "sqnr_db": _number(sqnr_db({port.name: wanted}, {port.name: found})),
+        "max_error": float(np.abs(error).max(initial=0.0)),
+    }
+    if port.quantization is not None:
+        step = float(port.quantization.scale[0])
+        measured["max_error_steps"] = round(float(np.abs(error).max(initial=0.0)) / step)
+        measured["rms_error_steps"] = float(np.sqrt(np.mean(error**2))) / step
+    return measured
+
+
+def _judge(port: Port, measured: Mapping[str, Any], notes: list[str]) -> None:
+    db = measured["sqnr_db"]
+    if db is None:
+        return
+    if port.quantization is None:
+        wrong, poor = db < FLOAT_REFUSED, db < FLOAT_NOTED
+    else:
+        far = measured["rms_error_steps"] > STEPS_REFUSED
+        wrong, poor = db < INTEGER_REFUSED and far, db < INTEGER_NOTED
+    if wrong:
+        raise EmitError(
+            f"model.tflite: output '{port.name}'",
+            f"it is {db:.1f} dB from the graph that it was made from",
+            "this is a fault of the coral backend: report it with the model",
+        )
+    if poor:
+        notes.append(f"output '{port.name}' is {db:.1f} dB from the graph that it was made from")
+
+
+def _number(value: float) -> float | None:
+    """A figure for JSON, which has no infinity: ``None`` for an exact match."""
+    return value if isfinite(value) else None

@@ -1,0 +1,109 @@
+"""Running a TFLite file in LiteRT, on feeds in ONNX's layout and float."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from edgec.backends.coral import ports
+from edgec.backends.coral.lowering import Port
+from edgec.ir.errors import EmitError, InputError
+
+
+class Interpreter:
+    """A file made ready to run.
+
+    Args:
+        contents: the file.
+        inputs, outputs: its signature against the graph's.
+        reference: run LiteRT's reference kernels, without XNNPACK.
+        threads: how many threads an operator may use.
+
+    Raises:
+        EmitError: LiteRT does not take the file.
+    """
+
+    def __init__(
+        self,
+        contents: bytes,
+        inputs: Sequence[Port],
+        outputs: Sequence[Port],
+        reference: bool = False,
+        threads: int = 1,
+    ) -> None:
+        from ai_edge_litert.interpreter import Interpreter as LiteRT
+        from ai_edge_litert.interpreter import OpResolverType
+
+        kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+        self.inputs, self.outputs = list(inputs), list(outputs)
+        try:
+            with _quiet():
+                self._runtime: Any = LiteRT(
+                    model_content=contents, num_threads=threads, experimental_op_resolver_type=kernels
+                )
+                self._runtime.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            raise EmitError(
+                "model.tflite",
+                f"LiteRT does not take it ({_first_line(error)})",
+                "cut the network before the operator named, and report it",
+            ) from None
+        self._input_places = [detail["index"] for detail in self._runtime.get_input_details()]
+        self._output_places = [detail["index"] for detail in self._runtime.get_output_details()]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs by name, for feeds of the file's batch or of whole multiples of it.
+
+        Raises:
+            InputError: an input is missing or of another shape.
+        """
+        for port in self.inputs:
+            if port.name not in feeds:
+                raise InputError(
+                    "the data", f"has no values for the model's input '{port.name}'", "name the array for it"
+                )
+        if not self.inputs or not self.inputs[0].shape:
+            return self._once(feeds)
+        batch = self.inputs[0].shape[0]
+        samples = feeds[self.inputs[0].name].shape[0]
+        if samples == batch or samples % batch:
+            return self._once(feeds)
+        parts = [
+            self._once({port.name: feeds[port.name][start : start + batch] for port in self.inputs})
+            for start in range(0, samples, batch)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _once(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for port, place in zip(self.inputs, self._input_places, strict=True):
+            self._runtime.set_tensor(place, ports.entered(port, feeds[port.name]))
+        self._runtime.invoke()
+        return {
+            port.name: ports.left(port, self._runtime.get_tensor(place))
+            for port, place in zip(self.outputs, self._output_places, strict=True)
+        }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """LiteRT tells stderr about its delegates, below Python: while it starts, that goes nowhere."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,161 @@
+"""Gemm and MatMul: FULLY_CONNECTED, a 1x1 CONV_2D where weights have a scale for each channel, or BATCH_MATMUL.
+
+Kernels of FULLY_CONNECTED without per-channel support read such weights wrongly and say nothing, and the Edge TPU maps
+it for a single row only; a convolution over an image of one row of pixels computes the same everywhere.
+
+Where the rows are read from a flattened image, or reshaped into one, it is the weights that are permuted.
+Sources: ONNX operators Gemm and MatMul; TFLite operators FULLY_CONNECTED (weights O, I) and BATCH_MATMUL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgec.backends.coral import layout, weights
+from edgec.backends.coral.lowering import Destination, Lowering, lowers, refusal
+from edgec.backends.coral.value import Value
+from edgec.backends.coral.weights import Weights
+from edgec.ir.graph import Node
+
+
+@lowers("Gemm")
+def gemm(low: Lowering, node: Node) -> None:
+    """``alpha * A @ B + beta * C`` with known B and C."""
+    source = low.value(node.inputs[0])
+    if node.attrs.get("transA", 0):
+        turned = layout.transposed(source.order, source.shape, (1, 0))
+        if turned is None:
+            source = low.arranged(source, (0, 1))
+            turned = layout.permuted(source.shape[::-1], (1, 0))
+        source = replace(source, shape=source.shape[::-1], order=turned)
+    axis = 0 if node.attrs.get("transB", 0) else 1
+    weight = low.value(node.inputs[1])
+    bias = low.optional(node, 2)
+    if bias is not None and bias.is_constant and prod(bias.shape) not in (1, weight.shape[axis]):
+        raise refusal(
+            node, f"its bias of shape {list(bias.shape)} differs by row", "add it with an Add behind the node"
+        )
+    to = low.destination(node)
+    integer = _is_integer(low, node, source, to)
+    read = weights.read(low, node, axis, integer)
+    alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
+    data = read.data if axis == 0 else read.data.T
+    scaled = replace(
+        read,
+        data=data if integer else data * np.float32(alpha),
+        scale=None if read.scale is None else read.scale * np.float32(alpha),
+        bias=None if read.bias is None else read.bias * np.float32(beta),
+    )
+    _dense(low, source, scaled, to, integer, (source.shape[0], data.shape[0]))
+
+
+@lowers("MatMul")
+def matmul(low: Lowering, node: Node) -> None:
+    """``A @ B``; B is known and has two dimensions, or both have the same leading dimensions."""
+    source, other = low.value(node.inputs[0]), low.value(node.inputs[1])
+    if len(source.shape) < 2 or len(other.shape) < 2:
+        raise refusal(node, "one side is a vector", "reshape it to a matrix in the model")
+    to = low.destination(node)
+    if not other.is_constant or len(other.shape) > 2:
+        _batched(low, node, source, other, to)
+        return
+    rows, depth = prod(source.shape[:-1]), source.shape[-1]
+    integer = _is_integer(low, node, source, to)
+    read = weights.read(low, node, 1, integer)
+    read = replace(read, data=read.data.T, bias=None)
+    _dense(low, source.reshaped((rows, depth)), read, to, integer, (*source.shape[:-1], read.data.shape[0]))
+
+
+def _is_integer(low: Lowering, node: Node, source: Value, to: Destination) -> bool:
+    other = low.value(node.inputs[1])
+    if not low.is_integer(node, [source, other], to.quantization):
+        return False
+    if other.quantization is None:
+        low.notes.append(f"node '{node.name}' ({node.op}) runs in float: its weights are not quantized")
+        return False
+    return True
+
+
+def _dense(
+    low: Lowering, source: Value, filters: Weights, to: Destination, integer: bool, shape: tuple[int, ...]
+) -> None:
+    """Rows times known weights ``(O, I)``; ``shape`` is the ONNX shape of the result."""
+    count, depth = filters.data.shape
+    rows = source.shape[0]
+    if not integer:
+        source = low.real(source)
+    inputs = layout.inner_permutation(source.order, source.shape, (0,))
+    if inputs is None:
+        source = low.arranged(source, (0, 1))
+    elif source.order != layout.row_major(source.shape):
+        filters = replace(filters, data=filters.data[:, inputs])
+    order = layout.row_major((rows, count))
+    wanted = low.wanted_order(to.tensor, shape)
+    outputs = None if wanted is None else layout.inner_permutation(wanted, (rows, count), (0,))
+    if wanted is not None and outputs is not None and wanted != order:
+        order = wanted
+        filters = replace(
+            filters,
+            data=filters.data[outputs],
+            scale=filters.scale[outputs] if filters.scale is not None and filters.scale.size > 1 else filters.scale,
+            bias=None if filters.bias is None else filters.bias[outputs],
+        )
+    if filters.scale is not None and filters.scale.size > 1 and bool((filters.scale == filters.scale[0]).all()):
+        filters = replace(filters, scale=filters.scale[:1])
+
+    quantization = to.quantization if integer else None
+    activation, left = low.activation(to, quantization)
+    bias = filters.write_bias(low, source, count)
+    if integer and (rows > 1 or (filters.scale is not None and filters.scale.size > 1)):
+        convolution = schema.Conv2DOptionsT()
+        convolution.padding = schema.Padding.VALID
+        convolution.strideH = convolution.strideW = 1
+        convolution.fusedActivationFunction = activation
+        seen = low.laid(source, source.order, (1, 1, rows, depth))
+        weight = filters.write(low, filters.data.reshape(count, 1, 1, depth), 0)
+        kind, stored, options = "CONV_2D", (1, 1, rows, count), convolution
+    else:
+        connected = schema.FullyConnectedOptionsT()
+        connected.fusedActivationFunction = activation
+        # One row may lie in any shape: the kernel reads it flat.
+        seen = source if rows == 1 else low.laid(source, source.order, (rows, depth))
+        weight = filters.write(low, filters.data, 0)
+        kind, stored, options = "FULLY_CONNECTED", (rows, count), connected
+    made = low.emit(
+        kind,
+        [seen, weight, bias],
+        stored,
+        seen,
+        options,
+        shape=(rows, count),
+        quantization=quantization,
+        name=to.tensor.name,
+    )
+    low.finish(to, replace(made, shape=shape, order=order), left)
+
+
+def _batched(low: Lowering, node: Node, source: Value, other: Value, to: Destination) -> None:
+    if len(source.shape) != len(other.shape) and not source.is_constant and not other.is_constant:
+        rank = max(len(source.shape), len(other.shape))
+        source = source.reshaped((*[1] * (rank - len(source.shape)), *source.shape))
+        other = other.reshaped((*[1] * (rank - len(other.shape)), *other.shape))
+    integer = low.is_integer(node, [source, other], to.quantization)
+    sides = [low.operand(side) if integer else low.real(side) for side in (source, other)]
+    left, right = (low.arranged(side, range(len(side.shape))) for side in sides)
+    shape = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
+    made = low.emit(
+        "BATCH_MATMUL",
+        [left, right],
+        shape,
+        left,
+        schema.BatchMatMulOptionsT(),
+        shape=shape,
+        permutation=range(len(shape)),
+        quantization=to.quantization if integer else None,
+        name=to.tensor.name,
+    )
+    low.finish(to, made, to.clamp)

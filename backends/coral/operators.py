@@ -1,0 +1,96 @@
+"""TFLite operators: the version that a use of one needs, and the newest that the Edge TPU compiler 16.0 reads.
+
+An operator's version grows with what is asked of it; a file must state the lowest that suffices, because the runtime
+and the compiler refuse versions that they do not know. Source: the rules of TensorFlow Lite's own version check
+(``lite/tools/versioning/op_version.cc``), for float32 and int8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+#: The newest version of each operator that the Edge TPU compiler 16.0 (2021) accepts; read, not tested.
+VERSION_CEILINGS = {
+    "CONV_2D": 5,
+    "DEPTHWISE_CONV_2D": 6,
+    "TRANSPOSE_CONV": 3,
+    "FULLY_CONNECTED": 9,
+    "ADD": 3,
+    "MUL": 4,
+    "PAD": 3,
+    "QUANTIZE": 2,
+    "RESIZE_NEAREST_NEIGHBOR": 4,
+    "STRIDED_SLICE": 5,
+}
+
+#: Operators whose int8 kernel came with version 2, and float with version 1.
+_INT8_IS_2 = frozenset(
+    [
+        "ADD",
+        "SUB",
+        "MUL",
+        "MAXIMUM",
+        "MINIMUM",
+        "AVERAGE_POOL_2D",
+        "MAX_POOL_2D",
+        "MEAN",
+        "SUM",
+        "REDUCE_MAX",
+        "REDUCE_MIN",
+        "CONCATENATION",
+        "PAD",
+        "PADV2",
+        "MIRROR_PAD",
+        "TRANSPOSE",
+        "SPLIT",
+        "STRIDED_SLICE",
+        "SOFTMAX",
+        "LOGISTIC",
+        "TANH",
+        "RELU",
+        "RELU6",
+        "DEQUANTIZE",
+        "BATCH_MATMUL",
+        "SPACE_TO_DEPTH",
+        "GELU",
+        "ABS",
+        "RSQRT",
+    ]
+)
+
+
+def version(kind: str, types: Sequence[np.dtype | None], ranks: Sequence[int], options: Any) -> int:
+    """The version that a use of an operator needs.
+
+    Args:
+        kind: TFLite's name of it, such as ``CONV_2D``.
+        types: of its inputs, ``None`` for one that is omitted.
+        ranks: of its inputs.
+        options: its builtin options.
+    """
+    data = types[1] if kind in ("SPLIT", "TRANSPOSE_CONV") else types[0]
+    integer = data == np.int8
+    if kind == "CONV_2D":
+        return 3 if integer else 1
+    if kind == "DEPTHWISE_CONV_2D":
+        dilated = options.dilationHFactor != 1 or options.dilationWFactor != 1
+        return 3 if integer else 2 if dilated else 1
+    if kind == "TRANSPOSE_CONV":
+        biased = len(types) == 4 and types[3] is not None
+        return 3 if biased else 2 if integer else 1
+    if kind == "FULLY_CONNECTED":
+        if len(types) == 2 or types[2] is None:
+            return 6
+        return 5 if options.keepNumDims else 4 if integer else 1
+    if kind == "RESIZE_BILINEAR":
+        return 3 if options.halfPixelCenters else 2 if integer else 1
+    if kind == "RESIZE_NEAREST_NEIGHBOR":
+        return 3 if options.halfPixelCenters or options.alignCorners else 2 if integer else 1
+    if kind in ("PAD", "PADV2", "TRANSPOSE", "STRIDED_SLICE") and ranks[0] > 4:
+        return 6 if kind == "TRANSPOSE" and ranks[0] > 5 else 4
+    if kind in ("SUB", "MAXIMUM", "MINIMUM") and max(ranks) > 4:
+        return 3
+    return 2 if integer and kind in _INT8_IS_2 else 1

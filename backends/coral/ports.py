@@ -1,0 +1,61 @@
+"""The file's inputs and outputs against the graph's: layout and integers, converted both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgec.backends.coral.lowering import Port
+from edgec.backends.coral.quantization import per_tensor
+from edgec.ir.errors import InputError
+
+
+def entered(port: Port, x: np.ndarray) -> np.ndarray:
+    """A feed in ONNX's layout and float, as the file takes it.
+
+    Raises:
+        InputError: the shape is not the input's.
+    """
+    if tuple(x.shape) != port.shape:
+        raise InputError(
+            f"input '{port.name}'", f"has shape {list(port.shape)}, and the feed {list(x.shape)}", "reshape the feed"
+        )
+    stored = np.ascontiguousarray(np.asarray(x, np.float32).transpose(port.permutation))
+    return stored if port.quantization is None else port.quantization.integers(stored)
+
+
+def left(port: Port, stored: np.ndarray) -> np.ndarray:
+    """What the file gave, in ONNX's layout and float."""
+    real = stored if port.quantization is None else port.quantization.real(stored)
+    return np.ascontiguousarray(real.transpose(np.argsort(port.permutation)))
+
+
+def described(ports: Sequence[Port]) -> list[dict[str, Any]]:
+    """Ports as JSON, for whoever deploys the file."""
+    return [
+        {
+            "name": port.name,
+            "onnx_shape": list(port.shape),
+            "permutation": list(port.permutation),
+            "shape": [port.shape[axis] for axis in port.permutation],
+            "dtype": "float32" if port.quantization is None else "int8",
+            "scale": None if port.quantization is None else float(port.quantization.scale[0]),
+            "zero_point": None if port.quantization is None else int(port.quantization.zero_point[0]),
+        }
+        for port in ports
+    ]
+
+
+def read(entries: Sequence[Mapping[str, Any]]) -> list[Port]:
+    """The inverse of :func:`described`."""
+    return [
+        Port(
+            entry["name"],
+            tuple(entry["onnx_shape"]),
+            tuple(entry["permutation"]),
+            None if entry["scale"] is None else per_tensor(entry["scale"], entry["zero_point"]),
+        )
+        for entry in entries
+    ]

@@ -1,0 +1,64 @@
+"""QuantizeLinear and DequantizeLinear: in the file they are the scales of a tensor, and rarely an operator."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from edgec.backends.coral.lowering import Lowering, lowers, refusal
+from edgec.backends.coral.quantization import shifted_to_int8
+from edgec.ir.graph import Node
+
+
+@lowers("QuantizeLinear")
+def quantize(low: Lowering, node: Node) -> None:
+    """Nothing where the value is in these integers already, else a QUANTIZE with a note."""
+    value = low.value(node.inputs[0])
+    wanted = low.read_quantization(node)
+    if wanted.per_channel and not value.is_constant:
+        raise refusal(node, "it quantizes an activation per channel", "quantize activations with one scale")
+    if not value.is_constant and not wanted.same(value.quantization):
+        if value.quantization is None:
+            low.notes.append(f"tensor '{value.name}' is computed in float: a QUANTIZE was added")
+        else:
+            low.notes.append(f"tensor '{value.name}' is in other integers than its readers want: a QUANTIZE was added")
+    low.set(node.outputs[0], low.quantized(value, wanted))
+
+
+@lowers("DequantizeLinear")
+def dequantize(low: Lowering, node: Node) -> None:
+    """The same integers; whoever wants floats asks for them."""
+    value = low.value(node.inputs[0])
+    if value.is_constant:
+        data = value.known()
+        quantization = low.read_quantization(node, data.dtype)
+        if data.dtype == np.uint8:
+            data, _ = shifted_to_int8(data, quantization)
+        low.set(node.outputs[0], replace(value, data=data, quantization=quantization))
+        return
+    quantization = low.read_quantization(node, np.dtype(np.uint8))
+    if not quantization.same(value.quantization):
+        raise refusal(
+            node,
+            "its scale or zero-point is not that of the QuantizeLinear before it",
+            "quantize with one scale and zero-point for each tensor",
+        )
+    low.set(node.outputs[0], value)
+
+
+@lowers("Identity", "Dropout")
+def identity(low: Lowering, node: Node) -> None:
+    """Nothing."""
+    low.set(node.outputs[0], low.value(node.inputs[0]))
+
+
+@lowers("Constant")
+def constant_node(low: Lowering, node: Node) -> None:
+    """A constant that was not folded into an initializer."""
+    value = node.attrs.get("value", node.attrs.get("value_float", node.attrs.get("value_floats")))
+    if value is None:
+        raise refusal(node, "it holds neither a tensor nor floats", "fold the constants (pass 'fold')")
+    from edgec.backends.coral.value import constant
+
+    low.values[node.outputs[0]] = constant(node.outputs[0].name, np.asarray(getattr(value, "values", value)))
