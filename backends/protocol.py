@@ -63,3 +63,7 @@ class Backend(Protocol):
     def runner(self, graph: Graph, folder: Path) -> Runner:
         """Runs the emitted model on feeds as ``graph`` takes them, in float and in ONNX's layout."""
         ...
+
+    def invoker(self, model: Path) -> Callable[[], None]:
+        """Loads an emitted model and returns one inference on fixed noise, on one thread, for timing."""
+        ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,7 @@ def plan(
     steps: Sequence[tuple[str, Mapping[str, Any]]],
     *,
     source: str = "the pipeline",
+    where: Callable[[int], str] | None = None,
     roles: Iterable[str] = (),
     facts: frozenset[str] = INITIAL_FACTS,
 ) -> Plan:
@@ -51,6 +52,7 @@ def plan(
     Args:
         steps: in order.
         source: the recipe's name, for errors.
+        where: for the index of a step, how an error begins there: ``compress.yaml: line 9: passes[1]``.
         roles: the data roles that the recipe has.
         facts: what holds at the start; a quantized model starts with ``quantized`` instead of ``float``.
 
@@ -62,19 +64,17 @@ def plan(
     planned: list[Planned] = []
     ended: dict[str, str] = {}
     held = set(facts)
+    at = where or (lambda index: f"{source}: passes[{index}]")
     for index, (name, options) in enumerate(steps):
-        place = f"passes[{index}]"
+        file, place = at(index).rsplit(": ", 1)
         try:
-            step = make(name, options, f"{source}: {place} '{name}'", unknown=f"{source}: {place}")
+            step = make(name, options, f"{file}: {place} '{name}'", unknown=f"{file}: {place}")
             for fact in sorted(step.needs - held):
-                raise _out_of_order(step, fact, place, ended, source)
+                raise _out_of_order(step, fact, place, ended, file)
             role = step.missing_data(frozenset(roles))
             if role is not None:
-                raise UsageError(
-                    f"{source}: {place} '{name}'",
-                    f"needs 'data.{role}', which the recipe does not have",
-                    f"add data.{role}",
-                )
+                what = f"needs 'data.{role}', which the recipe does not have"
+                raise UsageError(f"{file}: {place} '{name}'", what, f"add data.{role}")
         except UsageError as error:
             mistakes.append(error)
             continue
@@ -116,13 +116,13 @@ def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | No
     return made
 
 
-def _out_of_order(step: Pass, fact: str, place: str, ended: Mapping[str, str], source: str) -> UsageError:
+def _out_of_order(step: Pass, fact: str, place: str, ended: Mapping[str, str], file: str) -> UsageError:
     if fact in ended:
         return UsageError(
-            f"{source}",
+            file,
             f"{place} '{step.name}' needs a '{fact}' graph, but {ended[fact]} ended that",
             f"move '{step.name}' above it",
         )
     givers = [name for name in pass_names() if fact in pass_class(name).gives]
     mend = f"put {' or '.join(repr(g) for g in givers)} before it" if givers else "give a model that is"
-    return UsageError(f"{source}", f"{place} '{step.name}' needs a '{fact}' graph, which this is not", mend)
+    return UsageError(file, f"{place} '{step.name}' needs a '{fact}' graph, which this is not", mend)

@@ -1,0 +1,131 @@
+"""What there is to choose from: passes and their options, targets and their profiles, the recipe's schema."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from typing import Any
+
+from edgec.backends.registry import backend, target, target_names
+from edgec.ir.errors import UsageError, did_you_mean
+from edgec.passes.protocol import Pass
+from edgec.passes.registry import pass_class, pass_names
+
+
+def first_sentence(kind: type[Any]) -> str:
+    """The first paragraph of a class's docstring, on one line."""
+    return " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+
+
+def option_rows(kind: type[Pass]) -> list[tuple[str, str, str, str]]:
+    """The options of a pass: name, type, default and description."""
+    schema = options_schema(kind)
+    rows = []
+    for item in dataclasses.fields(kind):
+        entry = schema["properties"][item.name]
+        default = (
+            "required" if item.default is item.default_factory is dataclasses.MISSING else json.dumps(_default(item))
+        )
+        rows.append((item.name, _type(entry), default, entry.get("description", "")))
+    return rows
+
+
+def options_schema(kind: type[Pass]) -> dict[str, Any]:
+    """JSON Schema of a pass's options."""
+    from pydantic import TypeAdapter
+
+    schema: dict[str, Any] = TypeAdapter(kind).json_schema()
+    schema.setdefault("properties", {})
+    schema["additionalProperties"] = False
+    schema["description"] = first_sentence(kind)
+    return schema
+
+
+def print_passes() -> None:
+    """A line a pass."""
+    for name in pass_names():
+        kind = pass_class(name)
+        print(f"{name:12} {kind.effect:6} {first_sentence(kind)}")
+
+
+def print_pass(name: str) -> None:
+    """What one pass does, wants and takes."""
+    if name not in pass_names():
+        what = f"no pass named '{name}'.{did_you_mean(name, pass_names())}"
+        raise UsageError("edgec passes", what, "'edgec passes' lists them")
+    kind = pass_class(name)
+    print(f"{name} ({kind.effect})\n")
+    print(inspect.getdoc(kind) or "")
+    for label, facts in (("needs", kind.needs), ("gives", kind.gives), ("ends", kind.breaks), ("data", kind.uses)):
+        if facts:
+            print(f"\n{label}: {', '.join(sorted(facts))}", end="")
+    print("\n\noptions:" if dataclasses.fields(kind) else "\n\nno options")
+    for option, kind_of, default, description in option_rows(kind):
+        print(f"  {option} ({kind_of}, default {default})\n      {description}")
+
+
+def print_targets() -> None:
+    """A line a target, and what this machine lacks for it."""
+    for name in target_names():
+        found = target(name)
+        print(f"{name:18} {found.title} (backend {found.backend})")
+        for sentence in backend(found.backend).missing():
+            print(f"{'':18} here: {sentence}")
+
+
+def print_target(name: str) -> None:
+    """One target's profile."""
+    found = target(name, "edgec targets")
+    print(f"{found.name}: {found.title}, backend {found.backend}")
+    for label, value in (
+        ("memory", found.memory_bytes),
+        ("on-chip memory for weights", found.parameter_bytes),
+    ):
+        if value is not None:
+            print(f"  {label}: {value:,} bytes")
+    print(f"  channels in multiples of {found.channel_multiple}")
+    if found.scheme is None:
+        print("  no 8-bit arithmetic")
+    else:
+        scheme = found.scheme
+        print(
+            f"  activations {scheme.activations}, {'symmetric' if scheme.symmetric else 'asymmetric'}; bias {scheme.bias}"
+        )
+        print(f"  weights per channel: {', '.join(sorted(scheme.per_channel)) or 'none'}")
+        print(f"  one scale across: {', '.join(sorted(scheme.tied)) or 'none'}")
+        fixed = (f"{op} ({scale:g}, {zero})" for op, (scale, zero) in sorted(scheme.fixed.items()))
+        print(f"  fixed output scales: {', '.join(fixed) or 'none'}")
+        print(f"  integer operators: {', '.join(sorted(scheme.operators))}")
+    print(f"  source: {found.source}")
+
+
+def print_schema() -> None:
+    """The recipe's JSON Schema with every installed pass's options and every target's name."""
+    print(json.dumps(schema(), indent=2))
+
+
+def schema() -> dict[str, Any]:
+    """The recipe's JSON Schema with every installed pass's options and every target's name."""
+    from edgec.frontends.recipe_schema import recipe_schema
+
+    found: dict[str, Any] = recipe_schema(
+        {name: options_schema(pass_class(name)) for name in pass_names()}, target_names()
+    )
+    return found
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    value = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+    return list(value) if isinstance(value, tuple | frozenset) else value
+
+
+def _type(entry: dict[str, Any]) -> str:
+    if "anyOf" in entry:
+        return " or ".join(_type(choice) for choice in entry["anyOf"])
+    if "enum" in entry:
+        return " | ".join(str(value) for value in entry["enum"])
+    if "const" in entry:
+        return str(entry["const"])
+    kind = str(entry.get("type", "any"))
+    return f"list of {_type(entry['items'])}" if kind == "array" and "items" in entry else kind.replace("null", "none")

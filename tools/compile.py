@@ -1,0 +1,309 @@
+"""The way of a model, from the file and the recipe to the output folder (the docs draw it)."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from edgec import __version__
+from edgec.backends.protocol import Backend
+from edgec.backends.registry import backend, target
+from edgec.frontends.datasets import DataSet, open_dataset
+from edgec.frontends.metrics import open_metric
+from edgec.frontends.model import open_model
+from edgec.frontends.preprocess import Preprocess
+from edgec.frontends.recipe import Recipe, load_recipe
+from edgec.ir.cost import Cost
+from edgec.ir.execution import seeded_feeds
+from edgec.ir.files import save
+from edgec.ir.graph import Graph
+from edgec.passes.instruments import Dumps, Instrument
+from edgec.passes.pipeline import Pipeline, Record, settle
+from edgec.passes.plan import INITIAL_FACTS, Plan, plan
+from edgec.passes.reference import Reference
+from edgec.passes.target import Target
+from edgec.tools import report as reports
+from edgec.tools.judging import Judge, check_requirements, decibel, rounded, run_of
+from edgec.tools.measure import Speed, measure
+from edgec.tools.output import output_folder, sha256, write_json, write_manifest, writing
+from edgec.tools.progress import Progress
+
+_PROBES = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to compile, and how.
+
+    Attributes:
+        model: the ONNX file.
+        recipe: the recipe's file.
+        output: the folder to leave; ``build/<model's stem>`` by default.
+        pins: static shapes by input name.
+        threads: how many threads may work; the outputs do not depend on it.
+        instruments: what watches the pipeline.
+        timing: time the models (latency and memory); without it the report's entries are null.
+        progress: what the user is told meanwhile.
+    """
+
+    model: Path
+    recipe: Path
+    output: Path | None = None
+    pins: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    threads: int = 0
+    instruments: Sequence[Instrument] = ()
+    timing: bool = True
+    progress: Progress = field(default_factory=lambda: Progress(quiet=True))
+
+    @property
+    def place(self) -> Path:
+        """The output folder."""
+        return self.output or Path("build") / self.model.stem
+
+
+def compile_model(job: Job) -> dict[str, Any]:
+    """Compiles a model by a recipe and leaves the output folder; returns the report.
+
+    Raises:
+        EdgecError: see :mod:`edgec.ir.errors` for what each class means. The old output is whole then.
+    """
+    # One BLAS thread at a time: how a sum is split over threads changes its last bits. Passes that have independent
+    # layers work on them in parallel instead.
+    with threadpool_limits(limits=1):
+        return _Run(job).run()
+
+
+class _Run:
+    """One compilation; its attributes are what the stages hand on."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.threads = job.threads or os.cpu_count() or 1
+        self.recipe: Recipe = load_recipe(job.recipe)
+        self.targets: list[tuple[Target, Backend]] = []
+        for index, name in enumerate(self.recipe.targets):
+            found = target(name, self.recipe.where("targets", index))
+            self.targets.append((found, backend(found.backend)))
+        # Before the model is opened it is taken to be float; what it really is is checked again behind that.
+        self.plan = self._plan(INITIAL_FACTS)
+
+    def run(self) -> dict[str, Any]:
+        job, progress = self.job, self.job.progress
+        with output_folder(job.place) as folder:
+            progress.stage(f"reading {job.model.name}")
+            graph = open_model(job.model, job.pins)
+            if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
+                self.plan = self._plan(frozenset({"quantized"}))
+            self._open_data(graph)
+            original = graph.copy()
+            reference = Reference(graph, self._probes(graph))
+            for instrument in job.instruments:
+                if isinstance(instrument, Dumps):
+                    instrument.start(graph)
+            judge = self._judge(original)
+            baseline = self._baseline(original, judge)
+            pipeline = Pipeline(
+                reference,
+                source=self.recipe.file,
+                data=self.data,
+                affine=self.affine,
+                seed=self.recipe.seed,
+                threads=self.threads,
+                instruments=_Staged.around(job.instruments, progress),
+                repro=job.place.parent / "repro",
+                progress=progress,
+            )
+            records = pipeline.run(graph, self.plan.shared)
+            save(graph, folder / "model.onnx")
+            compressed, quality = self._compressed(graph, reference, judge, baseline, folder)
+            targets = {
+                found.name: self._emit(found, emitter, graph.copy(), pipeline, judge, folder)
+                for found, emitter in self.targets
+            }
+            report = self._report(baseline, compressed, records, quality, targets)
+            progress.stage("writing the report")
+            write_json(folder / "report.json", report)
+            reports.write_html(folder / "report.html", report)
+            write_manifest(folder, self._manifest_head())
+        return report
+
+    # -- what goes in -------------------------------------------------------------------------------------------------
+
+    def _plan(self, facts: frozenset[str]) -> Plan:
+        steps = [(step.name, step.options) for step in self.recipe.passes]
+        roles = {role for role in ("calibration", "train", "eval") if getattr(self.recipe.data, role) is not None}
+        at = lambda index: self.recipe.where("passes", index)  # noqa: E731
+        return plan(steps, source=self.recipe.file, where=at, roles=roles, facts=facts)
+
+    def _open_data(self, graph: Graph) -> None:
+        section = self.recipe.data
+        self.preprocess = Preprocess(section.preprocess) if section.preprocess is not None else None
+        self.inputs = {t.name: (tuple(t.shape or ()), np.dtype(t.dtype)) for t in graph.inputs}
+        self.data: dict[str, DataSet] = {}
+        for role in ("calibration", "train"):
+            spec = getattr(section, role)
+            if spec is not None:
+                self.data[role] = open_dataset(spec, self.preprocess, self.inputs)
+        self.metric = None
+        if section.eval is not None:
+            self.metric = open_metric(section.eval, self.preprocess, self.inputs)
+        self.affine = {}
+        if self.preprocess is not None and self.preprocess.spec.layout == "nchw":
+            name = self.preprocess.spec.input or graph.inputs[0].name
+            self.affine[name] = self.preprocess.affine()
+
+    def _probes(self, graph: Graph) -> list[dict[str, np.ndarray]]:
+        """A few samples of the calibration data, or seeded noise where there are none."""
+        size = _batch(graph)
+        samples = self.data.get("calibration") or (self.metric.data[0] if self.metric is not None else None)
+        if samples is None:
+            return seeded_feeds(graph, self.recipe.seed, _PROBES)
+        probes = []
+        for feeds in samples.batches(size):
+            if len(next(iter(feeds.values()))) == size:
+                probes.append({name: np.array(values) for name, values in feeds.items()})
+            if len(probes) == _PROBES:
+                break
+        return probes or seeded_feeds(graph, self.recipe.seed, _PROBES)
+
+    def _judge(self, original: Graph) -> Judge | None:
+        return None if self.metric is None else Judge(self.metric, run_of(original), _batch(original))
+
+    # -- what comes out -----------------------------------------------------------------------------------------------
+
+    def _baseline(self, original: Graph, judge: Judge | None) -> dict[str, Any]:
+        entry: dict[str, Any] = Cost(original).as_dict()
+        if judge is not None:
+            self.job.progress.stage(f"measuring {judge.metric.name} of the original")
+            entry["metric"] = rounded(judge.measure(judge.original).value)
+        return {**entry, **self._speed("cpu", self.job.model, pinned=original)}
+
+    def _compressed(
+        self, graph: Graph, reference: Reference, judge: Judge | None, baseline: Mapping[str, Any], folder: Path
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        entry: dict[str, Any] = {**Cost(graph).as_dict(), **self._speed("cpu", folder / "model.onnx")}
+        quality: dict[str, Any] = {"sqnr_db": decibel(reference.sqnr_db(reference.run(graph))), "metric": None}
+        if judge is not None:
+            self.job.progress.stage(f"measuring {judge.metric.name} of the compressed network")
+            value = rounded(judge.measure(run_of(graph)).value)
+            quality["metric"] = {"name": judge.metric.name, "baseline": baseline["metric"], "compressed": value}
+            entry["metric"] = value
+        return entry, quality
+
+    def _emit(
+        self, found: Target, emitter: Backend, graph: Graph, pipeline: Pipeline, judge: Judge | None, folder: Path
+    ) -> dict[str, Any]:
+        progress = self.job.progress
+        progress.stage(f"{found.name}: legalising")
+        emitter.legalize(graph, found)
+        settle(graph, f"backend '{emitter.name}'")
+        records = pipeline.run(graph, self.plan.per_target, found)
+        progress.stage(f"{found.name}: emitting")
+        own = folder / found.name
+        own.mkdir()
+        reference = pipeline.reference
+        # A backend may change the graph that it emits; what it made is measured against the one it was given.
+        emitted = emitter.emit(graph.copy(), found, own, reference.feeds(graph))
+        runner = emitter.runner(graph, own)
+        outputs = [runner(feeds) for feeds in reference.feeds(graph)]
+        entry: dict[str, Any] = {
+            "title": found.title,
+            "files": [f"{found.name}/{name}" for name in emitted.files],
+            "file_bytes": (own / emitted.model).stat().st_size,
+            "sqnr_db": decibel(reference.sqnr_db(outputs)),
+            "sqnr_db_to_graph": decibel(emitted.sqnr_db),
+            "metric": None,
+            "fits": emitted.fits,
+            "notes": [*emitted.notes, *emitter.missing()],
+            "cost": Cost(graph).as_dict(),
+            "passes": [reports.pass_entry(record) for record in records],
+        }
+        if judge is not None:
+            progress.stage(f"{found.name}: measuring {judge.metric.name}")
+            from edgec.passes import input_domain
+
+            value = judge.measure(lambda feeds: runner(input_domain.enter(graph, feeds))).value
+            entry["metric"] = rounded(value)
+        return {**entry, **self._speed(emitter.name, own / emitted.model)}
+
+    def _speed(self, backend_name: str, model: Path, pinned: Graph | None = None) -> dict[str, Any]:
+        """Latency and memory here, by the report's names; ``pinned`` is saved and timed in the place of ``model``."""
+        speed: Speed | None = None
+        if self.job.timing:
+            self.job.progress.stage(f"timing {model.parent.name}/{model.name}")
+            if pinned is None:
+                speed = measure(backend_name, model)
+            else:
+                import tempfile
+
+                with tempfile.TemporaryDirectory(prefix="edgec-") as scratch:
+                    path = Path(scratch) / "model.onnx"
+                    with writing(path):
+                        save(pinned, path)
+                    speed = measure(backend_name, path)
+        return {
+            "latency_ms": None if speed is None else speed.latency_ms,
+            "memory_bytes": None if speed is None else speed.memory_bytes,
+        }
+
+    def _report(
+        self,
+        baseline: dict[str, Any],
+        compressed: dict[str, Any],
+        records: Sequence[Record],
+        quality: dict[str, Any],
+        targets: dict[str, Any],
+    ) -> dict[str, Any]:
+        asked = self.recipe.require.asked()
+        higher = self.metric is None or self.metric.higher_is_better
+        require = check_requirements(asked, baseline, compressed, quality, targets, higher)
+        return {
+            "edgec": __version__,
+            "model": self.job.model.name,
+            "recipe": self.recipe.file,
+            "name": self.recipe.name or self.job.model.stem,
+            "machine": platform.machine(),
+            "baseline": baseline,
+            "compressed": compressed,
+            "passes": [reports.pass_entry(record) for record in records],
+            "quality": quality,
+            "targets": targets,
+            "require": require,
+        }
+
+    def _manifest_head(self) -> dict[str, Any]:
+        hashes = {role: data.content_hash() for role, data in sorted(self.data.items())}
+        if self.metric is not None:
+            hashes["eval"] = [data.content_hash() for data in self.metric.data]
+        return {
+            "edgec": __version__,
+            "model": {"name": self.job.model.name, "sha256": sha256(self.job.model)},
+            "recipe": {"name": self.recipe.file, "sha256": sha256(self.job.recipe)},
+            "data": hashes,
+        }
+
+
+class _Staged(Instrument):
+    """Tells the user which pass runs."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    @classmethod
+    def around(cls, instruments: Sequence[Instrument], progress: Progress) -> list[Instrument]:
+        return [cls(progress), *instruments]
+
+    def before(self, item: Any, graph: Graph) -> None:
+        self.progress.stage(f"{item.place} {item.step.name}")
+
+
+def _batch(graph: Graph) -> int:
+    shape = graph.inputs[0].shape if graph.inputs else None
+    return int(shape[0]) if shape and isinstance(shape[0], int) else 1

@@ -1,0 +1,76 @@
+"""``edgec inspect``: a network layer by layer, with what each layer costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgec.frontends.model import open_model
+from edgec.ir.cost import Cost
+from edgec.ir.graph import Graph, Tensor
+from edgec.ir.printer import print_graph
+from edgec.tools.summary import amount, size
+
+
+def inspect(model: Path, pins: Mapping[str, tuple[int, ...]], *, as_json: bool = False, as_text: bool = False) -> None:
+    """Prints the network of an ONNX file as a table, as JSON, or as the IR's text."""
+    graph = open_model(model, pins)
+    if as_text:
+        print(print_graph(graph), end="")
+        return
+    cost = Cost(graph)
+    rows = layers(graph, cost)
+    if as_json:
+        print(
+            json.dumps({"model": model.name, "opset": graph.opset, "total": cost.as_dict(), "layers": rows}, indent=2)
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{model.name}: {graph.name}, opset {graph.opset}", title_justify="left")
+    for name, justify in (("layer", "left"), ("operator", "left"), ("output", "left"), ("params", "right")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for name in ("MACs", "MACs %", "moved"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        share = 100 * row["macs"] / cost.macs if cost.macs else 0.0
+        table.add_row(
+            row["name"],
+            row["operator"],
+            "x".join(map(str, row["output"])),
+            amount(row["params"]),
+            amount(row["macs"]),
+            f"{share:.1f}" if row["macs"] else "",
+            size(row["bytes_moved"]),
+        )
+    console = Console()
+    console.print(table)
+    for tensor, role in [*((t, "input") for t in graph.inputs), *((t, "output") for t in graph.outputs)]:
+        console.print(f"{role} {tensor.name}: {tensor.dtype} {_shape(tensor)}", highlight=False)
+    console.print(
+        f"{cost.nodes} nodes, {cost.params:,} params in {size(cost.weight_bytes)}, {cost.macs:,} MACs,"
+        f" peak activations {size(cost.peak_activation_bytes)}",
+        highlight=False,
+    )
+
+
+def layers(graph: Graph, cost: Cost) -> list[dict[str, Any]]:
+    """One entry a node: name, operator, shape of its first output, params, MACs and bytes moved."""
+    return [
+        {
+            "name": node.name,
+            "operator": node.op,
+            "output": list(node.outputs[0].shape or []) if node.outputs else [],
+            "params": cost.by_node[node].params,
+            "macs": cost.by_node[node].macs,
+            "bytes_moved": cost.by_node[node].bytes_moved,
+        }
+        for node in graph.nodes
+    ]
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join("?" if d is None else str(d) for d in tensor.shape or ())
