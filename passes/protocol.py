@@ -41,8 +41,11 @@ A = TypeVar("A", bound=Analysis)
 class DataSet(Protocol):
     """Samples that a recipe names, as feeds by the model's input names."""
 
-    source: str
-    labels: np.ndarray | None
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def labels(self) -> np.ndarray | None: ...
 
     def __len__(self) -> int: ...
 

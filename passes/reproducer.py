@@ -37,7 +37,7 @@ def write_reproducer(
     folder = Path(tempfile.mkdtemp(prefix=f"{rest[0].step.name}-", dir=root))
     save(graph, folder / "model.onnx")
     stacked = {name: np.concatenate([sample[name] for sample in feeds]) for name in feeds[0]}
-    np.savez(folder / "probes.npz", **stacked)
+    np.savez(folder / "probes.npz", allow_pickle=False, **stacked)
     recipe: dict[str, Any] = {
         "data": {role: {"arrays": "probes.npz"} for role in ("calibration", "train")},
         "passes": [_as_step(item) for item in rest],

@@ -279,7 +279,7 @@ class _Run:
         }
 
     def _manifest_head(self) -> dict[str, Any]:
-        hashes = {role: data.content_hash() for role, data in sorted(self.data.items())}
+        hashes: dict[str, str | list[str]] = {role: data.content_hash() for role, data in sorted(self.data.items())}
         if self.metric is not None:
             hashes["eval"] = [data.content_hash() for data in self.metric.data]
         return {
