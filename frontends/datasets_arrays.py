@@ -59,9 +59,7 @@ class Arrays:
         lengths = {name: column.shape[0] for name, column in self._columns.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"'{name}' {length}" for name, length in lengths.items())
-            raise InputError(
-                self.source, f"its arrays differ in samples ({listed})", "give each as many rows"
-            )
+            raise InputError(self.source, f"its arrays differ in samples ({listed})", "give each as many rows")
         count = next(iter(lengths.values()))
         if count == 0:
             raise InputError(self.source, "holds no sample", "write at least one row")
@@ -173,18 +171,12 @@ class Arrays:
         if isinstance(error, InputError):
             return error
         if isinstance(error, FileNotFoundError):
-            return InputError(
-                self.source, "there is no such file", "correct the path; it is relative to the recipe"
-            )
+            return InputError(self.source, "there is no such file", "correct the path; it is relative to the recipe")
         if isinstance(error, PermissionError | IsADirectoryError):
-            return InputError(
-                self.source, f"cannot be read ({error.strerror})", "check the path and its permissions"
-            )
+            return InputError(self.source, f"cannot be read ({error.strerror})", "check the path and its permissions")
         kind = "an .npy" if self._path.suffix == ".npy" else "an .npz"
         reason = " ".join(str(error).split()) or type(error).__name__
-        return InputError(
-            self.source, f"cannot be read as {kind} file ({reason})", "write it again with numpy"
-        )
+        return InputError(self.source, f"cannot be read as {kind} file ({reason})", "write it again with numpy")
 
 
 def _header(stream: IO[bytes], where: str) -> _Column:

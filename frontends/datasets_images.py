@@ -85,9 +85,7 @@ class ImageFolder:
     def _decode(self, path: Path) -> np.ndarray:
         x = self._preprocess(path)
         if not agrees(x.shape, self._feed.shape):
-            height_width = (
-                self._feed.shape[1:] if self._preprocess.spec.layout == "nchw" else self._feed.shape[:2]
-            )
+            height_width = self._feed.shape[1:] if self._preprocess.spec.layout == "nchw" else self._feed.shape[:2]
             raise InputError(
                 str(path),
                 f"comes out as {times(x.shape)}, but the model's input '{self._feed.name}' takes"
@@ -112,9 +110,7 @@ def file_digest(path: Path) -> bytes:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").digest()
     except OSError as error:
-        raise InputError(
-            str(path), f"cannot be read ({error.strerror})", "leave the data as it is"
-        ) from error
+        raise InputError(str(path), f"cannot be read ({error.strerror})", "leave the data as it is") from error
 
 
 def array_digest(array: np.ndarray) -> bytes:

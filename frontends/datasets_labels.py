@@ -36,9 +36,7 @@ def read_labels(labels: Path | Literal["folders"], images: ImageFolder) -> np.nd
     except OSError as error:
         raise InputError(str(labels), f"cannot be read ({error.strerror})", "check the path") from error
     if len(content) > MAX_BYTES:
-        raise InputError(
-            str(labels), f"is larger than {MAX_BYTES >> 20} MiB", "keep only the labels that are used"
-        )
+        raise InputError(str(labels), f"is larger than {MAX_BYTES >> 20} MiB", "keep only the labels that are used")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -48,12 +46,8 @@ def read_labels(labels: Path | Literal["folders"], images: ImageFolder) -> np.nd
 
 
 def _from_folders(images: ImageFolder) -> np.ndarray:
-    classes = sorted(
-        {entry.name for folder in images.folders for entry in folder.iterdir() if entry.is_dir()} - {""}
-    )
-    position = {
-        name: index for index, name in enumerate(name for name in classes if not name.startswith("."))
-    }
+    classes = sorted({entry.name for folder in images.folders for entry in folder.iterdir() if entry.is_dir()} - {""})
+    position = {name: index for index, name in enumerate(name for name in classes if not name.startswith("."))}
     found = []
     for path, relative in zip(images.files, images.relative, strict=True):
         outermost, slash, _ = relative.partition("/")
@@ -90,9 +84,7 @@ def _from_csv(text: str, file: Path) -> dict[str, list[float]]:
             if table.setdefault(name, numbers) != numbers:
                 raise InputError(where, f"'{name}' has two labels", "keep one of them")
     except csv.Error as error:
-        raise InputError(
-            f"{file}: line {reader.line_num}", f"is not CSV ({error})", "write file,label"
-        ) from error
+        raise InputError(f"{file}: line {reader.line_num}", f"is not CSV ({error})", "write file,label") from error
     return table
 
 
@@ -100,9 +92,7 @@ def _from_json(text: str, file: Path) -> dict[str, list[float]]:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"{file}: line {error.lineno}", f"is not JSON ({error.msg})", "mend it there"
-        ) from error
+        raise InputError(f"{file}: line {error.lineno}", f"is not JSON ({error.msg})", "mend it there") from error
     except RecursionError as error:
         raise InputError(str(file), "is nested too deep", "write a mapping of file to label") from error
     if not isinstance(values, Mapping):

@@ -139,7 +139,7 @@ class PythonData:
                 raise InputError(
                     where,
                     f"lacks the model's input '{input_name}'",
-                    f"add it to the mapping.{near}".rstrip("."),
+                    "add it to the mapping" + (f".{near}" if near else ""),
                 )
             array = np.asarray(item[input_name])
             check_sample(where, input_name, array.shape, array.dtype, self._inputs, rows=False)

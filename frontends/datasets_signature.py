@@ -110,9 +110,7 @@ def _mend(spec: PreprocessSpec, wanted: Shape) -> str:
     return "use arrays: FILE.npz, which are fed as they are"
 
 
-def check_sample(
-    where: str, name: str, shape: Sequence[int], dtype: np.dtype, inputs: Inputs, *, rows: bool
-) -> None:
+def check_sample(where: str, name: str, shape: Sequence[int], dtype: np.dtype, inputs: Inputs, *, rows: bool) -> None:
     """Raises InputError where an array is not what the input ``name`` takes.
 
     Args:

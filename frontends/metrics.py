@@ -214,9 +214,7 @@ class Top1(Metric):
         super().__init__(name, data, output)
         labels = data[0].labels
         if labels is None:
-            raise InputError(
-                data[0].source, "has no labels, and the metric is top1", "add an array named 'labels'"
-            )
+            raise InputError(data[0].source, "has no labels, and the metric is top1", "add an array named 'labels'")
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
             raise InputError(
                 data[0].source, "its labels are not classes", "label each sample with a whole number from 0"
@@ -251,8 +249,7 @@ class MeanAbsoluteError(Metric):
                 against = "input" if sample.label is None else "label"
                 raise InputError(
                     "metric mae",
-                    f"an output of {list(output.shape)} cannot be compared with the {against} of"
-                    f" {list(wanted.shape)}",
+                    f"an output of {list(output.shape)} cannot be compared with the {against} of {list(wanted.shape)}",
                     "label each sample with as many numbers as the model's output has",
                 )
             error = float(absolute_errors(output.reshape(1, -1), wanted.reshape(1, -1))[0])
@@ -304,9 +301,7 @@ class PythonMetric(Metric):
     whose attribute ``higher_is_better`` is False is an error rather than a score.
     """
 
-    def __init__(
-        self, name: str, data: tuple[DataSet, ...], function: Callable[..., Any], spec: EvalSpec
-    ) -> None:
+    def __init__(self, name: str, data: tuple[DataSet, ...], function: Callable[..., Any], spec: EvalSpec) -> None:
         super().__init__(name, data, spec.output)
         self.higher_is_better = bool(getattr(function, "higher_is_better", True))
         self._function, self._folder = function, spec.folder

@@ -23,7 +23,7 @@ from edgec.ir.errors import InputError
 MAX_PIXELS = 100_000_000
 """An image of more pixels is refused before it is decoded."""
 
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF", "MPO")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -126,7 +126,7 @@ def _why(error: BaseException) -> tuple[str, str]:
     if isinstance(error, PermissionError):
         return f"cannot be read ({error.strerror})", "check its permissions"
     if isinstance(error, UnidentifiedImageError):
-        reason = "its content is of no known format"
+        reason = "its content is of no known format, or it has no pixels"
     else:
         reason = " ".join(str(error).split()) or type(error).__name__
     return f"cannot be decoded as an image ({reason})", "replace it or take it out of the folder"
@@ -134,10 +134,6 @@ def _why(error: BaseException) -> tuple[str, str]:
 
 def _check_size(path: Path, picture: Image.Image) -> None:
     width, height = picture.size
-    if width < 1 or height < 1:
-        raise InputError(
-            str(path), f"has no pixels (width {width}, height {height})", "take it out of the folder"
-        )
     if width * height > MAX_PIXELS:
         raise InputError(
             str(path),

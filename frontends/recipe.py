@@ -7,6 +7,7 @@ to say where the mistake stands.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -99,19 +100,18 @@ def _between(low: float, high: float, mend: str) -> BeforeValidator:
     def read(value: object) -> float:
         number = read_number(value)
         if not low <= number <= high:
-            raise fault(f"must be between {low:g} and {high:g}, not {shown(value)}", mend)
+            limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+            raise fault(f"must be {limits}, not {shown(value)}", mend)
         return number
 
     return BeforeValidator(read)
 
 
 _SHARE_SCHEMA = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string"}]}
-Share = Annotated[
-    float, _between(0, 1, "write the share that goes away, 0.99 for 99 %"), WithJsonSchema(_SHARE_SCHEMA)
-]
+Share = Annotated[float, _between(0, 1, "write the share that goes away, 0.99 for 99 %"), WithJsonSchema(_SHARE_SCHEMA)]
 Drop = Annotated[
     float,
-    _between(0, float("inf"), "write how much worse the metric may become"),
+    _between(0, math.inf, "write how much worse the metric may become"),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
 ]
 
@@ -120,12 +120,8 @@ class Require(Section):
     """What the compressed network must reach; a requirement that is not met makes the exit status 1."""
 
     params_removed: Share | None = Field(default=None, description="the share of the parameters that is gone")
-    macs_removed: Share | None = Field(
-        default=None, description="the share of the multiply-accumulates that is gone"
-    )
-    weight_bytes_removed: Share | None = Field(
-        default=None, description="the share of the weights' bytes that is gone"
-    )
+    macs_removed: Share | None = Field(default=None, description="the share of the multiply-accumulates that is gone")
+    weight_bytes_removed: Share | None = Field(default=None, description="the share of the weights' bytes that is gone")
     metric_drop: Drop | None = Field(
         default=None, description="how much worse data.eval's metric may be than the original's"
     )
@@ -162,9 +158,7 @@ class Recipe(Section):
         BeforeValidator(read_seed),
         WithJsonSchema({"type": "integer", "minimum": 0, "maximum": (1 << 32) - 1}),
     ] = Field(default=0, description="the seed of everything that is drawn by chance")
-    data: DataSection = Field(
-        default=DataSection(), description="the data that passes and the judgement draw on"
-    )
+    data: DataSection = Field(default=DataSection(), description="the data that passes and the judgement draw on")
     passes: Annotated[
         tuple[Annotated[Step, PlainValidator(_read_step), WithJsonSchema(_STEP_SCHEMA)], ...],
         BeforeValidator(_read_steps),
@@ -186,11 +180,7 @@ class Recipe(Section):
         return (), f"a recipe is a mapping, not {shown(value)}", f"the keys are {cls.keys()}"
 
     def faults_of_values(self) -> Iterator[Fault]:
-        asked = [
-            key
-            for key in ("metric_drop", "metric_min", "metric_max")
-            if getattr(self.require, key) is not None
-        ]
+        asked = [key for key in ("metric_drop", "metric_min", "metric_max") if getattr(self.require, key) is not None]
         spec = self.data.eval
         for key in asked:
             loc: Loc = ("require", key)

@@ -38,9 +38,7 @@ def _read_size(value: object) -> tuple[int, int]:
     if isinstance(value, list | tuple) and len(value) == 2:
         height, width = map(read_count, value)
         if max(height, width) > MAX_SIDE:
-            raise fault(
-                f"is larger than {MAX_SIDE} pixels a side", "write [height, width] of the network's input"
-            )
+            raise fault(f"is larger than {MAX_SIDE} pixels a side", "write [height, width] of the network's input")
         return height, width
     mend = f"write [{value}, {value}]" if isinstance(value, int) and not isinstance(value, bool) else ""
     raise fault(f"must be [height, width], not {shown(value)}", mend)
@@ -66,15 +64,9 @@ class PreprocessSpec(Section):
     color: Annotated[Literal["gray", "rgb", "bgr"], one_of("gray", "rgb", "bgr")] = Field(
         default="rgb", description="the channels and their order"
     )
-    scale: Numbers = Field(
-        default=(1.0,), description="multiplies the pixels; one number, or one for each channel"
-    )
-    mean: Numbers = Field(
-        default=(0.0,), description="taken away after scale; one number, or one for each channel"
-    )
-    std: Numbers = Field(
-        default=(1.0,), description="divides after mean; one number, or one for each channel"
-    )
+    scale: Numbers = Field(default=(1.0,), description="multiplies the pixels; one number, or one for each channel")
+    mean: Numbers = Field(default=(0.0,), description="taken away after scale; one number, or one for each channel")
+    std: Numbers = Field(default=(1.0,), description="divides after mean; one number, or one for each channel")
     resize: Annotated[
         Literal["bilinear", "nearest", "bicubic", "area", "lanczos"],
         one_of("bilinear", "nearest", "bicubic", "area", "lanczos"),
@@ -89,9 +81,7 @@ class PreprocessSpec(Section):
     layout: Annotated[Literal["nchw", "nhwc"], one_of("nchw", "nhwc")] = Field(
         default="nchw", description="the order of the input's axes"
     )
-    input: Text | None = Field(
-        default=None, description="the model's input that images feed; by default its only one"
-    )
+    input: Text | None = Field(default=None, description="the model's input that images feed; by default its only one")
 
     @classmethod
     def faults_of_keys(cls, raw: Mapping[str, Any]) -> Iterable[Fault]:
@@ -137,17 +127,13 @@ _LABELS = BeforeValidator(_read_labels, json_schema_input_type=FilePath)
 class DataSpec(Section):
     """A data set: exactly one of ``images``, ``arrays`` and ``python``."""
 
-    images: FolderPaths | None = Field(
-        default=None, description="a folder of images, or several; read by preprocess"
-    )
+    images: FolderPaths | None = Field(default=None, description="a folder of images, or several; read by preprocess")
     arrays: FilePath | None = Field(
         default=None,
         description="an .npz with arrays named for the model's inputs (and 'labels'), or an .npy",
     )
     python: Function | None = Field(default=None, description="module:function that returns the samples")
-    samples: Count | None = Field(
-        default=None, description="at most so many, chosen evenly over the sorted samples"
-    )
+    samples: Count | None = Field(default=None, description="at most so many, chosen evenly over the sorted samples")
     labels: Annotated[Literal["folders"] | Path, _LABELS] | None = Field(
         default=None,
         description="for images: 'folders' (each subfolder is a class), or a .csv or .json of file and label",
@@ -252,10 +238,8 @@ class EvalSpec(DataSpec):
     )
     metric: Annotated[
         str, BeforeValidator(_read_metric), WithJsonSchema({"type": "string", "pattern": METRIC_PATTERN})
-    ]
-    output: Text | None = Field(
-        default=None, description="the model's output that is judged; its first by default"
-    )
+    ] = Field(description="auroc, top1, mae, sqnr, or python:module:function")
+    output: Text | None = Field(default=None, description="the model's output that is judged; its first by default")
 
     @classmethod
     def not_a_mapping(cls, value: object) -> Fault:
@@ -330,9 +314,7 @@ class DataSection(Section):
         if self.preprocess is None:
             for loc, spec in self.sets():
                 if spec.images:
-                    mend = (
-                        "add data.preprocess with the size, color and scale that the network was trained with"
-                    )
+                    mend = "add data.preprocess with the size, color and scale that the network was trained with"
                     yield loc, "reads images, and the recipe has no data.preprocess", mend
                     return
 

@@ -53,8 +53,7 @@ def _plain(entry: dict[str, Any]) -> dict[str, Any]:
 def _choices(name: str) -> list[dict[str, Any]]:
     keys = ("images", "arrays", "python")
     single: list[dict[str, Any]] = [
-        {"required": [key], "not": {"anyOf": [{"required": [other]} for other in keys if other != key]}}
-        for key in keys
+        {"required": [key], "not": {"anyOf": [{"required": [other]} for other in keys if other != key]}} for key in keys
     ]
     return [*single, {"required": ["ok", "ng"]}] if name == "EvalSpec" else single
 

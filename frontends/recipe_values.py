@@ -121,9 +121,7 @@ def read_function(value: object) -> str:
     """``module:function``."""
     if isinstance(value, str) and _FUNCTION.fullmatch(value):
         return value
-    raise fault(
-        f"must be module:function, not {shown(value)}", "name a module beside the recipe and a function in it"
-    )
+    raise fault(f"must be module:function, not {shown(value)}", "name a module beside the recipe and a function in it")
 
 
 def read_names(value: object, what: str) -> tuple[str, ...]:
@@ -159,9 +157,7 @@ Number = Annotated[float, BeforeValidator(read_number), WithJsonSchema(_NUMBER_S
 Numbers = Annotated[
     tuple[float, ...],
     BeforeValidator(read_numbers),
-    WithJsonSchema(
-        {"anyOf": [*_NUMBER_SCHEMA["anyOf"], {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}]}
-    ),
+    WithJsonSchema({"anyOf": [*_NUMBER_SCHEMA["anyOf"], {"type": "array", "items": _NUMBER_SCHEMA, "minItems": 1}]}),
 ]
 Count = Annotated[int, BeforeValidator(read_count), WithJsonSchema({"type": "integer", "minimum": 1})]
 Text = Annotated[str, BeforeValidator(read_text), WithJsonSchema({"type": "string", "minLength": 1})]

@@ -198,9 +198,7 @@ def read_document(path: Path) -> Document:
             file, f"the recipe cannot be read ({error.strerror})", "check the file and its permissions"
         ) from None
     if len(content) > MAX_BYTES:
-        raise UsageError(
-            file, "the file is larger than 1 MiB and no recipe", "name the recipe after -O, not the model"
-        )
+        raise UsageError(file, "the file is larger than 1 MiB and no recipe", "name the recipe after -O, not the model")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
