@@ -8,6 +8,8 @@ REDUCE_MAX, REDUCE_MIN.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -18,7 +20,7 @@ from edgec.backends.coral.lowering import Lowering, lowers, refusal
 from edgec.backends.coral.padding import Window, windows
 from edgec.backends.coral.quantization import Quantization
 from edgec.backends.coral.slicing import held_permutation
-from edgec.backends.coral.value import Value
+from edgec.backends.coral.value import Value, constant
 from edgec.ir.graph import Node, producer
 
 _REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX", "ReduceMin": "REDUCE_MIN"}
@@ -179,7 +181,7 @@ def global_pool(low: Lowering, node: Node) -> None:
 
 @lowers(*_REDUCTIONS)
 def reduction(low: Lowering, node: Node) -> None:
-    """MEAN, SUM, REDUCE_MAX, REDUCE_MIN over stored dimensions."""
+    """MEAN, SUM (on integers MEAN and MUL), REDUCE_MAX, REDUCE_MIN over stored dimensions."""
     source = low.value(node.inputs[0])
     given = low.static(node, 1, "axes")
     axes = node.attrs.get("axes") if given is None else [int(a) for a in given.reshape(-1)]
@@ -205,6 +207,13 @@ def _reduce(low: Lowering, node: Node, kind: str, source: Value, axes: Sequence[
     permutation = held_permutation(low, source)
     source = low.arranged(source, permutation)
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(source.shape))
+    count = prod(source.shape[axis] for axis in axes)
+    as_mean = kind == "SUM" and quantization is not None
+    final = quantization
+    if as_mean:
+        # LiteRT's reference SUM gives wrong integers: the mean in steps a count smaller is the same integers.
+        assert quantization is not None
+        kind, quantization = "MEAN", replace(quantization, scale=(quantization.scale / count).astype(np.float32))
     options = schema.ReducerOptionsT()
     options.keepDims = True
     places = sorted(permutation.index(axis) for axis in axes)
@@ -219,6 +228,9 @@ def _reduce(low: Lowering, node: Node, kind: str, source: Value, axes: Sequence[
         quantization=quantization,
         name=tensor.name,
     )
+    if as_mean:
+        factor = low.operand(constant(f"{node.name}.count", np.full((1,) * len(shape), count, np.float32)))
+        made = low.emit("MUL", [made, factor], made.stored, made, schema.MulOptionsT(), quantization=final)
     if not keep:
         made = made.reshaped([size for axis, size in enumerate(made.shape) if axis not in axes])
     if to is None:
