@@ -48,7 +48,7 @@ def lower(graph: Graph) -> Lowered:
     """
     if any(t.shape is None for node in graph.nodes for t in node.outputs if t.name):
         Shapes(graph).annotate(graph)
-    return Lowering(graph).run()
+    return Lowering(graph=graph).run()
 
 
 class CoralBackend:

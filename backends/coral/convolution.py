@@ -103,7 +103,7 @@ class _Call:
         self.low, self.node, self.to, self.quantization = low, node, to, quantization
         self.rows, self.columns = windowed
         self.padding, self.shape = padding, shape
-        self.activation, self.left = low.activation(to, quantization)
+        self.activation, self.left = low.activation(to.clamp, quantization)
 
     def emit(self, kind: str, inputs: Sequence[Value | int], channels: int, options: object, name: str) -> Value:
         """Adds the operator and returns its output, an image."""

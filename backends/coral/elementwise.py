@@ -36,7 +36,7 @@ def arithmetic(low: Lowering, node: Node) -> None:
     )
     quantization = to.quantization if integer else None
     options = options_type()
-    options.fusedActivationFunction, rest = low.activation(to, quantization)
+    options.fusedActivationFunction, rest = low.activation(to.clamp, quantization)
     made = low.emit(
         kind, [left, right], stored, left, options, shape=shape, quantization=quantization, name=to.tensor.name
     )
@@ -53,7 +53,7 @@ def float_arithmetic(low: Lowering, node: Node) -> None:
     rest = to.clamp
     if node.op == "Div":
         options = schema.DivOptionsT()
-        options.fusedActivationFunction, rest = low.activation(to, None)
+        options.fusedActivationFunction, rest = low.activation(to.clamp, None)
     else:
         options = schema.PowOptionsT()
     kind = node.op.upper()

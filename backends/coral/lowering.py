@@ -9,22 +9,20 @@ the output is wanted, and a reader that wants the channels in another order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from math import inf, prod
-from typing import Any
+from dataclasses import dataclass, field
+from math import inf
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from edgec.backends.coral import layout
+from edgec.backends.coral.emission import Clamp, Emission
 from edgec.backends.coral.flatbuffer import File
-from edgec.backends.coral.quantization import UNBOUNDED, Quantization, covering
+from edgec.backends.coral.quantization import UNBOUNDED, Quantization
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.errors import EmitError, InternalError
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers
 
 Rule = Callable[["Lowering", Node], None]
-Clamp = tuple[float, float]
 
 #: The rule for each ONNX operator; filled by :func:`lowers`.
 RULES: dict[str, Rule] = {}
@@ -63,14 +61,6 @@ _ANY_ORDER = frozenset(
 _SAME_INDEX = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze"])
 
 _ONNX_INT8 = 3
-
-_FUSED = {
-    UNBOUNDED: schema.ActivationFunctionType.NONE,
-    (0.0, inf): schema.ActivationFunctionType.RELU,
-    (0.0, 6.0): schema.ActivationFunctionType.RELU6,
-    (-1.0, 1.0): schema.ActivationFunctionType.RELU_N1_TO_1,
-}
-_ACTIVATION_KINDS = {(0.0, inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
 
 
 def lowers(*operators: str) -> Callable[[Rule], Rule]:
@@ -133,16 +123,12 @@ class Destination:
 
 
 @dataclass
-class Lowering:
+class Lowering(Emission):
     """The state of one walk."""
 
-    graph: Graph
-    file: File = field(default_factory=File)
-    notes: list[str] = field(default_factory=list)
+    graph: Graph = field(default_factory=Graph)
     values: dict[Tensor, Value] = field(default_factory=dict)
     absorbed: set[Node] = field(default_factory=set)
-    _made: dict[tuple, Value] = field(default_factory=dict)
-    source: str = ""
 
     # -- the walk ---------------------------------------------------------------------------------------------------
 
@@ -152,7 +138,7 @@ class Lowering:
         Raises:
             EmitError: a node has no TFLite counterpart, or a shape is not known.
         """
-        self._channels_last = any(
+        self.channels_last = any(
             node.op in IMAGE_OPERATORS and len(self.shape_of(node.inputs[0]) or ()) == 3 for node in self.graph.nodes
         )
         self._outputs = set(self.graph.outputs)
@@ -241,10 +227,6 @@ class Lowering:
         if shape is None or not all(isinstance(s, int | np.integer) and s >= 0 for s in shape):
             return None
         return tuple(int(s) for s in shape)
-
-    def default_permutation(self, rank: int) -> tuple[int, ...]:
-        """How a tensor of that rank is kept in this network when nothing else is asked."""
-        return layout.default_permutation(rank, self._channels_last)
 
     def value(self, tensor: Tensor) -> Value:
         """The value of a tensor that the walk has passed, or of a constant."""
@@ -362,55 +344,6 @@ class Lowering:
                 return found
         return None
 
-    # -- what a rule does to the file -------------------------------------------------------------------------------
-
-    def emit(
-        self,
-        kind: str,
-        inputs: Sequence[Value | int | None],
-        stored: Sequence[int],
-        like: Value,
-        options: Any = None,
-        *,
-        shape: Sequence[int] | None = None,
-        permutation: Sequence[int] | None = None,
-        quantization: Quantization | None = None,
-        name: str = "",
-    ) -> Value:
-        """Adds an operator with one output.
-
-        Args:
-            kind: TFLite's name of it.
-            inputs: values in the file, places in the file, or ``None``.
-            stored: shape of the output in the file.
-            like: where the name and, unless given, the ONNX shape and order come from.
-            options: the schema's options object.
-            shape: ONNX shape of the output.
-            permutation: ONNX dimensions in stored order; with it the order follows from ``shape``.
-            quantization: of the output; ``None`` for float32.
-            name: of the output.
-        """
-        of = tuple(like.shape if shape is None else shape)
-        order = like.order if permutation is None else layout.permuted(of, permutation)
-        place = self.file.tensor(name or like.name, stored, np.int8 if quantization else np.float32, quantization)
-        self.file.operator(kind, [self._place(i) for i in inputs], [place], options, self.source)
-        return Value(name or like.name, of, order, tuple(stored), place, None, quantization)
-
-    def _place(self, item: Value | int | None) -> int:
-        if item is None:
-            return -1
-        if isinstance(item, int):
-            return item
-        return item.place if item.place >= 0 else self.written(item)
-
-    def written(self, value: Value) -> int:
-        """Writes a constant as it is, in ONNX's order."""
-        return self.file.constant(value.name, value.known(), value.quantization)
-
-    def ints(self, name: str, numbers: Any) -> int:
-        """Writes small integers that an operator takes as an input (int32)."""
-        return self.file.constant(name, np.asarray(numbers, np.int32))
-
     def finish(self, to: Destination, value: Value, clamp: Clamp = UNBOUNDED) -> None:
         """Leaves the value of a destination, behind the clamp that the operator could not take in."""
         value = self.clamped(value, clamp)
@@ -428,217 +361,6 @@ class Lowering:
                 "coral", f"tensor '{tensor.name}' was lowered as {list(value.shape)}, and is {list(known)} in the graph"
             )
         self.values[tensor] = value
-
-    def activation(self, to: Destination, quantization: Quantization | None) -> tuple[int, Clamp]:
-        """The activation that an operator with a fused one takes, and the clamp that is left over."""
-        clamp = self.unclamped(to.clamp, quantization)
-        if clamp in _FUSED:
-            return _FUSED[clamp], UNBOUNDED
-        return _FUSED[UNBOUNDED], clamp
-
-    @staticmethod
-    def unclamped(clamp: Clamp, quantization: Quantization | None) -> Clamp:
-        """The part of a clamp that the saturation of the integers does not do already."""
-        return UNBOUNDED if quantization is not None and quantization.clamps_to(*clamp) else clamp
-
-    def clamped(self, value: Value, clamp: Clamp) -> Value:
-        """The value within bounds, in the same integers."""
-        clamp = self.unclamped(clamp, value.quantization)
-        if clamp == UNBOUNDED:
-            return value
-        if clamp in _ACTIVATION_KINDS:
-            return self.emit(_ACTIVATION_KINDS[clamp], [value], value.stored, value, quantization=value.quantization)
-        for bound, kind in zip(clamp, ("MAXIMUM", "MINIMUM"), strict=True):
-            if bound in (-inf, inf):
-                continue
-            limit = np.full([1] * len(value.stored), bound, np.float32)
-            if value.quantization is None:
-                edge = constant(f"{value.name}.bound", limit)
-            else:
-                edge = constant(f"{value.name}.bound", value.quantization.integers(limit), value.quantization)
-            value = self.emit(
-                kind,
-                [value, edge],
-                value.stored,
-                value,
-                schema.MaximumMinimumOptionsT(),
-                quantization=value.quantization,
-            )
-        return value
-
-    # -- integers and floats ----------------------------------------------------------------------------------------
-
-    def is_integer(self, node: Node, inputs: Sequence[Value], quantization: Quantization | None) -> bool:
-        """Whether a node runs on integers: all that it reads and what it leaves are quantized. A mix is noted."""
-        quantized = [v.quantization is not None for v in inputs if not v.is_constant]
-        if quantization is not None and quantized and all(quantized):
-            return True
-        if any(quantized) or quantization is not None:
-            which = "output" if quantization is None else "input"
-            self.notes.append(f"node '{node.name}' ({node.op}) runs in float: its {which} is not quantized")
-        return False
-
-    def note_float(self, node: Node, inputs: Sequence[Value]) -> None:
-        """Notes that a node of a quantized network has only a float kernel."""
-        if any(v.quantization is not None and not v.is_constant for v in inputs):
-            self.notes.append(f"node '{node.name}' ({node.op}) runs in float: TFLite has no int8 kernel for it")
-
-    def tied(self, node: Node, value: Value, quantization: Quantization) -> Value:
-        """An input of an operator whose tensors share one scale: requantized, with a note, where it differs."""
-        if not value.is_constant and not quantization.same(value.quantization):
-            self.notes.append(
-                f"node '{node.name}' ({node.op}): the scale of '{value.name}' is not that of the output: "
-                "a QUANTIZE was added"
-            )
-        return self.quantized(value, quantization)
-
-    def real(self, value: Value) -> Value:
-        """The value in float32, by DEQUANTIZE where it is not."""
-        if value.quantization is None:
-            return value
-        if value.is_constant:
-            return replace(value, data=value.real(), quantization=None)
-        key = ("real", value.place, value.order, value.stored)
-        if key not in self._made:
-            self._made[key] = self.emit(
-                "DEQUANTIZE", [value], value.stored, value, schema.DequantizeOptionsT(), name=f"{value.name}.real"
-            )
-        return replace(self._made[key], shape=value.shape)
-
-    def quantized(self, value: Value, quantization: Quantization) -> Value:
-        """The value in these integers, by QUANTIZE where it is not."""
-        if value.is_constant:
-            if quantization.same(value.quantization):
-                return value
-            return replace(value, data=quantization.integers(value.real()), quantization=quantization)
-        if quantization.same(value.quantization):
-            return value
-        scale, zero_point = float(quantization.scale[0]), int(quantization.zero_point[0])
-        key = ("quantized", value.place, value.order, value.stored, scale, zero_point)
-        if key not in self._made:
-            self._made[key] = self.emit(
-                "QUANTIZE", [value], value.stored, value, schema.QuantizeOptionsT(), quantization=quantization
-            )
-        return replace(self._made[key], shape=value.shape)
-
-    def operand(self, value: Value) -> Value:
-        """An input of an integer operator: a constant that is not quantized, or per channel, gets one scale."""
-        if not value.is_constant:
-            return value
-        if value.quantization is not None and not value.quantization.per_channel:
-            return value
-        real = value.real()
-        best = covering(real)
-        return replace(value, data=best.integers(real), quantization=best)
-
-    # -- memory order -----------------------------------------------------------------------------------------------
-
-    def arranged(self, value: Value, permutation: Sequence[int]) -> Value:
-        """The value stored dimension by dimension, in the order that ``permutation`` lists."""
-        stored = [value.shape[axis] for axis in permutation]
-        return self.laid(value, layout.permuted(value.shape, permutation), stored)
-
-    def laid(self, value: Value, order: layout.Order, stored: Sequence[int]) -> Value:
-        """The value in a memory order and a stored shape: nothing where it is so, RESHAPE, or TRANSPOSE with a note."""
-        stored = tuple(stored)
-        if value.is_constant:
-            return self._laid_constant(value, order, stored)
-        if value.order != order:
-            value = self._transposed(value, order)
-        if value.stored == stored:
-            return value
-        key = ("reshape", value.place, order, stored)
-        if key not in self._made:
-            self._made[key] = self._reshape(value, stored)
-        return replace(self._made[key], shape=value.shape)
-
-    def copied(self, value: Value) -> Value:
-        """The value in a tensor of its own."""
-        return self._reshape(value, value.stored)
-
-    def _reshape(self, value: Value, stored: tuple[int, ...]) -> Value:
-        options = schema.ReshapeOptionsT()
-        options.newShape = np.asarray(stored, np.int32)
-        return self.emit(
-            "RESHAPE",
-            [value, self.ints("shape", stored)],
-            stored,
-            value,
-            options,
-            quantization=value.quantization,
-        )
-
-    def _laid_constant(self, value: Value, order: layout.Order, stored: tuple[int, ...]) -> Value:
-        step = layout.moves(value.order, order)
-        if step is None:
-            raise InternalError("coral", f"constant '{value.name}' cannot be stored in order {order}")
-        shape, permutation = step
-        data = value.known().reshape(shape).transpose(permutation).reshape(stored)
-        place = self.file.constant(value.name, data, value.quantization)
-        return replace(value, order=order, stored=stored, place=place)
-
-    def _transposed(self, value: Value, order: layout.Order) -> Value:
-        key = ("transpose", value.place, order)
-        if key in self._made:
-            return replace(self._made[key], shape=value.shape)
-        step = layout.moves(value.order, order)
-        if step is None:
-            plain = layout.row_major(value.shape)
-            return self._transposed(self._transposed(value, plain), order)
-        shape, permutation = step
-        self.notes.append(
-            f"node '{self.source}' reads '{value.name}' in another memory order: a TRANSPOSE of "
-            f"{prod(shape):,} elements was added"
-        )
-        seen = self.laid(value, value.order, tuple(shape))
-        moved = self.emit(
-            "TRANSPOSE",
-            [seen, self.ints("permutation", permutation)],
-            [shape[axis] for axis in permutation],
-            value,
-            schema.TransposeOptionsT(),
-            quantization=value.quantization,
-        )
-        self._made[key] = replace(moved, order=order)
-        return self._made[key]
-
-    def padded(self, value: Value, before: Sequence[int], after: Sequence[int], low: bool = False) -> Value:
-        """An image ``(N, C, H, W)``, stored channels last, with rows and columns added on each side.
-
-        Args:
-            value: the image, as :meth:`arranged` left it.
-            before: rows in front, columns in front.
-            after: rows behind, columns behind.
-            low: fill with the lowest number there is instead of 0 (for a maximum).
-        """
-        if not any((*before, *after)):
-            return value
-        batch, channels, height, width = value.shape
-        key = ("pad", value.place, value.order, tuple(before), tuple(after), low)
-        if key in self._made:
-            return self._made[key]
-        height, width = height + before[0] + after[0], width + before[1] + after[1]
-        pads = self.ints("paddings", [[0, 0], [before[0], after[0]], [before[1], after[1]], [0, 0]])
-        inputs: list[Value | int | None] = [value, pads]
-        kind, options = "PAD", schema.PadOptionsT()
-        if low:
-            kind, options = "PADV2", schema.PadV2OptionsT()
-            if value.quantization is None:
-                fill = constant(f"{value.name}.lowest", np.array(np.finfo(np.float32).min, np.float32).reshape(1))
-            else:
-                fill = constant(f"{value.name}.lowest", np.array([-128], np.int8), value.quantization)
-            inputs.append(fill)
-        self._made[key] = self.emit(
-            kind,
-            inputs,
-            [batch, height, width, channels],
-            value,
-            options,
-            shape=[batch, channels, height, width],
-            permutation=layout.CHANNELS_LAST,
-            quantization=value.quantization,
-        )
-        return self._made[key]
 
 
 def refusal(node: Node, what: str, mend: str) -> EmitError:

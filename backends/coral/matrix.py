@@ -108,7 +108,7 @@ def _dense(
         filters = replace(filters, scale=filters.scale[:1])
 
     quantization = to.quantization if integer else None
-    activation, left = low.activation(to, quantization)
+    activation, left = low.activation(to.clamp, quantization)
     bias = filters.write_bias(low, source, count)
     if integer and (rows > 1 or (filters.scale is not None and filters.scale.size > 1)):
         convolution = schema.Conv2DOptionsT()

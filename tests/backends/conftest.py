@@ -20,8 +20,26 @@ Feeds = Mapping[str, np.ndarray]
 Maker = Callable[..., Any]
 
 TIED = frozenset(
-    "Concat Split Resize MaxPool Reshape Flatten Squeeze Unsqueeze Transpose Pad Slice Max Min DepthToSpace "
-    "SpaceToDepth ReduceMax GlobalMaxPool Identity".split()  # noqa: SIM905
+    [
+        "Concat",
+        "Split",
+        "Resize",
+        "MaxPool",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Pad",
+        "Slice",
+        "Max",
+        "Min",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "ReduceMax",
+        "GlobalMaxPool",
+        "Identity",
+    ]
 )
 FIXED = {"Sigmoid": (1 / 256, -128), "Softmax": (1 / 256, -128), "Tanh": (1 / 128, 0)}
 #: Operators whose second input holds weights, and its output-channel axis.
@@ -128,7 +146,9 @@ def _quantize_weights(graph: Graph, per_channel: bool) -> dict[Any, _Bias]:
                 if isinstance(tensor, Constant) and node.op != "Max" and node.op != "Min":
                     scale, zero = _range([tensor.values])
                     args = [graph.const("c.scale", scale), graph.const("c.zero", zero)]
-                    node.inputs[place] = graph.op("DequantizeLinear", [graph.op("QuantizeLinear", [tensor, *args]), *args])
+                    node.inputs[place] = graph.op(
+                        "DequantizeLinear", [graph.op("QuantizeLinear", [tensor, *args]), *args]
+                    )
     return biases
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 IMAGE = (1, 6, 9, 11)
@@ -109,7 +108,11 @@ CASES = [
     ("max", lambda b, x, y: b("Max", x, y), [IMAGE, IMAGE]),
     ("min_constant", lambda b, x: b("Min", x, b.const(0.25)), [IMAGE]),
     ("max_pool", lambda b, x: b("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]), [IMAGE]),
-    ("max_pool_padded", lambda b, x: b("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4), [(1, 6, 8, 8)]),
+    (
+        "max_pool_padded",
+        lambda b, x: b("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
+        [(1, 6, 8, 8)],
+    ),
     (
         "max_pool_after_relu",
         lambda b, x: b("MaxPool", b("Relu", x), kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
