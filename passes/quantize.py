@@ -1,0 +1,289 @@
+"""Static 8-bit quantization: ranges from calibration data, QuantizeLinear and DequantizeLinear pairs in the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from edgec.ir.errors import InputError, UsageError
+from edgec.ir.graph import Constant, Graph, Node, Variable
+from edgec.ir.shapes import Shapes
+from edgec.passes import input_domain
+from edgec.passes.calibration import Statistics, calibrate
+from edgec.passes.placement import Placement, Site, candidates, place
+from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.qdq import QdqWriter
+from edgec.passes.quantized_weights import quantize_parameters
+from edgec.passes.ranges import Parameters, Range
+from edgec.passes.scale_constraints import Activation, Tie, solve
+from edgec.passes.target import Scheme
+
+_LEAST_OPSET = 13
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Quantizes to 8 bits under the target's own scheme, with ranges from the calibration data."""
+
+    name: ClassVar[str] = "quantize"
+    effect: ClassVar[Effect] = "lossy"
+    needs: ClassVar[frozenset[str]] = frozenset({"float"})
+    gives: ClassVar[frozenset[str]] = frozenset({"quantized"})
+    breaks: ClassVar[frozenset[str]] = frozenset({"float", "trainable"})
+    uses: ClassVar[frozenset[str]] = frozenset({"calibration"})
+    per_target: ClassVar[bool] = True
+
+    calibrator: Annotated[
+        Literal["minmax", "percentile"],
+        Field(description="activation ranges from the extremes, or between two percentiles"),
+    ] = "minmax"
+    percentile: Annotated[
+        float, Field(gt=50, le=100, description="the upper percentile; the lower one is 100 less it")
+    ] = 99.99
+    samples: Annotated[int | None, Field(ge=1, description="how many calibration samples to use; all by default")] = (
+        None
+    )
+    per_channel: Annotated[
+        bool, Field(description="one weight scale for each output channel, where the target takes that")
+    ] = True
+    only: Annotated[list[str] | None, Field(description="quantize only the nodes with these names (* and ? match)")] = (
+        None
+    )
+    skip: Annotated[list[str] | None, Field(description="keep the nodes with these names in float")] = None
+    budget: Annotated[
+        float | None, Field(description="stop where less SQNR than this is left, in dB against the original model")
+    ] = None
+
+    def budget_db(self) -> float | None:
+        return self.budget
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Places Q and DQ.
+
+        Raises:
+            UsageError: there is no target, or a pattern matches no node.
+            InputError: the graph is quantized already, of an opset below 13, or not finite on the data.
+        """
+        if ctx.target is None:
+            raise UsageError("pass 'quantize'", "needs a target", "name one: its scheme says how to quantize")
+        scheme = ctx.target.scheme
+        self._check(graph)
+        if scheme is None:
+            ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
+            return
+        shapes = ctx.get(Shapes)
+        placement = place(graph, scheme, shapes, ctx.target.title, self._kept_float)
+        for node, reason in placement.left:
+            ctx.missed(node, reason)
+        wanted = _tensors(placement)
+        if not wanted:
+            ctx.missed("the network", f"has no operator that {ctx.target.title} runs on 8-bit integers")
+            return
+        seen = calibrate(
+            graph,
+            wanted,
+            candidates(graph, shapes),
+            ctx,
+            samples=self.samples,
+            histograms=self.calibrator == "percentile",
+        )
+        percent = self.percentile if self.calibrator == "percentile" else None
+        problem = _Problem(graph, placement, seen, percent, scheme, ctx)
+        chosen, broken = solve(problem.activations, problem.ties, scheme)
+        for node, activation in broken:
+            ctx.missed(
+                node,
+                f"'{activation.tensor.name}' cannot have the scale of its output: it is requantized on the way in",
+            )
+        self._write(graph, placement, problem, chosen, ctx, shapes)
+
+    def _check(self, graph: Graph) -> None:
+        for option, patterns in (("only", self.only), ("skip", self.skip)):
+            for pattern in patterns or ():
+                if not any(fnmatchcase(node.name, pattern) for node in graph.nodes):
+                    raise UsageError(
+                        f"pass 'quantize': {option}",
+                        f"no node is named '{pattern}'",
+                        "'edgec inspect' lists the nodes' names",
+                    )
+        found = next((node for node in graph.nodes if node.op in ("QuantizeLinear", "DequantizeLinear")), None)
+        if found is not None:
+            where = f"node '{found.name}' ({found.op})"
+            raise InputError(where, "the model is quantized already", "take 'quantize' out of the recipe")
+        if graph.opset < _LEAST_OPSET:
+            raise InputError(
+                "the model",
+                f"has opset {graph.opset}, and scales for each channel need opset {_LEAST_OPSET}",
+                "load it through edgec's frontend, which upgrades it",
+            )
+
+    def _kept_float(self, node: Node) -> str | None:
+        if self.only is not None and not any(fnmatchcase(node.name, pattern) for pattern in self.only):
+            return "is not among 'only'"
+        if any(fnmatchcase(node.name, pattern) for pattern in self.skip or ()):
+            return "is kept in float by 'skip'"
+        return None
+
+    def _write(
+        self,
+        graph: Graph,
+        placement: Placement,
+        problem: _Problem,
+        chosen: dict[Activation, Parameters],
+        ctx: Context,
+        shapes: Shapes,
+    ) -> None:
+        assert ctx.target is not None and ctx.target.scheme is not None
+        scheme = ctx.target.scheme
+        writer = QdqWriter(graph, shapes)
+        behind = {tensor: writer.activation(tensor, chosen[a]) for tensor, a in problem.variables.items()}
+        layers: dict[Node, tuple[int, int]] = {}
+        for site in placement.sites:
+            node = site.node
+            for index in site.activations:
+                tensor = node.inputs[index]
+                if isinstance(tensor, Constant):
+                    by = chosen[problem.constants[node, index]]
+                    integers = _quantized(tensor.values, by)
+                    scale = np.float32(by.scale)
+                    node.inputs[index] = writer.constant(tensor.name, integers, scale, by.zero_point, None, node)
+            if site.weight is not None:
+                source = chosen[problem.variables[node.inputs[site.activations[0]]]]
+                layers[node] = self._write_parameters(site, source.scale, scheme, writer, ctx)
+        produced = {tensor for site in placement.sites for tensor in site.outputs}
+        for site in placement.sites:
+            for index in site.activations:
+                tensor = site.node.inputs[index]
+                if tensor in behind and tensor not in produced:
+                    site.node.inputs[index] = behind[tensor]
+        for tensor, given in behind.items():
+            if tensor in produced:
+                writer.replace_uses(tensor, given)
+        writer.finish()
+        for site in placement.sites:
+            _remark(site, scheme, layers.get(site.node), ctx)
+
+    def _write_parameters(
+        self, site: Site, input_scale: float, scheme: Scheme, writer: QdqWriter, ctx: Context
+    ) -> tuple[int, int]:
+        """Quantizes a node's weights and bias; how many scales there are, and how many were enlarged."""
+        node = site.node
+        assert site.weight is not None
+        layer = quantize_parameters(
+            node,
+            input_scale,
+            per_channel=self.per_channel and node.op in scheme.per_channel,
+            integer_bias=scheme.bias == "int32",
+            reduce_range=scheme.reduce_range,
+        )
+        weight = node.inputs[site.weight]
+        node.inputs[site.weight] = writer.constant(weight.name, layer.weight, layer.scale, 0, layer.axis, node)
+        if layer.bias is not None and layer.bias_scale is not None and site.bias is not None:
+            bias = node.inputs[site.bias]
+            axis = 0 if layer.bias_scale.ndim else None
+            node.inputs[site.bias] = writer.constant(bias.name, layer.bias, layer.bias_scale, 0, axis, node)
+            node.attrs.pop("beta", None)
+        node.attrs.pop("alpha", None)
+        return layer.scale.size, layer.widened
+
+
+class _Problem:
+    """The activations of a placement and what is asked of their scales.
+
+    Attributes:
+        variables: by tensor.
+        constants: by node and place of the input.
+        ties: of the nodes that move values.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        placement: Placement,
+        seen: dict[Variable, Statistics],
+        percent: float | None,
+        scheme: Scheme,
+        ctx: Context,
+    ) -> None:
+        self.variables = {tensor: Activation(tensor, found.range(percent)) for tensor, found in seen.items()}
+        self.constants: dict[tuple[Node, int], Activation] = {}
+        self.ties: list[Tie] = []
+        for tensor in graph.inputs:
+            if tensor not in self.variables or scheme.symmetric:
+                continue
+            if seen[tensor].pixels and _takes_pixels(graph, tensor, ctx):
+                least = int(np.iinfo(scheme.activations).min)
+                self.variables[tensor].prescribed = Parameters(1.0, least, scheme.activations)
+        for site in placement.sites:
+            members = [self.variables[tensor] for tensor in site.outputs]
+            for index in site.activations:
+                tensor = site.node.inputs[index]
+                if isinstance(tensor, Constant):
+                    self.constants[site.node, index] = Activation(tensor, _finite_range(tensor))
+                    members.append(self.constants[site.node, index])
+                else:
+                    members.append(self.variables[tensor])
+            if site.node.op in scheme.fixed:
+                scale, zero_point = scheme.fixed[site.node.op]
+                for tensor in site.outputs:
+                    self.variables[tensor].prescribed = Parameters(scale, zero_point, scheme.activations)
+            if site.node.op in scheme.tied:
+                self.ties.append(Tie(site.node, members))
+
+    @property
+    def activations(self) -> list[Activation]:
+        return [*self.variables.values(), *self.constants.values()]
+
+
+def _tensors(placement: Placement) -> list[Variable]:
+    """The variables that are quantized, each once, in the graph's order."""
+    found: dict[Variable, None] = {}
+    for site in placement.sites:
+        for index in site.activations:
+            tensor = site.node.inputs[index]
+            if isinstance(tensor, Variable):
+                found[tensor] = None
+        found.update(dict.fromkeys(site.outputs))
+    return list(found)
+
+
+def _takes_pixels(graph: Graph, tensor: Variable, ctx: Context) -> bool:
+    """Whether an input is fed raw pixels: a pass folded the preprocessing in, or there is none to fold."""
+    if input_domain.folded(graph, tensor.name) is not None:
+        return True
+    known = ctx.affine.get(tensor.name)
+    return known is not None and bool(np.all(known[0] == 1) and np.all(known[1] == 0))
+
+
+def _finite_range(constant: Constant) -> Range:
+    found = Range.of(constant.values)
+    if not (np.isfinite(found.low) and np.isfinite(found.high)):
+        raise InputError(
+            f"constant '{constant.name}'", "has values that are not finite", "train or export the network again"
+        )
+    return found
+
+
+def _quantized(values: np.ndarray, by: Parameters) -> np.ndarray:
+    limits = np.iinfo(by.dtype)
+    steps = np.rint(values / np.float32(by.scale)) + by.zero_point
+    return np.clip(steps, limits.min, limits.max).astype(by.dtype)
+
+
+def _remark(site: Site, scheme: Scheme, layer: tuple[int, int] | None, ctx: Context) -> None:
+    parts = [scheme.activations]
+    figures: dict[str, float] = {}
+    if layer is not None:
+        scales, widened = layer
+        parts.append("int8 weights per channel" if scales > 1 else "int8 weights with one scale")
+        figures["weight_scales"] = scales
+        if widened:
+            parts.append(f"{widened} weight scales enlarged because the bias would not fit")
+            figures["enlarged_scales"] = widened
+    if site.fused:
+        parts.append(f"{' and '.join(node.op for node in site.fused)} fused")
+    ctx.did(site.node, ", ".join(parts), **figures)
