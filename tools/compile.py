@@ -86,13 +86,14 @@ class _Run:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.threads = job.threads or os.cpu_count() or 1
-        self.recipe: Recipe = load_recipe(job.recipe)
+        self.recipe: Recipe = load_recipe(job.recipe, data=False)
         self.targets: list[tuple[Target, Backend]] = []
         for index, name in enumerate(self.recipe.targets):
             found = target(name, self.recipe.where("targets", index))
             self.targets.append((found, backend(found.backend)))
         # Before the model is opened it is taken to be float; what it really is is checked again behind that.
         self.plan = self._plan(INITIAL_FACTS)
+        self.recipe.check_data()
 
     def run(self) -> dict[str, Any]:
         job, progress = self.job, self.job.progress

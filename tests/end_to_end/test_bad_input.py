@@ -1,0 +1,255 @@
+"""What bad input gets: one line, the right exit status, the earlier output whole, the inputs unchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+Edgec = Callable[..., tuple[int, str, str]]
+ARGUMENTS = ("model.onnx", "-O", "compress.yaml", "-q", "--no-timing", "-o", "out")
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+@pytest.fixture
+def earlier(job: Path, edgec: Edgec) -> Path:
+    """The job with an output already there."""
+    assert edgec(*ARGUMENTS)[0] == 0
+    return job
+
+
+def refused(job: Path, edgec: Edgec, status: int, line: str) -> None:
+    """The command fails with exactly ``line`` and leaves everything as it was."""
+    before = fingerprint(job)
+    got, _, err = edgec(*ARGUMENTS)
+    assert (got, err) == (status, f"edgec: {line}\n")
+    assert fingerprint(job) == before
+    assert not [p for p in job.iterdir() if p.name.startswith(".out")]
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_truncated_model(earlier: Path, edgec: Edgec) -> None:
+    data = (earlier / "model.onnx").read_bytes()
+    (earlier / "model.onnx").write_bytes(data[: len(data) // 2])
+    status, _, err = edgec(*ARGUMENTS)
+    assert status == 3
+    assert err.startswith("edgec: model.onnx: ends too early: a field at byte ")
+    assert err.endswith("bytes more; the file is truncated or corrupted; export or copy it again\n")
+
+
+def test_other_format(earlier: Path, edgec: Edgec) -> None:
+    shutil.copy(earlier / "out" / "coral-dev-board" / "model.tflite", earlier / "model.onnx")
+    refused(earlier, edgec, 3, "model.onnx: is a TFLite file, not an ONNX model; export the network to ONNX first")
+
+
+def test_missing_model(earlier: Path, edgec: Edgec) -> None:
+    (earlier / "model.onnx").unlink()
+    refused(earlier, edgec, 3, "model.onnx: does not exist; check the path")
+
+
+def test_nan_weights(earlier: Path, edgec: Edgec) -> None:
+    model = onnx.load(earlier / "model.onnx")
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[0, 0, 0, 0] = np.nan
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "encoder.weight"))
+    onnx.save(model, earlier / "model.onnx")
+    status, _, err = edgec(*ARGUMENTS)
+    assert status == 3
+    assert err.startswith("edgec: model.onnx: weight 'encoder.weight'")
+
+
+def test_unknown_operator(earlier: Path, edgec: Edgec) -> None:
+    model = onnx.load(earlier / "model.onnx")
+    model.graph.node[2].op_type = "Rely"
+    onnx.save(model, earlier / "model.onnx")
+    status, _, err = edgec(*ARGUMENTS)
+    assert status == 3
+    assert err.startswith("edgec: model.onnx: node 'relu'")
+    assert len(err.splitlines()) == 1
+
+
+def test_recipe_with_a_wrong_key(earlier: Path, edgec: Edgec) -> None:
+    edit(earlier / "compress.yaml", "targets:", "target:")
+    status, _, err = edgec(*ARGUMENTS)
+    assert status == 2
+    assert err.startswith("edgec: compress.yaml: line 10: target: ")
+    assert "'targets'" in err
+
+
+def test_unknown_pass(earlier: Path, edgec: Edgec) -> None:
+    edit(earlier / "compress.yaml", "- quantize", "- quantise")
+    refused(
+        earlier,
+        edgec,
+        2,
+        "compress.yaml: line 9: passes[3]: no pass named 'quantise'. Did you mean 'quantize'?; "
+        "'edgec passes' lists them",
+    )
+
+
+def test_unknown_target(earlier: Path, edgec: Edgec) -> None:
+    edit(earlier / "compress.yaml", "[cpu, coral-dev-board]", "[cpu, coral]")
+    refused(
+        earlier,
+        edgec,
+        2,
+        "compress.yaml: line 10: targets[1]: no target named 'coral'.; 'edgec targets' lists them",
+    )
+
+
+def test_wrong_order(earlier: Path, edgec: Edgec) -> None:
+    edit(earlier / "compress.yaml", "  - quantize\n", "")
+    edit(
+        earlier / "compress.yaml", "  - factorize: {energy: 0.999}\n", "  - quantize\n  - factorize: {energy: 0.999}\n"
+    )
+    refused(
+        earlier,
+        edgec,
+        2,
+        "compress.yaml: line 9: passes[3] 'factorize' needs a 'float' graph, but passes[2] 'quantize' ended that; "
+        "move 'factorize' above it",
+    )
+
+
+def test_missing_recipe(earlier: Path, edgec: Edgec) -> None:
+    (earlier / "compress.yaml").unlink()
+    status, _, err = edgec(*ARGUMENTS)
+    assert status == 2
+    assert err.startswith("edgec: compress.yaml: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_empty_image_folder(earlier: Path, edgec: Edgec) -> None:
+    for path in (earlier / "good").iterdir():
+        path.unlink()
+    status, _, err = edgec(*ARGUMENTS)
+    assert status == 3
+    assert "good" in err
+
+
+def test_unreadable_image(earlier: Path, edgec: Edgec) -> None:
+    (earlier / "good" / "0.png").write_bytes(b"not an image")
+    status, _, err = edgec(*ARGUMENTS)
+    assert status == 3
+    assert "good/0.png" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_images_of_another_colour(earlier: Path, edgec: Edgec) -> None:
+    edit(earlier / "compress.yaml", "color: gray", "color: rgb")
+    status, _, err = edgec(*ARGUMENTS)
+    assert status in (2, 3)
+    assert "3x16x16" in err
+    assert "1x16x16" in err
+
+
+def test_output_that_is_not_ours_is_not_deleted(job: Path, edgec: Edgec) -> None:
+    (job / "out").mkdir()
+    (job / "out" / "thesis.txt").write_text("years of work")
+    refused(
+        job, edgec, 2, "out: holds files that are no output of edgec (no manifest.json); give another folder with -o"
+    )
+
+
+def test_output_that_is_a_file(job: Path, edgec: Edgec) -> None:
+    (job / "out").write_text("")
+    refused(job, edgec, 2, "out: is a file, and the output is a folder; give another folder with -o")
+
+
+def test_output_that_cannot_be_written(job: Path, edgec: Edgec) -> None:
+    (job / "blocked").write_text("")
+    status, _, err = edgec(*ARGUMENTS[:-1], "blocked/out")
+    assert (status, err) == (
+        2,
+        "edgec: blocked/out: cannot be written (not a directory); give another folder with -o\n",
+    )
+
+
+def test_full_disk(earlier: Path, edgec: Edgec, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from edgec.tools import compile as compiling
+
+    def full(graph: object, path: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(compiling, "save", full)
+    refused(earlier, edgec, 4, "out: the disk is full; free some space and run again")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(earlier: Path, number: signal.Signals) -> None:
+    """A signal in the middle, while the calibration data are read from a slow source."""
+    (earlier / "slow.py").write_text(
+        "import time\n"
+        "import numpy as np\n"
+        "def samples():\n"
+        "    for i in range(100000):\n"
+        "        open('started', 'w').close()\n"
+        "        time.sleep(0.05)\n"
+        "        yield {'image': np.full((1, 16, 16), i / 1e5, np.float32)}\n"
+    )
+    edit(earlier / "compress.yaml", "{images: good}", "{python: 'slow:samples'}")
+    before = fingerprint(earlier / "out")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edgec.tools.cli", *ARGUMENTS], stderr=subprocess.PIPE, text=True, cwd=earlier
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (earlier / "started").exists():
+            assert child.poll() is None, child.stderr.read() if child.stderr else ""
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        child.send_signal(number)
+        _, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == (130 if number == signal.SIGINT else 143)
+    assert err == "edgec: interrupted; the earlier output is as it was\n"
+    assert fingerprint(earlier / "out") == before
+    assert not [p for p in earlier.iterdir() if p.name.startswith(".out")]
+
+
+def test_a_run_killed_between_its_two_renames_is_mended(earlier: Path, edgec: Edgec) -> None:
+    (earlier / "out").rename(earlier / ".out.previous")
+    (earlier / "compress.yaml").write_text("passes: [fold]\ntargets: [cpu]\n")
+    (earlier / "model.onnx").write_bytes(b"")
+    assert edgec(*ARGUMENTS)[0] == 3
+    assert (earlier / "out" / "manifest.json").is_file()
+
+
+def test_usage(job: Path, edgec: Edgec) -> None:
+    assert edgec("model.onnx")[0] == 2
+    assert edgec()[0] == 2
+
+
+def test_traceback_is_shown_on_request(job: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgec.tools.cli", "none.onnx", "-O", "compress.yaml", "-q", "--traceback"],
+        capture_output=True, text=True, check=False, cwd=job,
+    )  # fmt: skip
+    assert "Traceback" in done.stderr
+    assert "edgec.ir.errors.InputError: none.onnx: does not exist; check the path" in done.stderr
