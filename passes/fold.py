@@ -1,0 +1,55 @@
+"""``fold``: what can be computed now is computed now, and what changes nothing goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edgec.ir.graph import Graph, Node
+from edgec.passes.folding_affine import fold_affine, matmul_to_gemm
+from edgec.passes.folding_constants import fold_constants
+from edgec.passes.folding_identities import OPERATORS, fold_identity, fold_relu, fold_views
+from edgec.passes.folding_pad import fold_pad
+from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.rewriting import Rewriter
+
+Rule = Callable[[Rewriter, Node], bool]
+
+
+def _rules() -> dict[str, Sequence[Rule]]:
+    rules: dict[str, list[Rule]] = {op: [fold_identity] for op in OPERATORS}
+    for rule, operators in (
+        (fold_views, ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")),
+        (fold_relu, ("Relu", "Clip")),
+        (fold_pad, ("Pad",)),
+        (matmul_to_gemm, ("Add",)),
+        (fold_affine, ("BatchNormalization", "Add", "Sub", "Mul", "Div")),
+    ):
+        for op in operators:
+            rules.setdefault(op, []).append(rule)
+    return dict(rules)
+
+
+RULES = _rules()
+
+
+@dataclass(frozen=True)
+class Fold(Pass):
+    """Folds constants, BatchNormalization, arithmetic with constants and Pad into the layers; drops identities.
+
+    The outputs stay equal to within rounding. A second run does nothing. The bodies of If, Loop and Scan are left alone.
+    """
+
+    name: ClassVar[str] = "fold"
+    effect: ClassVar[Effect] = "exact"
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Folds ``graph`` in place, in time that grows with its number of nodes."""
+        graph.sort()
+        if graph.remove_dead():
+            ctx.changed()
+        fold_constants(graph, ctx)
+        rw = Rewriter(graph, ctx)
+        rw.run(RULES)
+        rw.finish()
