@@ -275,7 +275,7 @@ def _quantized(values: np.ndarray, by: Parameters) -> np.ndarray:
 
 
 def _remark(site: Site, scheme: Scheme, layer: tuple[int, int] | None, ctx: Context) -> None:
-    parts = [scheme.activations]
+    parts: list[str] = [scheme.activations]
     figures: dict[str, float] = {}
     if layer is not None:
         scales, widened = layer

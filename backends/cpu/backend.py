@@ -1,0 +1,105 @@
+"""onnxruntime on a CPU: the graph as it is, checked by running it as a user would, with optimizations on.
+
+onnxruntime turns Q/DQ pairs into integer kernels when it loads a model. On x86 CPUs without VNNI its kernel for uint8
+activations and int8 weights adds two products in 16 bits, which saturates with weights of full range, so what is
+measured here is the optimized model against the same graph computed operator by operator.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgec.backends.protocol import Emitted, Runner
+from edgec.ir.execution import Session, seeded_feeds, sqnr_db
+from edgec.ir.files import load, save
+from edgec.ir.graph import Graph
+from edgec.passes.target import Target
+
+MODEL = "model.onnx"
+CHECK = "check.json"
+# Integer kernels that only round differently stay above this; saturating ones fall below it.
+_SUSPICIOUS_DB = 20.0
+
+
+class CpuBackend:
+    """Writes one ONNX file for onnxruntime."""
+
+    name: ClassVar[str] = "cpu"
+
+    def missing(self) -> list[str]:
+        """Nothing: onnxruntime is a dependency of edgec."""
+        return []
+
+    def legalize(self, graph: Graph, target: Target) -> None:
+        """Nothing: onnxruntime takes every ONNX operator, in float where it has no integer kernel."""
+
+    def emit(self, graph: Graph, target: Target, folder: Path, probes: Sequence[Mapping[str, np.ndarray]]) -> Emitted:
+        """Writes ``model.onnx`` and ``check.json`` into ``folder``.
+
+        The file is read back and run with onnxruntime's optimizations on; ``sqnr_db`` is that against ``graph``
+        without them, over ``probes``, or over seeded noise where there are none.
+
+        Raises:
+            InputError: onnxruntime does not take the graph.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        written = [path.name for path in save(graph, folder / MODEL)]
+        feeds = list(probes) or seeded_feeds(graph)
+        reference = Session(graph)
+        emitted = self.runner(graph, folder)
+        expected = _joined([reference.run(item) for item in feeds])
+        found = _joined([emitted(item) for item in feeds])
+        sqnr = sqnr_db(expected, found)
+        integer = any(node.op == "QuantizeLinear" for node in graph.nodes)
+        notes = _notes(sqnr, integer)
+        size = sum((folder / name).stat().st_size for name in written)
+        check: dict[str, Any] = {
+            "bytes": size,
+            "largest_difference": {name: _largest(expected[name], found[name]) for name in expected},
+            "probes": len(feeds),
+            "quantized": integer,
+            "sqnr_db": round(sqnr, 3) if np.isfinite(sqnr) else None,
+            "sqnr_db_means": "onnxruntime with its optimizations against without; null where equal",
+        }
+        (folder / CHECK).write_text(json.dumps(check, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        fits = None if target.memory_bytes is None else size <= target.memory_bytes
+        return Emitted([*written, CHECK], MODEL, sqnr, fits, notes, check)
+
+    def runner(self, graph: Graph, folder: Path) -> Runner:
+        """Runs ``model.onnx`` in onnxruntime, optimized, on one thread."""
+        return Session(load(folder / MODEL), threads=1, optimize=True).run
+
+
+def has_vnni() -> bool | None:
+    """Whether this CPU multiplies and adds 8-bit integers without saturation; ``None`` where it does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), None)
+    return None if flags is None else any(flag.endswith("vnni") for flag in flags)
+
+
+def _notes(sqnr: float, integer: bool) -> list[str]:
+    if not integer or sqnr >= _SUSPICIOUS_DB:
+        return []
+    start = f"onnxruntime's integer kernels differ from the quantized graph by {sqnr:.1f} dB on this machine"
+    if has_vnni() is False:
+        return [
+            f"{start}, because its CPU has no VNNI and sums of products saturate; "
+            "a target whose scheme says 'reduce_range: true' avoids it at the price of one bit of the weights."
+        ]
+    return [f"{start}; compare the layers with 'edgec bisect' before shipping the model."]
+
+
+def _joined(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+
+
+def _largest(expected: np.ndarray, found: np.ndarray) -> float:
+    return float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))

@@ -1,0 +1,59 @@
+"""Photographs that installed packages ship (scikit-image, scikit-learn), and crops of them; nothing is downloaded.
+
+Crops for calibration and crops held out come from different photographs, the two halves of a stereo pair from the same
+side.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import numpy as np
+from PIL import Image
+
+_SKIMAGE = "skimage.data"
+_SKLEARN = "sklearn.datasets.images"
+CALIBRATION = (
+    (_SKIMAGE, "astronaut.png"), (_SKIMAGE, "brick.png"), (_SKIMAGE, "camera.png"), (_SKLEARN, "china.jpg"),
+    (_SKIMAGE, "coffee.png"), (_SKIMAGE, "coins.png"), (_SKIMAGE, "moon.png"), (_SKIMAGE, "motorcycle_left.png"),
+    (_SKIMAGE, "motorcycle_right.png"), (_SKIMAGE, "retina.jpg"),
+)  # fmt: skip
+HELD_OUT = (
+    (_SKIMAGE, "cell.png"), (_SKIMAGE, "chelsea.png"), (_SKIMAGE, "clock_motion.png"), (_SKLEARN, "flower.jpg"),
+    (_SKIMAGE, "grass.png"), (_SKIMAGE, "gravel.png"), (_SKIMAGE, "hubble_deep_field.jpg"), (_SKIMAGE, "ihc.png"),
+    (_SKIMAGE, "rocket.jpg"),
+)  # fmt: skip
+
+
+def photos(which: tuple[tuple[str, str], ...] = CALIBRATION + HELD_OUT) -> list[np.ndarray]:
+    """The photographs as RGB, uint8, height x width x 3; grey ones have three equal channels."""
+    found = []
+    for package, name in which:
+        with (files(package) / name).open("rb") as file, Image.open(file) as image:
+            found.append(np.asarray(image.convert("RGB")))
+    return found
+
+
+def calibration_crops(count: int = 64, size: int = 224) -> list[np.ndarray]:
+    """Crops to calibrate with, uint8, ``size`` x ``size`` x 3; the same ones at every call."""
+    return _crops(photos(CALIBRATION), count, size, seed=1)
+
+
+def held_out_crops(count: int = 96, size: int = 224) -> list[np.ndarray]:
+    """Crops to measure on, of photographs that no calibration crop shows."""
+    return _crops(photos(HELD_OUT), count, size, seed=2)
+
+
+def _crops(sources: list[np.ndarray], count: int, size: int, seed: int) -> list[np.ndarray]:
+    """Squares of half to the whole of the shorter side, from each photograph in turn, mirrored half of the time."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    crops = []
+    for number in range(count):
+        photo = sources[number % len(sources)]
+        height, width = photo.shape[:2]
+        side = int(random.integers(min(height, width) // 2, min(height, width) + 1))
+        top, left = (int(random.integers(0, length - side + 1)) for length in (height, width))
+        square = Image.fromarray(photo[top : top + side, left : left + side])
+        crop = np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+        crops.append(np.ascontiguousarray(crop[:, ::-1]) if random.integers(0, 2) else crop)
+    return crops
