@@ -155,7 +155,7 @@ def fail(graph: Graph, ctx: Context) -> None:
     [
         (make_nan, "made outputs that are not finite"),
         (rename_output, "changed the names of the model's outputs"),
-        (read_nothing, "has 0 inputs where 1 to 1 are allowed"),
+        (read_nothing, "has 0 inputs where it takes 1"),
         (no_such_operator, "is no operator of opset 17"),
         (widen, "left a broken graph: "),
         (fail, "raised ZeroDivisionError: by nothing"),
