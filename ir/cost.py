@@ -6,23 +6,52 @@ is timed here.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgec.ir.analyses import Analyses
-from edgec.ir.files import raw_bytes
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
+from edgec.ir.graph import Constant, Graph, Node, Tensor
+from edgec.ir.order import dependencies
 from edgec.ir.protos import data_type
 from edgec.ir.shapes import Shapes
+from edgec.ir.stored import onnx_dtype, raw_bytes
 
-# Operators whose output can take its input's memory when nothing else reads that input.
-_IN_PLACE = frozenset(
-    "Relu LeakyRelu PRelu Clip Sigmoid Tanh HardSigmoid HardSwish Elu Selu Softplus Identity Dropout Cast "
-    "BatchNormalization Add Sub Mul Div Neg Abs Sqrt Exp".split()
+# Operators whose output can take the memory of an input that nothing reads later; of the binary ones, either's.
+_BINARY = frozenset({"Add", "Sub", "Mul", "Div"})
+_ACTIVATIONS = frozenset(
+    {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Selu", "Softplus"}
 )
+_IN_PLACE = _BINARY | _ACTIVATIONS | {"Dropout", "Cast", "BatchNormalization", "Neg", "Abs", "Sqrt", "Exp"}
 # Operators that only give the same bytes another shape.
-_VIEWS = frozenset("Reshape Flatten Squeeze Unsqueeze Identity".split())
+_VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
+# Where the weight stands among the inputs, and how multiply-accumulates follow from the shapes.
+_MACS = {
+    "Conv": (1, "convolution"),
+    "ConvInteger": (1, "convolution"),
+    "QLinearConv": (3, "convolution"),
+    "ConvTranspose": (1, "transposed"),
+    "Gemm": (1, "matrix"),
+    "MatMul": (1, "matrix"),
+    "MatMulInteger": (1, "matrix"),
+    "QLinearMatMul": (3, "matrix"),
+}
+# Operators that take other constants besides weights: where their weights stand.
+_WEIGHT_PLACES: dict[str, tuple[int, ...]] = {
+    "QuantizeLinear": (0,),
+    "DequantizeLinear": (0,),
+    "DynamicQuantizeLinear": (0,),
+    "QLinearConv": (0, 3, 8),
+    "QLinearMatMul": (0, 3),
+    "ConvInteger": (0, 1),
+    "MatMulInteger": (0, 1),
+    "Resize": (),
+    "Upsample": (),
+    "Clip": (),
+    "Pad": (),
+}
 
 
 @dataclass(frozen=True)
@@ -56,16 +85,17 @@ class Cost:
     """
 
     def __init__(self, graph: Graph, analyses: Analyses | None = None) -> None:
-        shapes = analyses.get(Shapes) if analyses is not None else Shapes(graph)
-        self._shapes = shapes
+        self._shapes = analyses.get(Shapes) if analyses is not None else Shapes(graph)
+        self._sizes: dict[Tensor, int] = {}
+        constants = graph.constants()
+        self._weights = {constant: math.prod(constant.shape) for constant in constants if is_weight(constant)}
         self.nodes = len(graph.nodes)
         self.by_node: dict[Node, NodeCost] = {node: self._node(node) for node in graph.nodes}
-        constants = graph.constants()
-        self.params = sum(_elements(c.shape) for c in constants if is_weight(c))
-        self.weight_bytes = sum(raw_bytes(c.shape, data_type(c)) for c in constants if c.dtype.kind != "O")
+        self.params = sum(self._weights.values())
+        self.weight_bytes = sum(map(self._bytes, constants))
         self.macs = sum(cost.macs for cost in self.by_node.values())
         self.bytes_moved = sum(cost.bytes_moved for cost in self.by_node.values())
-        self.peak_activation_bytes = self._peak(graph)
+        self.peak_activation_bytes = _peak(graph, self._held)
 
     def as_dict(self) -> dict[str, int]:
         """The figures that reports keep, by the report's names."""
@@ -73,108 +103,135 @@ class Cost:
         return {name: int(getattr(self, name)) for name in names}
 
     def _node(self, node: Node) -> NodeCost:
-        weights = [t for t in node.inputs if isinstance(t, Constant) and is_weight(t)]
-        moved = sum(self._bytes(t) for t in (*dict.fromkeys(node.inputs), *node.outputs) if t.name)
-        return NodeCost(sum(_elements(t.shape) for t in weights), self._macs(node), moved)
+        params = moved = 0
+        for tensor in dict.fromkeys(node.inputs):
+            params += self._weights.get(tensor, 0)
+            moved += self._bytes(tensor)
+        moved += sum(map(self._bytes, node.outputs))
+        return NodeCost(params, self._macs(node) if node.op in _MACS else 0, moved)
 
     def _macs(self, node: Node) -> int:
-        if node.op in ("Conv", "ConvInteger", "QLinearConv"):
-            weight = node.inputs[3] if node.op == "QLinearConv" else node.inputs[1]
-            out, kernel = self._known(node.outputs[0]), self._known(weight)
-            return _elements(out) * _elements(kernel[1:]) if out and kernel else 0
-        if node.op == "ConvTranspose":
-            data, kernel = self._known(node.inputs[0]), self._known(node.inputs[1])
-            return _elements(data) * _elements(kernel[1:]) if data and kernel else 0
-        if node.op == "Gemm":
-            out, a = self._known(node.outputs[0]), self._known(node.inputs[0])
-            return _elements(out) * a[0 if node.attrs.get("transA") else 1] if out and a else 0
-        if node.op in ("MatMul", "MatMulInteger", "QLinearMatMul"):
-            out, a = self._known(node.outputs[0]), self._known(node.inputs[0])
-            return _elements(out) * a[-1] if out is not None and a else 0
-        return 0
+        weight_place, rule = _MACS[node.op]
+        data, out = self._known(node.inputs[0]), self._known(node.outputs[0])
+        weight = self._known(node.inputs[weight_place])
+        if not data or out is None or not weight:
+            return 0
+        if rule == "convolution":
+            return math.prod(out) * math.prod(weight[1:])
+        if rule == "transposed":
+            return math.prod(data) * math.prod(weight[1:])
+        return math.prod(out) * (data[0] if node.attrs.get("transA") else data[-1])
 
     def _known(self, tensor: Tensor) -> tuple[int, ...] | None:
+        """The shape, with 1 for what is unknown."""
         shape = self._shapes.shape(tensor)
-        return None if shape is None else tuple(1 if d is None else d for d in shape)
+        return tuple([1 if d is None else d for d in shape]) if shape is not None and None in shape else shape  # type: ignore[return-value]
 
     def _bytes(self, tensor: Tensor) -> int:
-        if isinstance(tensor, Constant):
-            return tensor.nbytes
-        shape, dtype = self._known(tensor), self._shapes.dtype(tensor)
-        if shape is None or dtype is None or dtype.kind == "O":
-            return 0
-        return _elements(shape) * dtype.itemsize
+        size = self._sizes.get(tensor)
+        if size is None:
+            size = self._sizes[tensor] = self._measure(tensor)
+        return size
 
-    def _storage(self, tensor: Variable) -> int:
-        """Bytes a device holds for an activation: 8 bits where the graph quantizes it."""
-        source = producer(tensor)
-        if source is not None and source.op == "DequantizeLinear":
-            return 0  # its int8 source is what is held
-        readers = consumers(tensor)
-        if readers and all(reader.op == "QuantizeLinear" for reader in readers):
-            return 0  # the quantized result is what is held
+    def _measure(self, tensor: Tensor) -> int:
+        if isinstance(tensor, Constant):
+            return raw_bytes(tensor.shape, data_type(tensor)) if tensor.dtype.kind != "O" else 0
+        shape, dtype = self._known(tensor), self._shapes.dtype(tensor)
+        if not tensor.name or shape is None or dtype is None or dtype.kind == "O":
+            return 0
+        return raw_bytes(shape, onnx_dtype(dtype))
+
+    def _held(self, tensor: Tensor, is_output: bool) -> int:
+        """Bytes that a device holds for an activation: 8 bits where the graph quantizes it, nothing for a constant."""
+        if isinstance(tensor, Constant):
+            return 0
+        if not is_output:
+            source = tensor.inputs[0] if tensor.inputs else None
+            if source is not None and source.op == "DequantizeLinear":
+                return 0  # its int8 source is what is held
+            if tensor.outputs and all(reader.op == "QuantizeLinear" for reader in tensor.outputs):
+                return 0  # the quantized result is what is held
         return self._bytes(tensor)
 
-    def _peak(self, graph: Graph) -> int:
-        root: dict[Tensor, Tensor] = {}  # the tensor whose memory a tensor lies in
-        last: dict[Tensor, int] = {}
-        end = len(graph.nodes)
 
-        def of(tensor: Tensor) -> Tensor:
-            return root.get(tensor, tensor)
+def _peak(graph: Graph, held: Callable[[Tensor, bool], int]) -> int:
+    """Most bytes alive at once.
 
-        for index, node in enumerate(graph.nodes):
-            first = node.inputs[0] if node.inputs else None
-            aliases = node.op in _VIEWS or node.op in ("DequantizeLinear", "QuantizeLinear")
-            if first is not None and isinstance(first, Variable) and first.name and node.outputs:
-                result = node.outputs[0]
-                same = self._storage(first) == self._storage(result) if isinstance(result, Variable) else False
-                dies = all(reader is node for reader in first.outputs) and not _is_output(graph, first)
-                if aliases or (node.op in _IN_PLACE and same and dies and first not in graph.inputs):
-                    root[result] = of(first)
-            for tensor in node.inputs:
-                last[of(tensor)] = index
-            for tensor in node.outputs:
-                last[of(tensor)] = max(last.get(of(tensor), index), index)
-        for tensor in graph.outputs:
-            last[of(tensor)] = end
-        size: dict[Tensor, int] = {}
-        for variable in graph.variables():
-            size[of(variable)] = max(size.get(of(variable), 0), self._storage(variable))
-        alive = sum(size.get(of(t), 0) for t in dict.fromkeys(map(of, graph.inputs)))
-        peak = alive
-        born = {of(t) for t in graph.inputs}
-        freed: set[Tensor] = set()
-        for index, node in enumerate(graph.nodes):
-            for tensor in map(of, node.outputs):
-                if tensor not in born:
-                    born.add(tensor)
-                    alive += size.get(tensor, 0)
-            peak = max(peak, alive)
-            for tensor in dict.fromkeys(map(of, (*node.inputs, *node.outputs))):
-                if tensor in born and tensor not in freed and last.get(tensor) == index:
-                    freed.add(tensor)
-                    alive -= size.get(tensor, 0)
-        return peak
+    Tensors that lie in the same memory form a block: first views and what quantization only renames, then results
+    that an operator may write over its dying input.
+    """
+    outputs, inputs = set(graph.outputs), set(graph.inputs)
+    sizes: dict[Tensor, int] = {}
+    block: dict[Tensor, Tensor] = {}
+    last: dict[Tensor, int] = {}
+
+    def of(tensor: Tensor) -> Tensor:
+        while tensor in block:
+            tensor = block[tensor]
+        return tensor
+
+    def size(tensor: Tensor) -> int:
+        if tensor not in sizes:
+            sizes[tensor] = held(tensor, tensor in outputs)
+        return sizes[tensor]
+
+    for index, node in enumerate(graph.nodes):
+        if node.inputs and node.outputs and _shares(node, size):
+            block[node.outputs[0]] = of(node.inputs[0])
+        for tensor in (*dependencies(node), *node.outputs):
+            last[of(tensor)] = index
+    for tensor in outputs:
+        last[of(tensor)] = len(graph.nodes)
+    kept = set(map(of, inputs))
+    for index, node in enumerate(graph.nodes):
+        if node.op not in _IN_PLACE or not node.outputs:
+            continue
+        result = of(node.outputs[0])
+        for tensor in node.inputs if node.op in _BINARY else node.inputs[:1]:
+            over = of(tensor)
+            if over is not result and over not in kept and last[over] == index and size(over) == size(result) > 0:
+                block[result] = over
+                last[over] = last[result]
+                break
+    largest: dict[Tensor, int] = {}
+    for tensor in (*inputs, *(t for node in graph.nodes for t in node.outputs)):
+        root = of(tensor)
+        largest[root] = max(largest.get(root, 0), size(tensor))
+    dying: dict[int, int] = {}
+    for tensor, amount in largest.items():
+        place = last.get(tensor, 0)
+        dying[place] = dying.get(place, 0) + amount
+    born = set(kept)
+    peak = alive = sum(largest[tensor] for tensor in born)
+    for index, node in enumerate(graph.nodes):
+        for tensor in node.outputs:
+            root = of(tensor)
+            if root not in born:
+                born.add(root)
+                alive += largest[root]
+        peak = max(peak, alive)
+        alive -= dying.get(index, 0)
+    return peak
+
+
+def _shares(node: Node, size: Callable[[Tensor], int]) -> bool:
+    """Whether a node's first output is its first input's memory under another shape or name."""
+    source, result = node.inputs[0], node.outputs[0]
+    if isinstance(source, Constant) or not source.name:
+        return False
+    if node.op in ("QuantizeLinear", "DequantizeLinear"):
+        # Only one of the two is held; where both are, or where one tensor is quantized twice, they are apart.
+        once = len(source.outputs) == 1 or node.op == "DequantizeLinear"
+        return once and not (size(source) and size(result))
+    return node.op in _VIEWS
 
 
 def is_weight(constant: Constant) -> bool:
     """Whether a constant carries the network's numbers, rather than shapes, indices, scales or bounds."""
     if constant.dtype.kind in "OUSb" or constant.dtype == np.int64 or not constant.shape:
         return False
-    for node in constant.outputs:
-        place = next(i for i, tensor in enumerate(node.inputs) if tensor is constant)
-        if node.op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
-            if place == 0:
-                return True
-        elif node.op not in ("Resize", "Upsample", "Clip", "Pad"):
+    for node in dict.fromkeys(constant.outputs):
+        places = _WEIGHT_PLACES.get(node.op)
+        if places is None or any(node.inputs[i] is constant for i in places if i < len(node.inputs)):
             return True
     return False
-
-
-def _is_output(graph: Graph, tensor: Tensor) -> bool:
-    return any(tensor is output for output in graph.outputs)
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    return int(np.prod(shape, dtype=np.int64)) if shape else 1

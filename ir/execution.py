@@ -29,9 +29,7 @@ class Session:
         InputError: onnxruntime does not take the graph; the line holds its reason.
     """
 
-    def __init__(
-        self, graph: Graph, taps: Sequence[Tensor] = (), *, threads: int = 1, optimize: bool = False
-    ) -> None:
+    def __init__(self, graph: Graph, taps: Sequence[Tensor] = (), *, threads: int = 1, optimize: bool = False) -> None:
         import onnxruntime as ort
 
         settings = ort.SessionOptions()
@@ -53,7 +51,9 @@ class Session:
                 message = to_bytes(graph, extra_outputs=extra)
                 self._session = ort.InferenceSession(message, settings, providers=["CPUExecutionProvider"])
         except runtime_errors() as error:
-            raise InputError("onnxruntime", f"does not take the model ({first_line(error)})", "see the node named") from None
+            raise InputError(
+                "onnxruntime", f"does not take the model ({first_line(error)})", "see the node named"
+            ) from None
         self.inputs = [item.name for item in self._session.get_inputs()]
         self.outputs = [item.name for item in self._session.get_outputs()]
 
@@ -66,7 +66,9 @@ class Session:
         try:
             values = self._session.run(None, {name: feeds[name] for name in self.inputs})
         except KeyError as error:
-            raise InputError("the data", f"has no values for the model's input {error}", "name the array for it") from None
+            raise InputError(
+                "the data", f"has no values for the model's input {error}", "name the array for it"
+            ) from None
         except runtime_errors() as error:
             raise InputError("onnxruntime", f"cannot run the model ({first_line(error)})") from None
         return dict(zip(self.outputs, values, strict=True))
@@ -98,7 +100,9 @@ def seeded_feeds(graph: Graph, seed: int = 0, samples: int = 4) -> list[dict[str
         feeds = {}
         for tensor in graph.inputs:
             if tensor.shape is None or any(not isinstance(d, int) for d in tensor.shape):
-                raise InputError(f"input '{tensor.name}'", "has no static shape", f"pin it with --input {tensor.name}:1x3x224x224")
+                raise InputError(
+                    f"input '{tensor.name}'", "has no static shape", f"pin it with --input {tensor.name}:1x3x224x224"
+                )
             shape = tuple(int(d) for d in tensor.shape if isinstance(d, int))
             dtype = np.dtype(tensor.dtype)
             if dtype.kind == "f":

@@ -1,13 +1,15 @@
 """Model files: read by memory map, written as a stream, whole or not at all.
 
 No weight is copied on the way in. On the way out an untouched weight goes from the map to the new file page by page,
-so a model of several gigabytes needs little memory to load, edit and save. Files over protobuf's 2 GB get external data.
+so a model of several gigabytes needs little memory to load, edit and save. Files over protobuf's 2 GB get external
+data.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,8 +23,12 @@ from onnx import TensorProto
 
 from edgec.ir import wire
 from edgec.ir.errors import InputError
-from edgec.ir.graph import Constant, Graph, Stored, Tensor
-from edgec.ir.protos import constant_proto, data_type, from_proto, to_proto
+from edgec.ir.graph import Constant, Graph, Tensor
+from edgec.ir.proto_reader import CORRUPTED, checked_signature, from_proto, place, stored
+from edgec.ir.protos import constant_proto, data_type, to_proto
+from edgec.ir.stored import Stored, element_bits, raw_bytes
+
+__all__ = ["INTERNAL_LIMIT", "load", "raw_bytes", "save", "to_bytes"]
 
 # protobuf's limit is 2 GiB a message; the structure around the weights has to fit as well.
 INTERNAL_LIMIT = (2 << 30) - (64 << 20)
@@ -68,28 +74,22 @@ def load(path: str | os.PathLike[str]) -> Graph:
         raise InputError(source, "is not an ONNX model (it has no graph or no opset)", "give an .onnx file")
     external = _External(path.parent, source)
 
-    def decode(index: int, tensor: TensorProto) -> Stored:
-        shape = tuple(tensor.dims)
-        if not tensor.data_type or any(dim < 0 for dim in shape):
-            raise InputError(f"{source}: weight '{tensor.name}'", "has no element type or a negative size", _AGAIN)
+    def decode(index: int | None, tensor: TensorProto) -> Stored:
         if index in stripped.raw and buffer is not None:
+            shape, kind = checked_signature(tensor, source)
             offset, length = stripped.raw[index]
-            stored = Stored(shape, tensor.data_type, raw=view[offset : offset + length], mapping=(buffer, offset))
-        elif tensor.data_location == TensorProto.EXTERNAL:
-            stored = external.open(tensor)
-        elif tensor.HasField("raw_data"):
-            stored = Stored(shape, tensor.data_type, raw=memoryview(tensor.raw_data))
-        else:
-            return Stored(shape, tensor.data_type, proto=tensor)
-        if stored.raw is not None and len(stored.raw) != raw_bytes(shape, tensor.data_type):
-            raise InputError(
-                f"{source}: weight '{tensor.name}'",
-                f"has {len(stored.raw)} bytes where {raw_bytes(shape, tensor.data_type)} are needed",
-                _AGAIN,
-            )
-        return stored
+            if kind == TensorProto.STRING or length != raw_bytes(shape, kind):
+                what = f"has {length} bytes where {raw_bytes(shape, kind)} are needed"
+                raise InputError(place(source, tensor), what, CORRUPTED)
+            return Stored(shape, kind, raw=view[offset : offset + length], mapping=(buffer, offset))
+        if tensor.data_location == TensorProto.EXTERNAL:
+            return external.open(tensor)
+        return stored(tensor, source)
 
-    return from_proto(model, decode)
+    try:
+        return from_proto(model, decode, source)
+    except UnicodeDecodeError:
+        raise InputError(source, "holds a name that is not text in UTF-8", CORRUPTED) from None
 
 
 def save(
@@ -109,35 +109,29 @@ def save(
     path = Path(path)
     model, left_out = to_proto(graph, extra_outputs=extra_outputs)
     if external is None:
-        external = sum(raw_bytes(c.shape, data_type(c)) for c in left_out) + model.ByteSize() > INTERNAL_LIMIT
-    written = [path]
+        external = sum(map(_size, left_out)) + model.ByteSize() > INTERNAL_LIMIT
+    if not external:
+        with _replacing(path) as out:
+            out.writelines(_stream(model, left_out))
+        return [path]
+    data_path = path.with_name(path.name + ".data")
+    large: list[Constant] = []
+    small: list[Constant] = []
+    for constant in left_out:
+        (large if _size(constant) >= wire.INLINE_BYTES else small).append(constant)
     with _replacing(path) as out:
-        if not external:
-            for chunk in _stream(model, left_out):
-                out.write(chunk)
-            return written
-        data_path = path.with_name(path.name + ".data")
-        large = [c for c in left_out if c.nbytes >= wire.INLINE_BYTES and c.dtype.kind != "O"]
-        small = [c for c in left_out if not (c.nbytes >= wire.INLINE_BYTES and c.dtype.kind != "O")]
         with _replacing(data_path) as data:
             for constant in large:
                 data.write(b"\0" * (-data.tell() % _ALIGNMENT))
                 offset = data.tell()
-                for chunk in _raw_chunks(constant):
-                    data.write(chunk)
-                tensor = model.graph.initializer.add(
-                    name=constant.name,
-                    dims=constant.shape,
-                    data_type=data_type(constant),
-                    data_location=TensorProto.EXTERNAL,
-                    doc_string=constant.doc_string or None,
-                )
+                data.writelines(_raw_chunks(constant))
+                tensor = _without_values(constant)
+                tensor.data_location = TensorProto.EXTERNAL
                 for key, value in (("location", data_path.name), ("offset", offset), ("length", data.tell() - offset)):
                     tensor.external_data.add(key=key, value=str(value))
-        written.append(data_path)
-        for chunk in _stream(model, small):
-            out.write(chunk)
-    return written
+                model.graph.initializer.append(tensor)
+        out.writelines(_stream(model, small))
+    return [path, data_path]
 
 
 def to_bytes(graph: Graph, *, extra_outputs: tuple[Tensor, ...] = ()) -> bytes:
@@ -146,26 +140,10 @@ def to_bytes(graph: Graph, *, extra_outputs: tuple[Tensor, ...] = ()) -> bytes:
     return b"".join(_stream(model, left_out))
 
 
-def raw_bytes(shape: tuple[int, ...], kind: int) -> int:
-    """Bytes that ``raw_data`` of that shape and ``TensorProto.DataType`` has; the sub-byte types are packed."""
-    elements = int(np.prod(shape, dtype=np.int64)) if shape else 1
-    return (elements * _bits(kind) + 7) // 8
-
-
-_AGAIN = "the file is corrupted; export it again"
-
-
-def _bits(kind: int) -> int:
-    name = TensorProto.DataType.Name(kind)
-    if name.endswith("INT4") or name == "FLOAT4E2M1":
-        return 4
-    if name.endswith("INT2"):
-        return 2
-    return int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize * 8)
-
-
 def _map(path: Path, source: str) -> mmap.mmap | None:
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # opening one would wait for a writer
+            raise InputError(str(path), "is a pipe, which cannot be mapped", "give a file")
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise InputError(source, "is empty", "export the network again")
@@ -188,11 +166,14 @@ class _External:
 
     def open(self, tensor: TensorProto) -> Stored:
         """Where an initializer's external data lies, checked against its shape and the file's size."""
-        where = f"{self.source}: weight '{tensor.name}'"
+        where = place(self.source, tensor)
         entry = {item.key: item.value for item in tensor.external_data}
         location = entry.get("location", "")
         if not location:
-            raise InputError(where, "has external data without a location", _AGAIN)
+            raise InputError(where, "has external data without a location", CORRUPTED)
+        shape, kind = checked_signature(tensor, self.source)
+        if kind == TensorProto.STRING:
+            raise InputError(where, "holds strings as external data, which ONNX does not allow", CORRUPTED)
         root = self.folder.resolve()
         target = (self.folder / location).resolve()
         # A model from elsewhere must not make the compiler read (or publish) files that are not its own.
@@ -200,14 +181,14 @@ class _External:
             raise InputError(
                 where, f"points to '{location}', outside the model's folder", "put its data file beside the model"
             )
-        needed = raw_bytes(tuple(tensor.dims), tensor.data_type)
+        needed = raw_bytes(shape, kind)
         try:
             offset = int(entry.get("offset", 0) or 0)
             length = int(entry.get("length", needed) or needed)
         except ValueError:
-            raise InputError(where, "has an offset or a length that is no number", _AGAIN) from None
+            raise InputError(where, "has an offset or a length that is no number", CORRUPTED) from None
         if length != needed or offset < 0:
-            raise InputError(where, f"claims {length} bytes of '{location}' where {needed} are needed", _AGAIN)
+            raise InputError(where, f"claims {length} bytes of '{location}' where {needed} are needed", CORRUPTED)
         if location not in self._maps:
             if not target.is_file():
                 raise InputError(
@@ -224,12 +205,11 @@ class _External:
                 "the data file is truncated; copy it again",
             )
         view = memoryview(mapped)[offset : offset + length]
-        return Stored(tuple(tensor.dims), tensor.data_type, raw=view, mapping=(mapped, offset))
+        return Stored(shape, kind, raw=view, mapping=(mapped, offset))
 
 
 def _stream(model: onnx.ModelProto, constants: list[Constant]) -> Iterator[bytes | memoryview]:
     """The serialised model with ``constants`` as further initializers, never held as a whole."""
-    graph = model.graph.SerializeToString(deterministic=True)
     rest = onnx.ModelProto()
     for field, value in model.ListFields():
         if field.name == "graph":
@@ -238,24 +218,20 @@ def _stream(model: onnx.ModelProto, constants: list[Constant]) -> Iterator[bytes
             getattr(rest, field.name).MergeFrom(value)
         else:
             setattr(rest, field.name, value)
+    graph = model.graph.SerializeToString(deterministic=True)
+    length = len(graph)
     heads = []
     for constant in constants:
         if constant.dtype.kind == "O":  # strings have no raw form
             proto = constant_proto(constant)
             proto.doc_string = constant.doc_string
-            heads.append(_whole_initializer(proto))
-            continue
-        tensor = TensorProto(name=constant.name, dims=constant.shape, data_type=data_type(constant))
-        if constant.doc_string:
-            tensor.doc_string = constant.doc_string
-        for key, value in constant.metadata.items():
-            tensor.metadata_props.add(key=key, value=value)
-        size = raw_bytes(constant.shape, data_type(constant))
-        heads.append(wire.initializer_head(tensor.SerializeToString(deterministic=True), size))
-    sizes = [
-        0 if c.dtype.kind == "O" else raw_bytes(c.shape, data_type(c)) for c in constants
-    ]
-    yield wire.message_head(rest.SerializeToString(deterministic=True), len(graph) + sum(map(len, heads)) + sum(sizes))
+            heads.append(onnx.GraphProto(initializer=[proto]).SerializeToString(deterministic=True))
+        else:
+            size = _size(constant)
+            heads.append(wire.initializer_head(_without_values(constant).SerializeToString(), size))
+            length += size
+        length += len(heads[-1])
+    yield wire.message_head(rest.SerializeToString(deterministic=True), length)
     yield graph
     for constant, head in zip(constants, heads, strict=True):
         yield head
@@ -263,28 +239,39 @@ def _stream(model: onnx.ModelProto, constants: list[Constant]) -> Iterator[bytes
             yield from _raw_chunks(constant)
 
 
-def _whole_initializer(tensor: TensorProto) -> bytes:
-    return onnx.GraphProto(initializer=[tensor]).SerializeToString(deterministic=True)
+def _size(constant: Constant) -> int:
+    """Bytes of a constant's raw form; 0 for strings, which have none."""
+    return 0 if constant.dtype.kind == "O" else raw_bytes(constant.shape, data_type(constant))
+
+
+def _without_values(constant: Constant) -> TensorProto:
+    tensor = TensorProto(name=constant.name, dims=constant.shape, data_type=data_type(constant))
+    if constant.doc_string:
+        tensor.doc_string = constant.doc_string
+    if constant.metadata:
+        for key, value in constant.metadata.items():
+            tensor.metadata_props.add(key=key, value=value)
+    return tensor
 
 
 def _raw_chunks(constant: Constant) -> Iterator[bytes | memoryview]:
     """A constant's little-endian bytes in pieces; pages of a map are let go once they were handed on."""
     stored = constant.stored
     if stored is None or stored.raw is None:
-        proto = None
-        array = constant.values
-        if _bits(data_type(constant)) < 8:
-            proto = constant_proto(constant)
-            yield proto.raw_data
+        if element_bits(data_type(constant)) < 8:
+            yield constant_proto(constant).raw_data
             return
-        array = np.ascontiguousarray(array)
+        array = np.ascontiguousarray(constant.values)
         if sys.byteorder == "big":
             array = array.byteswap()
         yield memoryview(array.reshape(-1).view(np.uint8))
         return
+    if len(stored.raw) <= _CHUNK:
+        yield stored.raw
+        return
     for start in range(0, len(stored.raw), _CHUNK):
         yield stored.raw[start : start + _CHUNK]
-        if stored.mapping is not None and len(stored.raw) > _CHUNK and hasattr(mmap, "MADV_DONTNEED"):
+        if stored.mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
             mapped, offset = stored.mapping
             first = (offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
             mapped.madvise(mmap.MADV_DONTNEED, first, min(_CHUNK, len(mapped) - first))
@@ -299,7 +286,7 @@ class _replacing:
     def __enter__(self) -> BinaryIO:
         handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
         self.temporary = Path(name)
-        self.file = os.fdopen(handle, "wb")
+        self.file = os.fdopen(handle, "wb", buffering=1 << 20)
         return self.file
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:

@@ -62,7 +62,7 @@ def sort(graph: Graph) -> None:
         stuck = [node.name or node.op for node, count in zip(graph.nodes, waiting, strict=True) if count]
         names = ", ".join(f"'{name}'" for name in stuck[:5])
         raise InternalError(f"graph '{graph.name}'", f"its nodes form a cycle through {names}")
-    graph.nodes[:] = order
+    graph.nodes.reorder(order)
 
 
 def remove_dead(graph: Graph) -> int:
@@ -89,5 +89,5 @@ def remove_dead(graph: Graph) -> int:
             for inner in subgraph.nodes:
                 detach(inner)
         detach(node)
-    graph.nodes[:] = kept
+    graph.nodes.reorder(kept)
     return removed

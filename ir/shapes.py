@@ -9,6 +9,7 @@ import onnx
 
 from edgec.ir.analyses import Analyses
 from edgec.ir.errors import InputError
+from edgec.ir.garbage import uncollected
 from edgec.ir.graph import Graph, Tensor, Variable, numpy_dtype
 from edgec.ir.protos import weightless
 
@@ -23,24 +24,31 @@ class Shapes:
     """
 
     def __init__(self, graph: Graph, analyses: Analyses | None = None) -> None:
-        inferred = infer(graph)
-        known = {}
-        for info in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input):
-            if info.type.WhichOneof("value") == "tensor_type":
-                known[info.name] = info.type.tensor_type
         self._shape: dict[Tensor, tuple[int | None, ...] | None] = {}
         self._dtype: dict[Tensor, np.dtype | None] = {}
-        for variable in graph.variables():
-            kind = known.get(variable.name)
-            if kind is None:
-                self._shape[variable] = _numbers(variable.shape)
-                self._dtype[variable] = variable.dtype
-                continue
-            dims = kind.shape.dim if kind.HasField("shape") else None
-            self._shape[variable] = None if dims is None else tuple(
-                d.dim_value if d.HasField("dim_value") else None for d in dims
-            )
-            self._dtype[variable] = np.dtype(numpy_dtype(kind.elem_type)) if kind.elem_type else None
+        with uncollected():
+            variables = graph.variables()
+            inferred = infer(graph).graph
+            known = {}
+            for info in (*inferred.value_info, *inferred.output, *inferred.input):
+                known[info.name] = info.type
+            for variable in variables:
+                self._keep(variable, known.get(variable.name))
+
+    def _keep(self, variable: Variable, kind: onnx.TypeProto | None) -> None:
+        tensor = kind.tensor_type if kind is not None and kind.HasField("tensor_type") else None
+        if tensor is None:
+            self._shape[variable] = _numbers(variable.shape)
+            self._dtype[variable] = variable.dtype
+            return
+        self._dtype[variable] = numpy_dtype(tensor.elem_type) if tensor.elem_type else None
+        if not tensor.HasField("shape"):
+            self._shape[variable] = None
+            return
+        # A dimension that says neither reads as 0, and a zero that is meant is rare: only zeros are looked at twice.
+        self._shape[variable] = tuple(
+            [d.dim_value or (0 if d.HasField("dim_value") else None) for d in tensor.shape.dim]
+        )
 
     def shape(self, tensor: Tensor) -> tuple[int | None, ...] | None:
         """Dimensions, ``None`` for one that is unknown, or ``None`` where not even the rank is known."""

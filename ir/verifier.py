@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 import onnx
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.garbage import uncollected
+from edgec.ir.graph import Constant, Graph, Node, Tensor
 from edgec.ir.shapes import Shapes
 
-_STANDARD = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training")
+STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training", "ai.onnx.training")
+# Up to this many consumers a list is searched, beyond it a set is made.
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,13 @@ def verify(graph: Graph) -> list[Violation]:
     """Every structural violation in ``graph`` and its subgraphs; an empty list when it is sound.
 
     Checked: each tensor has one producer, stands in its producer's outputs and its consumers' inputs, is computed
-    before it is read, and has a name that no other has; each operator exists in the imported opset with inputs and
-    outputs in the number that its schema allows; outputs are computed. Types are :func:`verify_types`'s part.
+    before it is read, and has a name that no other has; each operator exists in the imported opset, with inputs,
+    outputs and attributes as its schema has them; outputs are computed. Types are :func:`verify_types`'s part.
     """
-    found: list[Violation] = []
-    _verify(graph, set(), {}, graph, found)
-    return found
+    with uncollected():
+        verifier = _Verifier(graph)
+        verifier.check(graph, set(), {})
+    return verifier.found
 
 
 def verify_types(graph: Graph) -> Shapes:
@@ -41,89 +45,131 @@ def verify_types(graph: Graph) -> Shapes:
     return Shapes(graph)
 
 
-def _verify(graph: Graph, outer: set[Tensor], names: dict[str, Tensor], model: Graph, found: list[Violation]) -> None:
-    known: set[Tensor] = set(outer)
-    names = dict(names) if graph is not model else names
+class _Verifier:
+    def __init__(self, model: Graph) -> None:
+        self.found: list[Violation] = []
+        self.versions = {("" if domain == "ai.onnx" else domain): v for domain, v in model.opsets.items()}
+        functions = model.carried.functions if model.carried is not None else ()
+        self.functions = {(f.domain, f.name) for f in functions}
+        self.consumers: dict[Tensor, set[Node]] = {}
 
-    def define(tensor: Tensor, where: str) -> None:
-        known.add(tensor)
-        other = names.setdefault(tensor.name, tensor)
-        if other is not tensor:
-            found.append(Violation(where, f"'{tensor.name}' is the name of two tensors"))
+    def report(self, where: Node | str, what: str) -> None:
+        self.found.append(Violation(where if isinstance(where, str) else f"node '{where.name}' ({where.op})", what))
 
-    for tensor in graph.inputs:
-        define(tensor, f"input '{tensor.name}'")
-        if tensor.inputs:
-            found.append(Violation(f"input '{tensor.name}'", "is computed by a node, which an input cannot be"))
-    seen: set[Node] = set()
-    uses: dict[Tensor, set[int]] = {}
-    for node in graph.nodes:
-        where = f"node '{node.name}' ({node.op})"
-        if node in seen:
-            found.append(Violation(where, "stands twice in the graph"))
-            continue
-        seen.add(node)
-        for tensor in node.inputs:
-            if not tensor.name:
+    def check(self, graph: Graph, known: set[Tensor], names: dict[str, Tensor]) -> None:
+        """Checks one graph; ``known`` and ``names`` hold the tensors around it, and take up its own."""
+        for tensor in graph.inputs:
+            where = f"input '{tensor.name}'"
+            if tensor in known:
+                self.report(where, "stands twice among the inputs")
+            self._define(tensor, where, known, names)
+            if tensor.inputs:
+                self.report(where, "is computed by a node, which an input cannot be")
+        seen: set[Node] = set()
+        for node in graph.nodes:
+            if node in seen:
+                self.report(node, "stands twice in the graph")
                 continue
-            if isinstance(tensor, Constant):
-                if tensor not in known:
-                    define(tensor, where)
-            elif tensor not in known:
-                what = "which no node computes" if not tensor.inputs else "which is computed only later"
-                found.append(Violation(where, f"reads '{tensor.name}', {what}"))
-            if tensor not in uses:
-                uses[tensor] = set(map(id, tensor.outputs))
-            if id(node) not in uses[tensor]:
-                found.append(Violation(where, f"is not among the consumers of '{tensor.name}', which it reads"))
-        for subgraph in node.subgraphs():
-            _verify(subgraph, known, names, model, found)
-        for tensor in node.outputs:
-            if isinstance(tensor, Constant):
-                found.append(Violation(where, f"computes '{tensor.name}', which is a constant"))
-            elif tensor.name:
-                if len(tensor.inputs) != 1 or tensor.inputs[0] is not node:
-                    found.append(Violation(where, f"is not the only producer of '{tensor.name}'"))
-                define(tensor, where)
-        what = _schema_fault(node, model)
-        if what:
-            found.append(Violation(where, what))
-    for tensor in graph.outputs:
-        if tensor not in known and not isinstance(tensor, Constant):
-            found.append(Violation(f"output '{tensor.name}'", "is computed by no node"))
-        elif isinstance(tensor, Variable) and not tensor.name:
-            found.append(Violation("an output", "has no name"))
+            seen.add(node)
+            for tensor in node.inputs:
+                if tensor.name:
+                    if tensor not in known:
+                        if isinstance(tensor, Constant):
+                            self._define(tensor, node, known, names)
+                        else:
+                            late = "which is computed only later" if tensor.inputs else "which no node computes"
+                            self.report(node, f"reads '{tensor.name}', {late}")
+                    if not self._reads(node, tensor):
+                        self.report(node, f"is not among the consumers of '{tensor.name}', which it reads")
+            for subgraph in node.subgraphs():
+                self.check(subgraph, set(known), dict(names))
+            for tensor in node.outputs:
+                if isinstance(tensor, Constant):
+                    self.report(node, f"computes '{tensor.name}', which is a constant")
+                elif tensor.name:
+                    if len(tensor.inputs) != 1 or tensor.inputs[0] is not node:
+                        self.report(node, f"is not the only producer of '{tensor.name}'")
+                    self._define(tensor, node, known, names)
+            self._check_schema(node)
+        for tensor in graph.outputs:
+            if not tensor.name:
+                self.report("an output", "has no name")
+            elif tensor not in known and not isinstance(tensor, Constant):
+                self.report(f"output '{tensor.name}'", "is computed by no node")
+        if len(set(graph.outputs)) != len(graph.outputs):
+            self.report(f"graph '{graph.name}'", "has an output that stands twice among the outputs")
+
+    def _define(self, tensor: Tensor, where: Node | str, known: set[Tensor], names: dict[str, Tensor]) -> None:
+        known.add(tensor)
+        if names.setdefault(tensor.name, tensor) is not tensor:
+            self.report(where, f"'{tensor.name}' is the name of two tensors")
+
+    def _reads(self, node: Node, tensor: Tensor) -> bool:
+        if len(tensor.outputs) <= _FEW:
+            return node in tensor.outputs
+        if tensor not in self.consumers:
+            self.consumers[tensor] = set(tensor.outputs)
+        return node in self.consumers[tensor]
+
+    def _check_schema(self, node: Node) -> None:
+        domain = "" if node.domain in (None, "ai.onnx") else node.domain
+        version = self.versions.get(domain)
+        if version is None:
+            self.report(node, f"is of the domain '{domain}', which the model does not import")
+            return
+        if (domain, node.op) in self.functions or domain not in STANDARD_DOMAINS:
+            return
+        schema = _schema(node.op, domain, version)
+        if schema is None:
+            self.report(node, f"is no operator of opset {version}" + (f" of '{domain}'" if domain else ""))
+            return
+        if schema.deprecated:
+            self.report(node, f"is deprecated in opset {version}")
+            return
+        if not schema.inputs[0] <= len(node.inputs) <= schema.inputs[1]:
+            self.report(node, f"has {len(node.inputs)} inputs where it takes {_range(schema.inputs)}")
+        if not schema.outputs[0] <= len(node.outputs) <= schema.outputs[1]:
+            self.report(node, f"has {len(node.outputs)} outputs where it gives {_range(schema.outputs)}")
+        if not schema.attributes.issuperset(node.attrs):
+            unknown = min(set(node.attrs) - schema.attributes)
+            self.report(node, f"has the attribute '{unknown}', which {node.op} of opset {version} does not take")
+        if not schema.required <= node.attrs.keys():
+            self.report(node, f"lacks the attribute '{min(schema.required - node.attrs.keys())}'")
 
 
-def _schema_fault(node: Node, model: Graph) -> str | None:
-    domain = "" if node.domain in (None, "ai.onnx") else node.domain
-    version = model.opset if domain == "" else model.opsets.get(domain)
-    if version is None:
-        return f"is of the domain '{domain}', which the model does not import"
-    if domain not in _STANDARD:
-        return None
-    bounds = _bounds(node.op, domain, version)
-    if bounds is None:
-        if any(f.name == node.op for f in (model.carried.functions if model.carried is not None else ())):
-            return None
-        return f"is no operator of opset {version}" + (f" of '{domain}'" if domain else "")
-    least, most, least_out, most_out = bounds
-    if not least <= len(node.inputs) <= most:
-        return f"has {len(node.inputs)} inputs where {least} to {most} are allowed"
-    if not least_out <= len(node.outputs) <= most_out:
-        return f"has {len(node.outputs)} outputs where {least_out} to {most_out} are allowed"
-    return None
+@dataclass(frozen=True)
+class _Schema:
+    inputs: tuple[int, int]
+    outputs: tuple[int, int]
+    attributes: frozenset[str]
+    required: frozenset[str]
+    deprecated: bool
 
 
-_KNOWN: dict[tuple[str, str, int], tuple[int, int, int, int] | None] = {}
+_KNOWN: dict[tuple[str, str, int], _Schema | None] = {}
+_ANY_NUMBER = 2**31 - 1
 
 
-def _bounds(op: str, domain: str, version: int) -> tuple[int, int, int, int] | None:
+def _range(bounds: tuple[int, int]) -> str:
+    least, most = bounds
+    if least == most:
+        return str(least)
+    return f"{least} or more" if most == _ANY_NUMBER else f"{least} to {most}"
+
+
+def _schema(op: str, domain: str, version: int) -> _Schema | None:
     key = (op, domain, version)
     if key not in _KNOWN:
         try:
             schema = onnx.defs.get_schema(op, version, domain)
-            _KNOWN[key] = (schema.min_input, schema.max_input, schema.min_output, schema.max_output)
         except onnx.defs.SchemaError:
             _KNOWN[key] = None
+        else:
+            _KNOWN[key] = _Schema(
+                (schema.min_input, schema.max_input),
+                (schema.min_output, schema.max_output),
+                frozenset(schema.attributes),
+                frozenset(name for name, attribute in schema.attributes.items() if attribute.required),
+                schema.deprecated,
+            )
     return _KNOWN[key]

@@ -46,15 +46,15 @@ def strip(buffer: memoryview, source: str) -> Stripped:
     raw: dict[int, tuple[int, int]] = {}
     count = 0
     for number, start, body, end in _fields(buffer, 0, len(buffer), source):
-        if number != _MODEL_GRAPH:
+        if number != _MODEL_GRAPH or not body:
             pieces.append(buffer[start:end])
             continue
         inner: list[bytes | memoryview] = []
         pending = body
         for field, field_start, tensor, field_end in _fields(buffer, body, end, source):
-            if field != _GRAPH_INITIALIZER:
+            if field != _GRAPH_INITIALIZER or not tensor:
                 continue
-            if tensor and field_end - tensor >= INLINE_BYTES:
+            if field_end - tensor >= INLINE_BYTES:
                 kept, place = _without_raw(buffer, tensor, field_end, source)
                 if place is not None:
                     inner += [buffer[pending:field_start], _tag(_GRAPH_INITIALIZER), _varint(len(kept)), kept]
@@ -73,7 +73,7 @@ def message_head(fields: bytes, length: int) -> bytes:
 
 
 def initializer_head(tensor: bytes, raw_length: int) -> bytes:
-    """The head of an initializer field: ``tensor``'s other fields, then ``raw_data`` of ``raw_length`` bytes to follow."""
+    """The head of an initializer field: ``tensor``'s other fields; ``raw_length`` bytes of raw data are to follow."""
     head = _tag(_TENSOR_RAW_DATA) + _varint(raw_length)
     return _tag(_GRAPH_INITIALIZER) + _varint(len(tensor) + len(head) + raw_length) + tensor + head
 
@@ -90,7 +90,7 @@ def _without_raw(buffer: memoryview, start: int, end: int, source: str) -> tuple
 
 
 def _fields(buffer: memoryview, start: int, end: int, source: str) -> list[tuple[int, int, int, int]]:
-    """The fields of one message: number, where the field starts, where its body starts (0 for scalars), where it ends."""
+    """The fields of one message: number, start of the field, start of its body (0 for scalars), end."""
     found = []
     place = start
     while place < end:
