@@ -109,9 +109,7 @@ def test_bad_arguments_are_named(
 
 
 def test_an_unknown_folder_is_named(render: ModuleType) -> None:
-    with pytest.raises(
-        ValueError, match=r"^render_image: folder 'test/dent' is unknown; use one of train/good, "
-    ):
+    with pytest.raises(ValueError, match=r"^render_image: folder 'test/dent' is unknown; use one of train/good, "):
         render.render_image("test/dent", 0)
 
 
