@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from edgec.backends.coral import (  # noqa: F401
     compiler,
     convolution,
     elementwise,
+    interpreter,
     legalize,
     matrix,
     pooling,
@@ -116,6 +117,10 @@ class CoralBackend:
         report = json.loads((folder / CHECK).read_text(encoding="utf-8"))
         contents = (folder / MODEL).read_bytes()
         return Interpreter(contents, ports.read(report["inputs"]), ports.read(report["outputs"])).run
+
+    def invoker(self, model: Path) -> Callable[[], None]:
+        """One inference of a TFLite file on fixed noise, on one thread of this machine's CPU."""
+        return interpreter.invoker(model)
 
 
 def _counts(lowered: Lowered) -> dict[str, int]:

@@ -8,7 +8,7 @@ measured here is the optimized model against the same graph computed operator by
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -74,6 +74,16 @@ class CpuBackend:
         """Runs ``model.onnx`` in onnxruntime, optimized, on one thread."""
         return Session(load(folder / MODEL), threads=1, optimize=True).run
 
+    def invoker(self, model: Path) -> Callable[[], None]:
+        """One inference on fixed noise, on one thread, by onnxruntime from the file itself."""
+        import onnxruntime as ort
+
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+        session = ort.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+        feeds = seeded_feeds(load(model), samples=1)[0]
+        return lambda: session.run(None, feeds)
+
 
 def has_vnni() -> bool | None:
     """Whether this CPU multiplies and adds 8-bit integers without saturation; ``None`` where it does not say."""
@@ -94,7 +104,7 @@ def _notes(sqnr: float, integer: bool) -> list[str]:
             f"{start}, because its CPU has no VNNI and sums of products saturate; "
             "a target whose scheme says 'reduce_range: true' avoids it at the price of one bit of the weights."
         ]
-    return [f"{start}; compare the layers with 'edgec bisect' before shipping the model."]
+    return [f"{start}; measure the metric on this kind of machine before shipping the model."]
 
 
 def _joined(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
