@@ -3,155 +3,90 @@
 from __future__ import annotations
 
 import argparse
-import signal
+import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
 
 from edgec import __version__
-from edgec.ir.errors import EdgecError
+from edgec.ir.errors import UsageError, did_you_mean
+from edgec.tools.guard import guarded
+from edgec.tools.options import Parser, add_model_options, add_run_options, instruments_of, pins_of
 
-_EPILOG = """\
-other commands:
-  edgec inspect MODEL     the network, layer by layer, with its cost
-  edgec passes [NAME]     what passes there are; the options of one
-  edgec targets [NAME]    what targets there are; the profile of one
-  edgec schema            the recipe's JSON Schema, for editors
-  edgec completion SHELL  a completion script for bash, zsh or tcsh
 
-exit status: 0 done; 1 done, but a requirement is not met; 2 usage or recipe; 3 model or data; 4 a backend could not
-emit; 70 a fault of edgec's own
-"""
+@dataclass(frozen=True)
+class Command:
+    """A command besides the main one.
+
+    Attributes:
+        usage: its arguments, as the overview shows them.
+        help: what it does.
+        describe: gives a parser its arguments.
+        run: does it, and returns the exit status.
+    """
+
+    usage: str
+    help: str
+    describe: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status. Errors are one line on stderr."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    commands: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace], int]]] = {
-        "inspect": (_inspect_parser, _inspect),
-        "passes": (_passes_parser, _passes),
-        "targets": (_targets_parser, _targets),
-        "schema": (_schema_parser, _schema),
-        "completion": (_completion_parser, _completion),
-    }
+    if arguments[:1] == ["completion"] and arguments[1:2] in (["--answer"], ["--answer-line"]):
+        return guarded("edgec", lambda: _answer(arguments[1:]))
+    return guarded("edgec", lambda: _run(arguments), traceback="--traceback" in arguments)
+
+
+def _run(arguments: list[str]) -> int:
     name = arguments[0] if arguments else ""
-    if name in commands and not (name not in ("completion",) and Path(name).is_file()):
-        make, run = commands[name]
-        options = make().parse_args(arguments[1:])
-    else:
-        run, options = _compile, compile_parser().parse_args(arguments)
-    return guarded("edgec", lambda: run(options), traceback=getattr(options, "traceback", False))
+    if name in COMMANDS:  # a model of such a name is written ./inspect
+        return COMMANDS[name].run(command_parser(name).parse_args(arguments[1:]))
+    near = did_you_mean(name, list(COMMANDS)) if name.isalpha() and not Path(name).exists() else ""
+    if near:
+        raise UsageError("", f"no command and no file is named '{name}'.{near}", "'edgec --help' lists the commands")
+    return _compile(compile_parser().parse_args(arguments))
 
 
-def guarded(program: str, run: Callable[[], int], *, traceback: bool) -> int:
-    """Runs ``run``, turning what it raises into one line on stderr and the right exit status."""
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        return run()
-    except EdgecError as error:
-        if traceback:
-            raise
-        for line in str(error).splitlines():
-            print(f"{program}: {line}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt as error:
-        print(f"{program}: interrupted; the earlier output is as it was", file=sys.stderr)
-        return 143 if error.args == ("SIGTERM",) else 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 141
-    except MemoryError:
-        print(f"{program}: not enough memory; close other programs, or calibrate with fewer samples", file=sys.stderr)
-        return 70
-    except Exception as error:  # a bug of edgec's own: it is named, and --traceback shows the rest
-        if traceback:
-            raise
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        print(f"{program}: a fault of edgec's own ({what}); run again with --traceback and report it", file=sys.stderr)
-        return 70
-
-
-def _terminated(number: int, frame: Any) -> NoReturn:
-    # As Ctrl-C: the blocks that remove temporary files run.
-    raise KeyboardInterrupt("SIGTERM")
+def command_parser(name: str) -> Parser:
+    """The parser of one of :data:`COMMANDS`."""
+    command = COMMANDS[name]
+    parser = Parser(prog=f"edgec {name}", description=f"{command.help[0].upper()}{command.help[1:]}.")
+    command.describe(parser)
+    return parser
 
 
 # -- edgec MODEL -O RECIPE --------------------------------------------------------------------------------------------
 
 
-def compile_parser() -> argparse.ArgumentParser:
+def compile_parser() -> Parser:
     """The parser of ``edgec MODEL -O RECIPE``."""
-    parser = argparse.ArgumentParser(
+    listed = "\n".join(f"  edgec {f'{n} {c.usage}':18} {c.help}" for n, c in COMMANDS.items())
+    parser = Parser(
         prog="edgec",
+        usage="edgec MODEL -O RECIPE [-o DIR] [options]",
         description="Compiles a trained network for small devices, as a recipe says.",
-        epilog=_EPILOG,
+        epilog=f"""\
+other commands:
+{listed}
+
+exit status: 0 done; 1 done, but a requirement is not met; 2 usage or recipe;
+3 model or data; 4 a backend could not emit; 70 a fault of edgec's own
+""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
     parser.add_argument("-O", dest="recipe", type=Path, required=True, metavar="RECIPE", help="the recipe, a YAML file")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR", help="output folder (default: build/<model>)")
-    add_model_options(parser)
     parser.add_argument("--json", action="store_true", help="put the report on stdout")
     parser.add_argument("--no-timing", action="store_true", help="do not measure latency and memory")
-    add_watch_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    add_model_options(parser)
+    add_run_options(parser)
     parser.add_argument("--version", action="version", version=f"edgec {__version__}")
     return parser
-
-
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that opens a model."""
-    parser.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="NAME:SHAPE",
-        help="pin an input's open dimensions, as in image:1x3x224x224",
-    )
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads (default: all cores)")
-    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
-
-
-def add_watch_options(parser: argparse.ArgumentParser) -> None:
-    """The options that watch the pipeline."""
-    group = parser.add_argument_group("watching the passes")
-    group.add_argument("--dump-ir", type=Path, metavar="DIR", help="numbered text and model files after every pass")
-    group.add_argument("--print-after", action="append", default=[], metavar="PASS", help="print the graph after PASS")
-    group.add_argument("--print-changed", action="store_true", help="print what each pass changed")
-    group.add_argument("--time", action="store_true", help="print how long each pass took")
-
-
-def instruments_of(options: argparse.Namespace) -> tuple[list[Any], Any]:
-    """The instruments that the options ask for, and the one that keeps times (or ``None``)."""
-    from edgec.ir.errors import UsageError, did_you_mean
-    from edgec.passes.instruments import Dumps, PrintAfter, PrintChanged, Times
-    from edgec.passes.registry import pass_names
-    from edgec.tools.output import writing
-
-    # The report may go to stdout: then what is watched goes to stderr.
-    stream = sys.stderr if getattr(options, "json", False) else sys.stdout
-    found: list[Any] = []
-    for name in options.print_after:
-        if name not in pass_names():
-            what = f"no pass named '{name}'.{did_you_mean(name, pass_names())}"
-            raise UsageError("--print-after", what, "'edgec passes' lists them")
-    if options.dump_ir is not None:
-        with writing(options.dump_ir):
-            found.append(Dumps(options.dump_ir))
-    if options.print_after:
-        found.append(PrintAfter(options.print_after, stream))
-    if options.print_changed:
-        found.append(PrintChanged(stream))
-    times = Times() if options.time else None
-    return ([*found, times] if times is not None else found), times
-
-
-def pins_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
-    """The shapes of ``--input``."""
-    from edgec.frontends.model import parse_pin
-
-    return dict(parse_pin(text) for text in options.input)
 
 
 def _compile(options: argparse.Namespace) -> int:
@@ -187,13 +122,12 @@ def _compile(options: argparse.Namespace) -> int:
 # -- the other commands -----------------------------------------------------------------------------------------------
 
 
-def _inspect_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgec inspect", description="Prints a network layer by layer with its cost.")
+def _describe_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
     add_model_options(parser)
-    parser.add_argument("--json", action="store_true", help="JSON in the place of the table")
-    parser.add_argument("--ir", action="store_true", help="the graph as text in the place of the table")
-    return parser
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="JSON in the place of the table")
+    shape.add_argument("--ir", action="store_true", help="the graph as text in the place of the table")
 
 
 def _inspect(options: argparse.Namespace) -> int:
@@ -203,10 +137,8 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _passes_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgec passes", description="Lists the passes, or the options of one.")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a pass")
-    return parser
+def _describe_passes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="PASS", help="the one to explain")
 
 
 def _passes(options: argparse.Namespace) -> int:
@@ -219,10 +151,8 @@ def _passes(options: argparse.Namespace) -> int:
     return 0
 
 
-def _targets_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgec targets", description="Lists the targets, or the profile of one.")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a target")
-    return parser
+def _describe_targets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="TARGET", help="the one to explain")
 
 
 def _targets(options: argparse.Namespace) -> int:
@@ -235,8 +165,8 @@ def _targets(options: argparse.Namespace) -> int:
     return 0
 
 
-def _schema_parser() -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog="edgec schema", description="Prints the recipe's JSON Schema.")
+def _describe_schema(parser: argparse.ArgumentParser) -> None:
+    """It takes no arguments."""
 
 
 def _schema(options: argparse.Namespace) -> int:
@@ -246,23 +176,42 @@ def _schema(options: argparse.Namespace) -> int:
     return 0
 
 
-def _completion_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgec completion", description="Prints a shell's completion script.")
-    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"])
-    return parser
+def _describe_completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=["bash", "tcsh", "zsh"], help="its first lines say how to use it")
 
 
 def _completion(options: argparse.Namespace) -> int:
-    import shtab
+    from edgec.tools.completion import SCRIPTS
 
-    parser = compile_parser()
-    for action in parser._actions:
-        if action.dest == "model" or action.dest == "recipe":
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
-        elif action.dest in ("output", "dump_ir"):
-            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    print(shtab.complete(parser, options.shell))
+    print(SCRIPTS[options.shell], end="")
     return 0
+
+
+def _answer(arguments: list[str]) -> int:
+    """``--answer PROGRAM WORD...``, or ``--answer-line`` with the words in the variable that tcsh sets."""
+    from edgec.tools.completion import answers, paths
+
+    line = arguments[0] == "--answer-line"
+    words = os.environ.get("COMMAND_LINE", "").split(" ") if line else arguments[1:]
+    program, *rest = [word for word in words[:-1] if word] + words[-1:]
+    if Path(program).name == "edgec-opt":
+        from edgec.tools.opt import opt_parser
+
+        found = answers(rest or [""], {}, opt_parser())
+    else:
+        found = answers(rest or [""], {name: command_parser(name) for name in COMMANDS}, compile_parser())
+    for answer in found:
+        print(*(paths(answer, rest[-1]) if line and answer.startswith(":") else [answer]), sep="\n")
+    return 0
+
+
+COMMANDS = {
+    "inspect": Command("MODEL", "prints a network layer by layer with its cost", _describe_inspect, _inspect),
+    "passes": Command("[PASS]", "lists the passes, or the options of one", _describe_passes, _passes),
+    "targets": Command("[TARGET]", "lists the targets, or the profile of one", _describe_targets, _targets),
+    "schema": Command("", "prints the recipe's JSON Schema, for editors", _describe_schema, _schema),
+    "completion": Command("SHELL", "prints a completion script for a shell", _describe_completion, _completion),
+}
 
 
 if __name__ == "__main__":

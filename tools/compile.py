@@ -97,7 +97,7 @@ class _Run:
 
     def run(self) -> dict[str, Any]:
         job, progress = self.job, self.job.progress
-        with output_folder(job.place) as folder:
+        with output_folder(job.place, self._inputs()) as folder:
             progress.stage(f"reading {job.model.name}")
             graph = open_model(job.model, job.pins)
             if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
@@ -134,6 +134,12 @@ class _Run:
             reports.write_html(folder / "report.html", report)
             write_manifest(folder, self._manifest_head())
         return report
+
+    def _inputs(self) -> list[Path]:
+        paths = [self.job.model, self.job.recipe]
+        for _, spec in self.recipe.data.sets():
+            paths += [*(spec.images or ()), *([spec.arrays] if spec.arrays is not None else [])]
+        return paths
 
     # -- what goes in -------------------------------------------------------------------------------------------------
 

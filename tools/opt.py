@@ -12,23 +12,29 @@ from pathlib import Path
 from typing import Any
 
 from edgec.ir.errors import UsageError
-from edgec.tools.cli import add_model_options, add_watch_options, guarded, instruments_of, pins_of
+from edgec.tools.guard import guarded
+from edgec.tools.options import Parser, add_model_options, add_run_options, instruments_of, pins_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="edgec-opt", description="Runs passes on a model and prints the graph.")
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    return guarded("edgec-opt", lambda: _run(opt_parser().parse_args(arguments)), traceback="--traceback" in arguments)
+
+
+def opt_parser() -> Parser:
+    """The command's parser."""
+    parser = Parser(prog="edgec-opt", description="Runs passes on a model and prints the graph.")
     parser.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
     parser.add_argument(
         "-p", dest="pipeline", default="", metavar="PIPELINE", help='passes with options: "fold,factorize{params=0.1}"'
     )
     parser.add_argument("--data", type=Path, metavar="RECIPE", help="take the data section of this recipe")
-    parser.add_argument("--target", metavar="NAME", help="the target that passes see")
+    parser.add_argument("--target", metavar="TARGET", help="the target that passes see")
     parser.add_argument("-o", dest="output", type=Path, metavar="FILE", help="save the model too")
     add_model_options(parser)
-    add_watch_options(parser)
-    options = parser.parse_args(sys.argv[1:] if argv is None else list(argv))
-    return guarded("edgec-opt", lambda: _run(options), traceback=options.traceback)
+    add_run_options(parser)
+    return parser
 
 
 def parse_pipeline(text: str) -> list[tuple[str, dict[str, Any]]]:

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,58 +19,83 @@ from typing import Any
 from edgec.ir.errors import EmitError, UsageError
 
 MANIFEST = "manifest.json"
+_ANOTHER = "give another folder with -o"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CHUNK = 1 << 20
 
 
 @contextmanager
-def output_folder(place: Path) -> Iterator[Path]:
+def output_folder(place: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """A temporary folder that takes ``place`` when the block ends well, and is removed when it does not.
 
+    Args:
+        place: the output folder; a link is followed.
+        inputs: what the run reads; none of it may lie in ``place``, whose old content goes away.
+
     Raises:
-        UsageError: the place cannot be written, or holds something that is not an output of edgec.
+        UsageError: the place cannot be written, or holds something that is not edgec's output.
         EmitError: the disk is full.
     """
-    _check(place)
-    previous = _previous(place)
-    if previous.exists() and not place.exists():
-        previous.rename(place)  # a run was killed between its two renames
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+        real = place.resolve()
+        _check(place, real, inputs)
+        previous = real.with_name(f".{real.name}.previous")
+        if previous.exists() and not real.exists():
+            previous.rename(real)  # a run was killed between its two renames
+        real.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{real.name}.", dir=real.parent))
     except OSError as error:
         raise _unwritable(place, error) from None
     try:
-        with writing(place):
+        with writing(place, temporary):
             yield temporary
             # mkdtemp makes folders private; outputs are as readable as the user's other files.
             mask = os.umask(0)
             os.umask(mask)
             temporary.chmod(0o777 & ~mask)
-            if place.exists():
-                shutil.rmtree(previous, ignore_errors=True)
-                place.rename(previous)
-                try:
-                    temporary.rename(place)
-                except OSError:
-                    previous.rename(place)
-                    raise
-                shutil.rmtree(previous, ignore_errors=True)
-            else:
-                temporary.rename(place)
+        with writing(place):
+            _swap(temporary, real, previous)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _swap(new: Path, place: Path, previous: Path) -> None:
+    """``new`` takes ``place``; what was there goes away only after that, and comes back when that fails."""
+    if previous.exists():
+        shutil.rmtree(previous)
+    if not place.exists():
+        new.rename(place)
+        return
+    try:
+        place.rename(previous)
+        new.rename(place)
+    except BaseException:  # an interrupt between the two renames must not lose the old output
+        if previous.exists() and not place.exists():
+            previous.rename(place)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
 @contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Turns what the file system refuses into an error that names ``place``."""
+def writing(place: Path, within: Path | None = None, mend: str = _ANOTHER) -> Iterator[None]:
+    """Turns what the file system refuses into an error that names ``place``.
+
+    Args:
+        within: only refusals below this path are about ``place``; any path that an error names, without it. An error
+            that names no path comes from writing to an open file.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise EmitError(str(place), "the disk is full", "free some space and run again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename is not None:
-            raise _unwritable(place, error) from None
+        if error.errno == errno.EFBIG:
+            raise EmitError(
+                str(place), "a file is larger than is allowed here", "raise the limit (ulimit -f)"
+            ) from error
+        named = error.filename
+        if isinstance(named, str | os.PathLike) and (within is None or Path(named).is_relative_to(within)):
+            raise _unwritable(place, error, mend) from error
         raise
 
 
@@ -97,22 +122,35 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check(place: Path) -> None:
-    if not place.exists():
+def _check(place: Path, real: Path, inputs: Iterable[Path]) -> None:
+    if Path.cwd().is_relative_to(real):
+        raise UsageError(str(place), "is the current folder or one around it", _ANOTHER)
+    for path in inputs:
+        if path.resolve().is_relative_to(real):
+            raise UsageError(str(place), f"holds '{path}', which this run reads, and is replaced at its end", _ANOTHER)
+    if not real.exists():
         return
-    if not place.is_dir():
-        raise UsageError(str(place), "is a file, and the output is a folder", "give another folder with -o")
+    if not real.is_dir():
+        raise UsageError(str(place), "is a file, and the output is a folder", _ANOTHER)
     # Replacing the folder deletes what is in it: only edgec's own output may be deleted.
-    if any(place.iterdir()) and not (place / MANIFEST).is_file():
-        raise UsageError(
-            str(place), f"holds files that are no output of edgec (no {MANIFEST})", "give another folder with -o"
-        )
+    found = {path.relative_to(real).as_posix() for path in real.rglob("*") if not path.is_dir() or path.is_symlink()}
+    if not found:
+        return
+    if MANIFEST not in found:
+        raise UsageError(str(place), f"holds files that are no output of edgec (no {MANIFEST})", _ANOTHER)
+    strange = sorted(found - _listed(real / MANIFEST) - {MANIFEST})
+    if strange:
+        raise UsageError(str(place), f"holds '{strange[0]}', which is no output of edgec", f"move it, or {_ANOTHER}")
 
 
-def _previous(place: Path) -> Path:
-    return place.with_name(f".{place.name}.previous")
+def _listed(manifest: Path) -> set[str]:
+    """The files that an earlier run left, by its manifest; none where it cannot be read as one."""
+    try:
+        return set(json.loads(manifest.read_text(encoding="utf-8"))["files"])
+    except (ValueError, TypeError, KeyError):
+        return set()
 
 
-def _unwritable(place: Path, error: OSError) -> UsageError:
+def _unwritable(place: Path, error: OSError, mend: str = _ANOTHER) -> UsageError:
     reason = (error.strerror or "unknown reason").lower()
-    return UsageError(str(place), f"cannot be written ({reason})", "give another folder with -o")
+    return UsageError(str(place), f"cannot be written ({reason})", mend)

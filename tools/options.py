@@ -1,0 +1,81 @@
+"""The options that edgec's commands share, and the parser that reports a wrong one in a line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edgec.ir.errors import UsageError, did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a :class:`UsageError`; options are written whole."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the mistake as every other one is raised."""
+        _, _, command = self.prog.partition(" ")
+        raise UsageError(command, message, f"'{self.prog} --help' explains")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that opens a model."""
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME:SHAPE",
+        help="pin an input's open dimensions, as in image:1x3x224x224",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that runs passes: threads, and what watches them."""
+    parser.add_argument("--threads", type=_threads, default=0, metavar="N", help="threads (default: all cores)")
+    group = parser.add_argument_group("watching the passes")
+    group.add_argument("--dump-ir", type=Path, metavar="DIR", help="numbered text and model files after every pass")
+    group.add_argument("--print-after", action="append", default=[], metavar="PASS", help="print the graph after PASS")
+    group.add_argument("--print-changed", action="store_true", help="print what each pass changed")
+    group.add_argument("--time", action="store_true", help="print how long each pass took")
+
+
+def instruments_of(options: argparse.Namespace) -> tuple[list[Any], Any]:
+    """The instruments that the options ask for, and the one that keeps times (or ``None``)."""
+    from edgec.passes.instruments import Dumps, PrintAfter, PrintChanged, Times
+    from edgec.passes.registry import pass_names
+    from edgec.tools.output import writing
+
+    # The report may go to stdout: then what is watched goes to stderr.
+    stream = sys.stderr if getattr(options, "json", False) else sys.stdout
+    found: list[Any] = []
+    for name in options.print_after:
+        if name not in pass_names():
+            what = f"no pass named '{name}'.{did_you_mean(name, pass_names())}"
+            raise UsageError("--print-after", what, "'edgec passes' lists them")
+    if options.dump_ir is not None:
+        with writing(options.dump_ir, mend="give another folder with --dump-ir"):
+            found.append(Dumps(options.dump_ir))
+    if options.print_after:
+        found.append(PrintAfter(options.print_after, stream))
+    if options.print_changed:
+        found.append(PrintChanged(stream))
+    times = Times() if options.time else None
+    return ([*found, times] if times is not None else found), times
+
+
+def pins_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    """The shapes of ``--input``."""
+    from edgec.frontends.model import parse_pin
+
+    return dict(parse_pin(text) for text in options.input)
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 for all cores, not '{text}'")
+    return int(text)
