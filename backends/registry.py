@@ -60,9 +60,9 @@ def target_names() -> list[str]:
 def target(name: str, where: str = "the command line") -> Target:
     """The target of that name; an unknown one is a :class:`UsageError` that begins with ``where``."""
     if name not in _profiles():
-        raise UsageError(
-            where, f"no target named '{name}'.{did_you_mean(name, target_names())}", "'edgec targets' lists them"
-        )
+        near = did_you_mean(name, target_names())
+        what = f"no target named '{name}'" + (f".{near}" if near else "")
+        raise UsageError(where, what, "'edgec targets' lists them")
     profile = dict(_profiles()[name])
     scheme = profile.pop("scheme", None)
     if scheme is not None:

@@ -96,15 +96,16 @@ def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | No
     from pydantic import TypeAdapter, ValidationError
 
     if name not in pass_names():
-        raise UsageError(
-            unknown or where, f"no pass named '{name}'.{did_you_mean(name, pass_names())}", "'edgec passes' lists them"
-        )
+        near = did_you_mean(name, pass_names())
+        what = f"no pass named '{name}'" + (f".{near}" if near else "")
+        raise UsageError(unknown or where, what, "'edgec passes' lists them")
     kind = pass_class(name)
     fields = [item.name for item in dataclasses.fields(kind)]
     for key in options:
         if key not in fields:
             known = f"it takes {', '.join(fields)}" if fields else "it takes no options"
-            raise UsageError(where, f"has no option '{key}'.{did_you_mean(str(key), fields)}", known)
+            near = did_you_mean(str(key), fields)
+            raise UsageError(where, f"has no option '{key}'" + (f".{near}" if near else ""), known)
     try:
         made: Pass = TypeAdapter(kind).validate_python(dict(options))
     except ValidationError as error:
