@@ -8,9 +8,9 @@ import json
 from typing import Any
 
 from edgec.backends.registry import backend, target, target_names
-from edgec.ir.errors import UsageError, did_you_mean
 from edgec.passes.protocol import Pass
 from edgec.passes.registry import pass_class, pass_names
+from edgec.tools.options import unknown
 
 
 def first_sentence(kind: type[Any]) -> str:
@@ -52,8 +52,7 @@ def print_passes() -> None:
 def print_pass(name: str) -> None:
     """What one pass does, wants and takes."""
     if name not in pass_names():
-        what = f"no pass named '{name}'.{did_you_mean(name, pass_names())}"
-        raise UsageError("edgec passes", what, "'edgec passes' lists them")
+        raise unknown("pass", name, pass_names(), "passes")
     kind = pass_class(name)
     print(f"{name} ({kind.effect})\n")
     print(inspect.getdoc(kind) or "")
@@ -76,7 +75,7 @@ def print_targets() -> None:
 
 def print_target(name: str) -> None:
     """One target's profile."""
-    found = target(name, "edgec targets")
+    found = target(name, "targets")
     print(f"{found.name}: {found.title}, backend {found.backend}")
     for label, value in (
         ("memory", found.memory_bytes),
@@ -89,9 +88,8 @@ def print_target(name: str) -> None:
         print("  no 8-bit arithmetic")
     else:
         scheme = found.scheme
-        print(
-            f"  activations {scheme.activations}, {'symmetric' if scheme.symmetric else 'asymmetric'}; bias {scheme.bias}"
-        )
+        kind = "symmetric" if scheme.symmetric else "asymmetric"
+        print(f"  activations {scheme.activations}, {kind}; bias {scheme.bias}")
         print(f"  weights per channel: {', '.join(sorted(scheme.per_channel)) or 'none'}")
         print(f"  one scale across: {', '.join(sorted(scheme.tied)) or 'none'}")
         fixed = (f"{op} ({scale:g}, {zero})" for op, (scale, zero) in sorted(scheme.fixed.items()))

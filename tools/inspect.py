@@ -11,6 +11,7 @@ from edgec.frontends.model import open_model
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph, Tensor
 from edgec.ir.printer import print_graph
+from edgec.tools.console import console, printable, table
 from edgec.tools.summary import amount, size
 
 
@@ -27,33 +28,29 @@ def inspect(model: Path, pins: Mapping[str, tuple[int, ...]], *, as_json: bool =
             json.dumps({"model": model.name, "opset": graph.opset, "total": cost.as_dict(), "layers": rows}, indent=2)
         )
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{model.name}: {graph.name}, opset {graph.opset}", title_justify="left")
-    for name, justify in (("layer", "left"), ("operator", "left"), ("output", "left"), ("params", "right")):
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for name in ("MACs", "MACs %", "moved"):
-        table.add_column(name, justify="right")
+    shown = table(
+        f"{printable(model.name)}: {printable(graph.name)}, opset {graph.opset}",
+        ("layer", "operator", "output", "params", "MACs", "MACs %", "moved"),
+        left=3,
+    )
     for row in rows:
         share = 100 * row["macs"] / cost.macs if cost.macs else 0.0
-        table.add_row(
-            row["name"],
-            row["operator"],
+        shown.add_row(
+            printable(row["name"]),
+            printable(row["operator"]),
             "x".join(map(str, row["output"])),
             amount(row["params"]),
             amount(row["macs"]),
             f"{share:.1f}" if row["macs"] else "",
             size(row["bytes_moved"]),
         )
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(shown)
     for tensor, role in [*((t, "input") for t in graph.inputs), *((t, "output") for t in graph.outputs)]:
-        console.print(f"{role} {tensor.name}: {tensor.dtype} {_shape(tensor)}", highlight=False)
-    console.print(
+        out.print(f"{role} {printable(tensor.name)}: {tensor.dtype} {_shape(tensor)}")
+    out.print(
         f"{cost.nodes} nodes, {cost.params:,} params in {size(cost.weight_bytes)}, {cost.macs:,} MACs,"
-        f" peak activations {size(cost.peak_activation_bytes)}",
-        highlight=False,
+        f" peak activations {size(cost.peak_activation_bytes)}"
     )
 
 

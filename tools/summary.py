@@ -6,28 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgec.tools.console import console, printable, table
+
 
 def print_summary(report: Mapping[str, Any], place: Path) -> None:
     """Prints the report's figures side by side, the requirements, and where the output lies."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    table = Table(title=f"{report['name']}: before and after", title_justify="left")
-    table.add_column("")
-    for name in ("original", "compressed", *report["targets"]):
-        table.add_column(name, justify="right")
+    shown = table(f"{printable(report['name'])}: before and after", ("", "original", "compressed", *report["targets"]))
     for row in rows(report):
-        table.add_row(*row)
-    console.print(table)
+        shown.add_row(*row)
+    out = console()
+    out.print(shown)
     for name, target in report["targets"].items():
         for note in target["notes"]:
-            console.print(f"{name}: {note}", soft_wrap=True)
+            out.print(f"{name}: {printable(note)}")
     for name, entry in report["require"].items():
-        verdict = "met" if entry["met"] else "NOT MET"
         got = "nothing differs" if entry["got"] is None else f"{entry['got']:g}"
-        console.print(f"require {name}: asked {entry['asked']:g}, got {got}: {verdict}")
-    console.print(f"{place}: model.onnx, report.html, report.json, manifest.json, {', '.join(report['targets'])}")
+        out.print(f"require {name}: asked {entry['asked']:g}, got {got}: {'met' if entry['met'] else 'NOT MET'}")
+    out.print(f"{place}: model.onnx, report.html, report.json, manifest.json, {', '.join(report['targets'])}")
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:

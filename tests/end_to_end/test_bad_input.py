@@ -116,7 +116,7 @@ def test_unknown_target(earlier: Path, edgec: Edgec) -> None:
         earlier,
         edgec,
         2,
-        "compress.yaml: line 10: targets[1]: no target named 'coral'.; 'edgec targets' lists them",
+        "compress.yaml: line 10: targets[1]: no target named 'coral'; 'edgec targets' lists them",
     )
 
 
