@@ -128,7 +128,8 @@ class File:
         used.update(self.inputs, self.outputs)
         kept = [i for i in range(len(self.tensors)) if i in used]
         place = {old: new for new, old in enumerate(kept)} | {-1: -1}
-        weights = sum(self.tensors[i].data.nbytes for i in kept if self.tensors[i].data is not None)  # type: ignore[union-attr]
+        constants = [data for data in (self.tensors[i].data for i in kept) if data is not None]
+        weights = sum(data.nbytes for data in constants)
         if weights > LARGEST_FILE:
             raise EmitError(
                 "model.tflite",

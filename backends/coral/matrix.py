@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -110,21 +111,21 @@ def _dense(
     quantization = to.quantization if integer else None
     activation, left = low.activation(to.clamp, quantization)
     bias = filters.write_bias(low, source, count)
+    kind: str
+    stored: tuple[int, ...]
+    options: Any
     if integer and (rows > 1 or (filters.scale is not None and filters.scale.size > 1)):
-        convolution = schema.Conv2DOptionsT()
-        convolution.padding = schema.Padding.VALID
-        convolution.strideH = convolution.strideW = 1
-        convolution.fusedActivationFunction = activation
+        kind, stored, options = "CONV_2D", (1, 1, rows, count), schema.Conv2DOptionsT()
+        options.padding = schema.Padding.VALID
+        options.strideH = options.strideW = 1
         seen = low.laid(source, source.order, (1, 1, rows, depth))
         weight = filters.write(low, filters.data.reshape(count, 1, 1, depth), 0)
-        kind, stored, options = "CONV_2D", (1, 1, rows, count), convolution
     else:
-        connected = schema.FullyConnectedOptionsT()
-        connected.fusedActivationFunction = activation
+        kind, stored, options = "FULLY_CONNECTED", (rows, count), schema.FullyConnectedOptionsT()
         # One row may lie in any shape: the kernel reads it flat.
         seen = source if rows == 1 else low.laid(source, source.order, (rows, depth))
         weight = filters.write(low, filters.data, 0)
-        kind, stored, options = "FULLY_CONNECTED", (rows, count), connected
+    options.fusedActivationFunction = activation
     made = low.emit(
         kind,
         [seen, weight, bias],

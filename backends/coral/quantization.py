@@ -51,9 +51,12 @@ class Quantization:
 
     def real(self, integers: np.ndarray) -> np.ndarray:
         """Dequantizes an array in ONNX's dimensions: float32."""
+        return self.exact(integers).astype(np.float32)
+
+    def exact(self, integers: np.ndarray) -> np.ndarray:
+        """Dequantizes to float64, which keeps an int32 bias whole."""
         scale, zero_point = self._along(integers.ndim)
-        # float64 keeps int32 biases whole; float32 is what ONNX rounds the product to.
-        return ((integers.astype(np.float64) - zero_point) * scale).astype(np.float32)
+        return (integers.astype(np.float64) - zero_point) * np.float64(scale)
 
     def integers(self, real: np.ndarray) -> np.ndarray:
         """Quantizes to int8, rounding half to even and saturating, as QuantizeLinear does."""

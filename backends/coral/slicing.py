@@ -106,7 +106,7 @@ def strided_slice(
     source = low.arranged(source, permutation)
     shape = tuple(-(-(e - b) // s) for b, e, s in zip(begin, end, step, strict=True))
     assert prod(shape) > 0, name
-    inputs = [
+    inputs: list[Value | int] = [
         source,
         *(
             low.ints(f"{name}.{what}", [numbers[axis] for axis in permutation])

@@ -87,7 +87,8 @@ def dilated(data: np.ndarray, dilations: Sequence[int]) -> np.ndarray:
         return data
     spatial = [(size - 1) * step + 1 for size, step in zip(data.shape[2:], dilations, strict=True)]
     wide = np.zeros((*data.shape[:2], *spatial), data.dtype)
-    wide[(..., *(slice(None, None, step) for step in dilations))] = data
+    gaps = tuple(slice(None, None, step) for step in dilations)
+    wide[(slice(None), slice(None), *gaps)] = data
     return wide
 
 

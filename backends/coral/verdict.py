@@ -142,7 +142,7 @@ def _no_activation(operator: Operator, reads: list[Tensor], writes: list[Tensor]
 
 def _concatenation(operator: Operator, reads: list[Tensor], writes: list[Tensor]) -> str:
     known = [t for t in reads if t.data is not None]
-    zero = all(bool((t.data == (t.quantization.zero_point[0] if t.quantization else 0)).all()) for t in known)
+    zero = all(not np.any(t.data != (t.quantization.zero_point[0] if t.quantization else 0)) for t in known)
     if known and (len(reads) != 2 or not zero):
         return "it joins a constant that is not zero, or more than two tensors with one"
     return _no_activation(operator, reads, writes)

@@ -81,7 +81,8 @@ def read(
     if bias_value is not None:
         if not bias_value.is_constant:
             raise refusal(node, "its bias is computed by the network", "fold the constants (pass 'fold')")
-        bias = bias_value.real().reshape(-1)
+        known, own = bias_value.known(), bias_value.quantization
+        bias = (known.astype(np.float64) if own is None else own.exact(known)).reshape(-1)
         bias = np.broadcast_to(bias, (channels or value.shape[axis],))
     bias_name = bias_value.name if bias_value is not None else f"{node.name}.bias"
     if not integer:

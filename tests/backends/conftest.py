@@ -175,7 +175,7 @@ def _shared(graph: Graph) -> dict[Tensor, Tensor]:
 def _range(values: Sequence[np.ndarray]) -> tuple[np.float32, np.int8]:
     low = min(0.0, *(float(v.min()) for v in values))
     high = max(0.0, *(float(v.max()) for v in values))
-    scale = np.float32(max(high - low, 1e-6) / 255)
+    scale = np.float32(max(high - low, 1e-2) / 255)
     return scale, np.int8(np.clip(round(-128 - low / float(scale)), -128, 127))
 
 
