@@ -24,12 +24,22 @@ class Session:
         taps: tensors inside it whose values are wanted besides the outputs.
         threads: how many threads an operator may use.
         optimize: let onnxruntime fuse and rewrite. Off by default: what is compared is our graph, not its.
+        integer: run Q/DQ pairs on integer kernels, int8 activations included (onnxruntime's own choice on x86 is to
+            compute those in float32, whose rounding moves values across quantization steps).
 
     Raises:
         InputError: onnxruntime does not take the graph; the line holds its reason.
     """
 
-    def __init__(self, graph: Graph, taps: Sequence[Tensor] = (), *, threads: int = 1, optimize: bool = False) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        taps: Sequence[Tensor] = (),
+        *,
+        threads: int = 1,
+        optimize: bool = False,
+        integer: bool = False,
+    ) -> None:
         import onnxruntime as ort
 
         settings = ort.SessionOptions()
@@ -37,8 +47,10 @@ class Session:
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 4
         settings.use_deterministic_compute = True
+        if integer:
+            settings.add_session_config_entry("session.qdqisint8allowed", "1")
         level = ort.GraphOptimizationLevel
-        settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize or integer else level.ORT_DISABLE_ALL
         extra = tuple(taps)
         self._folder: Any = None
         try:
