@@ -24,10 +24,7 @@ def option_rows(kind: type[Pass]) -> list[tuple[str, str, str, str]]:
     rows = []
     for item in dataclasses.fields(kind):
         entry = schema["properties"][item.name]
-        default = (
-            "required" if item.default is item.default_factory is dataclasses.MISSING else json.dumps(_default(item))
-        )
-        rows.append((item.name, _type(entry), default, entry.get("description", "")))
+        rows.append((item.name, _type(entry), _default(item), entry.get("description", "")))
     return rows
 
 
@@ -54,14 +51,16 @@ def print_pass(name: str) -> None:
     if name not in pass_names():
         raise unknown("pass", name, pass_names(), "passes")
     kind = pass_class(name)
-    print(f"{name} ({kind.effect})\n")
-    print(inspect.getdoc(kind) or "")
-    for label, facts in (("needs", kind.needs), ("gives", kind.gives), ("ends", kind.breaks), ("data", kind.uses)):
-        if facts:
-            print(f"\n{label}: {', '.join(sorted(facts))}", end="")
-    print("\n\noptions:" if dataclasses.fields(kind) else "\n\nno options")
-    for option, kind_of, default, description in option_rows(kind):
-        print(f"  {option} ({kind_of}, default {default})\n      {description}")
+    print(f"{name} ({kind.effect})\n\n{inspect.getdoc(kind) or ''}\n")
+    labelled = (("needs", kind.needs), ("gives", kind.gives), ("ends", kind.breaks), ("data", kind.uses))
+    facts = [f"{label}: {', '.join(sorted(names))}" for label, names in labelled if names]
+    if facts:
+        print(*facts, "", sep="\n")
+    rows = option_rows(kind)
+    print("options:" if rows else "no options")
+    for option, kind_of, default, description in rows:
+        given = default if default == "required" else f"default {default}"
+        print(f"  {option} ({kind_of}, {given})\n      {description}")
 
 
 def print_targets() -> None:
@@ -113,17 +112,28 @@ def schema() -> dict[str, Any]:
     return found
 
 
-def _default(item: dataclasses.Field[Any]) -> Any:
+def _default(item: dataclasses.Field[Any]) -> str:
+    if item.default is item.default_factory is dataclasses.MISSING:
+        return "required"
     value = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
-    return list(value) if isinstance(value, tuple | frozenset) else value
+    if value is None:
+        return "none"
+    return json.dumps(sorted(value) if isinstance(value, frozenset) else value)
+
+
+_BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
 
 
 def _type(entry: dict[str, Any]) -> str:
+    """An option's type in words, with its bounds; that it may be none goes without saying."""
     if "anyOf" in entry:
-        return " or ".join(_type(choice) for choice in entry["anyOf"])
+        return " or ".join(_type(choice) for choice in entry["anyOf"] if choice.get("type") != "null")
     if "enum" in entry:
         return " | ".join(str(value) for value in entry["enum"])
     if "const" in entry:
         return str(entry["const"])
     kind = str(entry.get("type", "any"))
-    return f"list of {_type(entry['items'])}" if kind == "array" and "items" in entry else kind.replace("null", "none")
+    if kind == "array" and "items" in entry:
+        return f"list of {_type(entry['items'])}"
+    bounds = ", ".join(f"{sign} {entry[key]:g}" for key, sign in _BOUNDS.items() if key in entry)
+    return f"{kind} {bounds}".rstrip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,9 @@ from edgec.passes import input_domain
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
-# Of these requirements the least favourable model counts; the others are about the one compressed network.
 _METRIC_DIGITS = 6
+# What stands for an SQNR below all: an output that is NaN or infinite where the original's is not.
+_NO_SIGNAL_DB = -999.0
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,13 @@ def run_of(graph: Graph) -> Run:
 
 
 def rounded(value: float) -> float | None:
-    """A metric as reports keep it; ``None`` for what is not a number JSON has (an infinite SQNR, say)."""
-    return round(float(value), _METRIC_DIGITS) if np.isfinite(value) else None
+    """A metric as reports keep it: to six digits behind the point; ``None`` is infinity, which JSON has not."""
+    return None if value == np.inf else round(max(float(value), -np.finfo(np.float64).max), _METRIC_DIGITS)
 
 
 def decibel(value: float) -> float | None:
-    """An SQNR as reports keep it: to 0.01 dB, ``None`` where nothing differs."""
-    return round(float(value), 2) if np.isfinite(value) else None
+    """An SQNR as reports keep it: to 0.01 dB, at least -999; ``None`` is infinity, where nothing differs."""
+    return None if value == np.inf else round(max(float(value), _NO_SIGNAL_DB), 2)
 
 
 def check_requirements(
@@ -73,23 +75,26 @@ def check_requirements(
             figure = name.removesuffix("_removed")
             before = baseline[figure]
             got[name] = 1 - compressed[figure] / before if before else 0.0
-    metric = quality.get("metric")
+    metric = quality["metric"]
     if metric is not None:
-        values = [metric["compressed"], *(t["metric"] for t in targets.values())]
-        known = [v for v in values if v is not None]
-        worst = (min if higher_is_better else max)(known) if known else float("inf")
-        base = metric["baseline"]
-        if base is not None:
-            got["metric_drop"] = base - worst if higher_is_better else worst - base
+        worst = (min if higher_is_better else max)(
+            map(_number, (metric["compressed"], *(t["metric"] for t in targets.values())))
+        )
+        base = _number(metric["baseline"])
+        drop = 0.0 if worst == base else base - worst
+        got["metric_drop"] = drop if higher_is_better else -drop
         got["metric_min"] = got["metric_max"] = worst
-    levels = [quality["sqnr_db"], *(t["sqnr_db"] for t in targets.values())]
-    got["sqnr_min"] = min((v for v in levels if v is not None), default=float("inf"))
+    got["sqnr_min"] = min(map(_number, (quality["sqnr_db"], *(t["sqnr_db"] for t in targets.values()))))
     found = {}
     for name, wanted in asked.items():
-        value = got[name]
-        upper = name in ("metric_drop", "metric_max")
+        shown = rounded(got[name])
         # What is compared is what is shown: six digits.
-        shown = rounded(value)
-        met = shown is None or (shown <= wanted if upper else shown >= wanted)
-        found[name] = {"asked": wanted, "got": shown, "met": bool(met)}
+        value = _number(shown)
+        met = value <= wanted if name in ("metric_drop", "metric_max") else value >= wanted
+        found[name] = {"asked": wanted, "got": shown, "met": met}
     return found
+
+
+def _number(value: float | None) -> float:
+    """What a report's entry stands for."""
+    return math.inf if value is None else value

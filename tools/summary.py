@@ -20,7 +20,7 @@ def print_summary(report: Mapping[str, Any], place: Path) -> None:
         for note in target["notes"]:
             out.print(f"{name}: {printable(note)}")
     for name, entry in report["require"].items():
-        got = "nothing differs" if entry["got"] is None else f"{entry['got']:g}"
+        got = "infinite" if entry["got"] is None else f"{entry['got']:g}"
         out.print(f"require {name}: asked {entry['asked']:g}, got {got}: {'met' if entry['met'] else 'NOT MET'}")
     out.print(f"{place}: model.onnx, report.html, report.json, manifest.json, {', '.join(report['targets'])}")
 
