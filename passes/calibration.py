@@ -133,9 +133,7 @@ def _gather(
     def observe(index: int, feeds: Mapping[str, np.ndarray]) -> list[Statistics]:
         values = {**session.run(feeds), **feeds}
         where = f"sample {index * size}" if size == 1 else f"samples {index * size} to {(index + 1) * size - 1}"
-        return [
-            Statistics.of(values.pop(t.name), where, histogram=histograms, pixels=t in inputs) for t in tensors
-        ]
+        return [Statistics.of(values.pop(t.name), where, histogram=histograms, pixels=t in inputs) for t in tensors]
 
     def take(result: Future[list[Statistics]]) -> None:
         for tensor, seen in zip(tensors, result.result(), strict=True):

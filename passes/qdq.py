@@ -95,9 +95,7 @@ class QdqWriter:
         """Constants for integers, scale and zero-point; those of a weight that several operators share are shared."""
         known = self._constants[name]
         for made in known:
-            if all(
-                c.dtype == a.dtype and np.array_equal(c.values, a) for c, a in zip(made, arrays, strict=True)
-            ):
+            if all(c.dtype == a.dtype and np.array_equal(c.values, a) for c, a in zip(made, arrays, strict=True)):
                 return made
         names = (f"{name}.{arrays[0].dtype.name}", f"{name}.scale", f"{name}.zero_point")
         known.append([self.graph.const(n, array) for n, array in zip(names, arrays, strict=True)])

@@ -111,9 +111,9 @@ def weight_scales(weights: np.ndarray, axis: int | None, limit: int = 127) -> np
     """
     others = None if axis is None else tuple(i for i in range(weights.ndim) if i != axis)
     empty = np.float32(0)
-    largest = np.maximum(
-        weights.max(axis=others, initial=empty), -weights.min(axis=others, initial=empty)
-    ).astype(np.float64)
+    largest = np.maximum(weights.max(axis=others, initial=empty), -weights.min(axis=others, initial=empty)).astype(
+        np.float64
+    )
     overall = float(np.max(largest, initial=0.0)) or 1.0
     return bounded_scale(np.where(largest > 0, largest, overall) / limit)
 

@@ -8,7 +8,7 @@ it, that tie is not made: the tensor is requantized on its way instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgec.ir.graph import Node, Tensor
@@ -57,16 +57,9 @@ def solve(
         root = groups.root(activation)
         if root not in chosen:
             prescribed = groups.prescribed[root]
-            chosen[root] = prescribed or parameters(
-                groups.values[root], scheme.activations, symmetric=scheme.symmetric
-            )
+            chosen[root] = prescribed or parameters(groups.values[root], scheme.activations, symmetric=scheme.symmetric)
         chosen[activation] = chosen[root]
     return chosen, broken
-
-
-def satisfied(ties: Iterable[Tie], chosen: Mapping[Activation, Parameters]) -> bool:
-    """Whether every tie holds under ``chosen``."""
-    return all(chosen[member] == chosen[tie.members[0]] for tie in ties for member in tie.members)
 
 
 class _Groups:
