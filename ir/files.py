@@ -32,7 +32,6 @@ __all__ = ["INTERNAL_LIMIT", "load", "raw_bytes", "save", "to_bytes"]
 
 # protobuf's limit is 2 GiB a message; the structure around the weights has to fit as well.
 INTERNAL_LIMIT = (2 << 30) - (64 << 20)
-_CHUNK = 16 << 20
 _ALIGNMENT = 64
 
 _OTHER_FORMATS = (
@@ -255,7 +254,7 @@ def _without_values(constant: Constant) -> TensorProto:
 
 
 def _raw_chunks(constant: Constant) -> Iterator[bytes | memoryview]:
-    """A constant's little-endian bytes in pieces; pages of a map are let go once they were handed on."""
+    """A constant's little-endian bytes in pieces."""
     stored = constant.stored
     if stored is None or stored.raw is None:
         if element_bits(data_type(constant)) < 8:
@@ -266,15 +265,7 @@ def _raw_chunks(constant: Constant) -> Iterator[bytes | memoryview]:
             array = array.byteswap()
         yield memoryview(array.reshape(-1).view(np.uint8))
         return
-    if len(stored.raw) <= _CHUNK:
-        yield stored.raw
-        return
-    for start in range(0, len(stored.raw), _CHUNK):
-        yield stored.raw[start : start + _CHUNK]
-        if stored.mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
-            mapped, offset = stored.mapping
-            first = (offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
-            mapped.madvise(mmap.MADV_DONTNEED, first, min(_CHUNK, len(mapped) - first))
+    yield from stored.chunks()
 
 
 class _replacing:

@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 
 from edgec.ir.naming import Names
 from edgec.ir.node_list import NodeList
-from edgec.ir.stored import Stored, numpy_dtype, onnx_dtype
+from edgec.ir.stored import PACKED, Stored, numpy_dtype, onnx_dtype
 from edgec.ir.uses import Inputs, Outputs
 
 __all__ = [
@@ -148,6 +148,15 @@ class Constant(_Identity, gs.Constant):
     def nbytes(self) -> int:
         """Bytes that the elements take in memory; nothing is loaded to tell."""
         return int(self._values.nbytes)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """The elements as flat arrays, one after the other: a large weight need not be in memory as a whole."""
+        stored = self.stored
+        if stored is None or stored.raw is None or stored.data_type in PACKED:
+            yield self.values.reshape(-1)
+            return
+        for chunk in stored.chunks():
+            yield np.frombuffer(chunk, stored.dtype)
 
     def to_variable(self, dtype: Any = None, shape: Sequence[int | str | None] = ()) -> Variable:
         """Turns this very tensor into a variable; ``dtype`` is by default what it had."""

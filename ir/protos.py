@@ -20,7 +20,7 @@ from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.proto_reader import from_proto
 from edgec.ir.stored import onnx_dtype
 
-__all__ = ["constant_proto", "data_type", "from_proto", "to_proto", "weightless"]
+__all__ = ["constant_proto", "data_type", "from_proto", "is_structural", "to_proto", "weightless"]
 
 # Integer constants up to this many elements go into a weightless message: shape inference reads their values.
 _STRUCTURAL_ELEMENTS = 4096
@@ -58,12 +58,7 @@ def to_proto(
 
 def weightless(graph: Graph) -> onnx.ModelProto:
     """A message with every constant's type and shape but only the values that shapes are computed from."""
-
-    def structural(constant: Constant) -> bool:
-        size = math.prod(constant.shape)
-        return size <= _SCALES_ELEMENTS or (constant.dtype.kind in "iubO" and size <= _STRUCTURAL_ELEMENTS)
-
-    model, left_out = to_proto(graph, inline=structural)
+    model, left_out = to_proto(graph, inline=is_structural)
     for constant in left_out:
         tensor = model.graph.initializer.add(
             name=constant.name,
@@ -73,6 +68,12 @@ def weightless(graph: Graph) -> onnx.ModelProto:
         )
         tensor.external_data.add(key="location", value="left-out")
     return model
+
+
+def is_structural(constant: Constant) -> bool:
+    """Whether shapes may be computed from a constant's values: it is small, or made of integers."""
+    size = math.prod(constant.shape)
+    return size <= _SCALES_ELEMENTS or (constant.dtype.kind in "iubO" and size <= _STRUCTURAL_ELEMENTS)
 
 
 def data_type(constant: Constant) -> int:

@@ -68,10 +68,10 @@ class Shapes:
         return self._dtype.get(tensor) if isinstance(tensor, Variable) else tensor.dtype
 
     def annotate(self, graph: Graph) -> None:
-        """Writes what was inferred into the graph's variables; what they declare already stays."""
+        """Writes what was inferred into the graph's variables; a number that they declare stays."""
         for variable in graph.variables():
             shape = self._shape.get(variable)
-            if shape is not None and (variable.shape is None or None in variable.shape):
+            if shape is not None and (variable.shape is None or _numbers(variable.shape) != tuple(variable.shape)):
                 declared = variable.shape or [None] * len(shape)
                 variable.shape = [d if i is None else i for d, i in zip(declared, shape, strict=True)]
             if variable.dtype is None:

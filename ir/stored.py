@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from mmap import mmap
+import mmap
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 from onnx.numpy_helper import to_array
+
+_CHUNK = 16 << 20
 
 
 class Stored:
@@ -32,7 +34,7 @@ class Stored:
         data_type: int,
         raw: memoryview | None = None,
         proto: TensorProto | None = None,
-        mapping: tuple[mmap, int] | None = None,
+        mapping: tuple[mmap.mmap, int] | None = None,
     ) -> None:
         self.shape = shape
         self.data_type = data_type
@@ -60,6 +62,19 @@ class Stored:
                 self._array = np.frombuffer(self.raw, self.dtype).reshape(self.shape)
             self._array.flags.writeable = False
         return self._array
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The raw bytes in pieces of whole elements; pages of a map are let go once a piece was dealt with."""
+        assert self.raw is not None
+        if len(self.raw) <= _CHUNK or self.mapping is None:
+            yield self.raw
+            return
+        mapped, offset = self.mapping
+        for start in range(0, len(self.raw), _CHUNK):
+            yield self.raw[start : start + _CHUNK]
+            if hasattr(mmap, "MADV_DONTNEED"):
+                first = (offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
+                mapped.madvise(mmap.MADV_DONTNEED, first, min(_CHUNK, len(mapped) - first))
 
 
 def numpy_dtype(data_type: int) -> np.dtype:

@@ -1,0 +1,132 @@
+"""The graph of a user's ONNX file, in the form that passes expect.
+
+That form is: one opset, no functions, static input shapes, types and shapes on every tensor that inference can tell,
+constants as constants, a name for each node, only operators that onnx defines, weights that are finite numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgec.frontends.opsets import inline_functions, upgrade
+from edgec.frontends.pins import Pins, parse_pin, pin
+from edgec.frontends.tidying import drop_default_inputs, name_nodes, settle_constants
+from edgec.ir.errors import InputError, InternalError, did_you_mean
+from edgec.ir.files import load
+from edgec.ir.graph import Graph, Node
+from edgec.ir.shapes import Shapes
+from edgec.ir.verifier import STANDARD_DOMAINS, verify
+
+__all__ = ["open_model", "parse_pin"]
+
+# Operators that multiply a constant into everything they compute: an infinite value there makes all of it useless. In
+# masks, bounds and padding infinities have their uses.
+_MULTIPLIERS = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization", "LayerNormalization"}
+    | {"GroupNormalization", "PRelu", "LSTM", "GRU", "RNN", "QuantizeLinear", "DequantizeLinear", "QLinearConv"}
+    | {"QLinearMatMul"}
+)
+
+
+def open_model(path: str | os.PathLike[str], pins: Pins | None = None) -> Graph:
+    """The graph of an ONNX file as passes see it; its weights are mapped, not read into memory.
+
+    Args:
+        path: the ONNX file, of any opset from 11 on.
+        pins: shapes by input name, for inputs with open dimensions.
+
+    Raises:
+        InputError: the file is no usable model; the line names the node, weight or input, and the mend.
+        UsageError: a pin does not fit the model's inputs.
+    """
+    path = Path(path)
+    source = path.name
+    graph = inline_functions(load(path), source)
+    _check_operators(graph, source)
+    drop_default_inputs(graph)
+    try:
+        graph.sort()
+    except InternalError as error:
+        raise InputError(f"{source}: {error.where}", error.what, "export the network again") from None
+    _check_structure(graph, source)
+    settle_constants(graph)
+    pin(graph, pins or {}, source)
+    _check_weights(graph, source)
+    graph = upgrade(graph, source)
+    settle_constants(graph)
+    name_nodes(graph)
+    try:
+        Shapes(graph).annotate(graph)
+    except InputError as error:
+        raise InputError(f"{source}: {error.where}", error.what, error.mend) from None
+    _check_structure(graph, source)
+    return graph
+
+
+def _check_operators(graph: Graph, source: str) -> None:
+    versions = {("" if domain == "ai.onnx" else domain): version for domain, version in graph.opsets.items()}
+    for node in _nodes(graph):
+        where = f"{source}: node '{node.name}' ({node.op})"
+        domain = "" if node.domain in (None, "ai.onnx") else node.domain
+        if domain.startswith("com.microsoft") or domain == "com.ms.internal.nhwc":
+            what = f"is onnxruntime's own operator (of the domain '{domain}')"
+            raise InputError(where, what, "save the network without onnxruntime's graph optimizations")
+        if domain not in STANDARD_DOMAINS:
+            what = f"is of the domain '{domain}', which edgec does not know"
+            raise InputError(where, what, "export the network with standard ONNX operators")
+        version = versions.get(domain)
+        if version is None:
+            continue  # the structural check says so
+        try:
+            onnx.defs.get_schema(node.op, version, domain)
+        except onnx.defs.SchemaError:
+            what = f"is no operator of ONNX {f'{domain} ' if domain else ''}opset {version}"
+            raise InputError(where, what, _operator_mend(node.op, domain)) from None
+
+
+def _operator_mend(op: str, domain: str) -> str:
+    if onnx.defs.has(op, domain):
+        versions = [schema.since_version for schema in onnx.defs.get_all_schemas_with_history() if schema.name == op]
+        return f"it came with opset {min(versions)}: export with opset_version={min(versions)} or later"
+    near = did_you_mean(op, sorted({schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == domain}))
+    return (
+        "export the network with standard ONNX operators." + near
+        if near
+        else ("export the network with standard ONNX operators")
+    )
+
+
+def _check_structure(graph: Graph, source: str) -> None:
+    found = verify(graph)
+    if found:
+        more = f" (and {len(found) - 1} more faults)" if len(found) > 1 else ""
+        raise InputError(f"{source}: {found[0].where}", f"{found[0].what}{more}", "export the network again")
+
+
+def _check_weights(graph: Graph, source: str) -> None:
+    for constant in graph.constants():
+        if not constant.dtype.name.startswith(("float", "bfloat", "complex")):
+            continue
+        multiplies = any(node.op in _MULTIPLIERS for node in constant.outputs)
+        count = sum(_not_finite(piece, multiplies) for piece in constant.pieces())
+        if count:
+            what = f"has {count} value{'s that are' if count > 1 else ' that is'} not finite"
+            mend = "train or export the network again"
+            raise InputError(f"{source}: weight '{constant.name}'", what, mend)
+
+
+def _not_finite(values: np.ndarray, infinities: bool) -> int:
+    """How many values are NaN, or with ``infinities`` infinite."""
+    return int(np.count_nonzero(~np.isfinite(values) if infinities else np.isnan(values)))
+
+
+def _nodes(graph: Graph) -> Iterator[Node]:
+    for node in graph.nodes:
+        yield node
+        for subgraph in node.subgraphs():
+            yield from _nodes(subgraph)

@@ -1,0 +1,127 @@
+"""One operator set for every model: functions inlined, old opsets upgraded, weights left where they are.
+
+onnx's inliner and version converter work on whole messages. They are given one in which each large weight is an input,
+and the weights are put back afterwards; so nothing is copied, and a model over 2 GB can be upgraded too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+import onnx.inliner
+import onnx.shape_inference
+import onnx.version_converter
+
+from edgec.ir.errors import InputError
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.protos import data_type, from_proto, is_structural, to_proto
+
+# The oldest opset that is read, and the one that older models are brought to: per-channel quantization needs 13.
+OLDEST = 11
+WORKING = 17
+
+
+def inline_functions(graph: Graph, source: str) -> Graph:
+    """``graph`` with the model's own functions in the place of their calls; the same graph where it has none.
+
+    Raises:
+        InputError: onnx cannot inline them.
+    """
+    if graph.carried is None or not graph.carried.functions:
+        return graph
+
+    def inline(message: onnx.ModelProto) -> onnx.ModelProto:
+        return onnx.inliner.inline_local_functions(message, convert_version=True)
+
+    made = _through(graph, inline, source, "has functions that cannot be inlined")
+    assert made.carried is not None
+    del made.carried.functions[:]
+    return made
+
+
+def upgrade(graph: Graph, source: str) -> Graph:
+    """``graph`` in opset 17 where it is older; as it is where it is newer.
+
+    Raises:
+        InputError: the opset is older than 11, newer than the onnx installed, or its upgrade fails.
+    """
+    version, newest = graph.opset, onnx.defs.onnx_opset_version()
+    if version < OLDEST:
+        mend = f"export the network again with opset_version={WORKING}"
+        raise InputError(source, f"is of opset {version}, and edgec reads {OLDEST} and later", mend)
+    if version > newest:
+        mend = f"install a newer onnx, or export with opset_version={WORKING}"
+        what = f"is of opset {version}, and onnx {onnx.__version__} knows {newest} and earlier"
+        raise InputError(source, what, mend)
+    if version >= WORKING:
+        return graph
+
+    def convert(message: onnx.ModelProto) -> onnx.ModelProto:
+        # Adapters such as Softmax's ask for ranks.
+        inferred = onnx.shape_inference.infer_shapes(message, data_prop=True)
+        return onnx.version_converter.convert_version(inferred, WORKING)
+
+    return _through(graph, convert, source, f"cannot be upgraded from opset {version} to {WORKING}")
+
+
+def _through(graph: Graph, change: Callable[[onnx.ModelProto], onnx.ModelProto], source: str, failure: str) -> Graph:
+    message, weights = to_proto(graph, inline=is_structural)
+    message.ir_version = max(message.ir_version, 8)  # from 4 on, initializers need not be inputs
+    for weight in weights:
+        info = onnx.helper.make_tensor_value_info(weight.name, data_type(weight), weight.shape)
+        message.graph.input.append(info)
+    try:
+        changed = change(message)
+    except (RuntimeError, ValueError, TypeError, IndexError, onnx.checker.ValidationError) as error:
+        said = " ".join(str(error).split())[:200]
+        mend = f"export the network again with opset_version={WORKING}"
+        raise InputError(source, f"{failure} (onnx says: {said})", mend) from None
+    made = from_proto(changed, source=source)
+    _restore(made, graph, {weight.name: weight for weight in weights})
+    return made
+
+
+def _restore(made: Graph, original: Graph, weights: dict[str, Constant]) -> None:
+    """Puts back what onnx's tools drop: the weights, and whatever documents or annotates the model."""
+    stubs = {tensor: weights[tensor.name] for tensor in made.inputs if tensor.name in weights}
+    made.inputs = [tensor for tensor in made.inputs if tensor not in stubs]
+    for stub, weight in stubs.items():
+        twin = Constant(weight.name, weight.held)
+        twin.doc_string, twin.metadata = weight.doc_string, weight.metadata
+        made.replace_uses(stub, twin)
+    made.name, made.doc_string = original.name, original.doc_string
+    made.metadata, made.graph_metadata = original.metadata, original.graph_metadata
+    made.producer_name, made.producer_version = original.producer_name, original.producer_version
+    made.ir_version = original.ir_version
+    if original.carried is not None:
+        made.carried = onnx.ModelProto()
+        made.carried.CopyFrom(original.carried)
+    nodes = {tensor.name: node for node in original.nodes for tensor in node.outputs if tensor.name}
+    for node in made.nodes:
+        before = next((nodes[t.name] for t in node.outputs if t.name in nodes), None)
+        if before is not None:
+            _restore_node(node, before)
+    known = {tensor.name: tensor for tensor in _tensors(made)}
+    for tensor in _tensors(original):
+        if tensor.name in known:
+            _restore_tensor(known[tensor.name], tensor, known)
+
+
+def _tensors(graph: Graph) -> list[Tensor]:
+    return [*graph.variables(), *graph.constants()]
+
+
+def _restore_node(node: Node, before: Node) -> None:
+    node.name = node.name or before.name
+    node.doc_string = before.doc_string
+    node.metadata = before.metadata
+
+
+def _restore_tensor(twin: Tensor, tensor: Tensor, known: dict[str, Tensor]) -> None:
+    twin.doc_string = tensor.doc_string
+    twin.metadata = tensor.metadata
+    if isinstance(twin, Variable) and twin.dtype is None:
+        twin.dtype = tensor.dtype
+    if tensor.quantization is not None:
+        twin.quantization = {key: known.get(value.name, value) for key, value in tensor.quantization.items()}

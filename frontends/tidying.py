@@ -1,0 +1,75 @@
+"""What exporters leave open and passes want settled: names for all nodes, constants as constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgec.ir.graph import Constant, Graph, Node, Variable
+from edgec.ir.stored import Stored
+
+
+def name_nodes(graph: Graph) -> None:
+    """Gives each node of the model, subgraphs included, a name of its own; names that are distinct already stay.
+
+    A node without one is named for its operator and its first output.
+    """
+    seen: set[str] = set()
+    for inside in _graphs(graph):
+        for node in inside.nodes:
+            if not node.name:
+                output = next((tensor.name for tensor in node.outputs if tensor.name), "")
+                node.name = graph.fresh(f"{node.op.lower()}.{output}" if output else node.op.lower())
+            elif node.name in seen:
+                node.name = graph.fresh(node.name)
+            seen.add(node.name)
+
+
+def drop_default_inputs(graph: Graph) -> None:
+    """Takes weights out of the inputs, where old exporters list them: edgec compiles them in."""
+    graph.inputs = [tensor for tensor in graph.inputs if isinstance(tensor, Variable)]
+
+
+def settle_constants(graph: Graph) -> None:
+    """Turns the results of Constant nodes into constants; one that is an output of its graph stays computed."""
+    for inside in _graphs(graph):
+        outputs = set(inside.outputs)
+        for node in [n for n in inside.nodes if n.op == "Constant" and n.domain in ("", "ai.onnx")]:
+            result = node.outputs[0]
+            values = _values(node)
+            if result in outputs or values is None:
+                continue
+            constant = Constant(result.name, values)
+            constant.doc_string, constant.metadata = result.doc_string, result.metadata
+            if result.quantization is not None:
+                constant.quantization = result.quantization
+            inside.replace_uses(result, constant)
+            inside.erase(node)
+
+
+def _graphs(graph: Graph) -> list[Graph]:
+    found = [graph]
+    for inside in found:  # grows while subgraphs are met
+        for node in inside.nodes:
+            found.extend(node.subgraphs())
+    return found
+
+
+def _values(node: Node) -> np.ndarray | Stored | None:
+    """What a Constant node holds; ``None`` for a form that has to stay a node (sparse, or a function's attribute)."""
+    value: Any
+    for key, value in node.attrs.items():
+        if key == "value" and isinstance(value, Constant):
+            return value.held
+        if key == "value" and isinstance(value, np.ndarray):
+            return value
+        if key in ("value_float", "value_floats"):
+            return np.asarray(value, np.float32)
+        if key in ("value_int", "value_ints"):
+            return np.asarray(value, np.int64)
+        if key == "value_string":
+            return np.array(value, object)
+        if key == "value_strings":
+            return np.array(value, object).reshape(len(value))
+    return None
