@@ -55,7 +55,7 @@ class Affine:
 
 
 def affine_of(rw: Rewriter, node: Node, axis: int = 1) -> tuple[Tensor, Affine] | None:
-    """What a node computes as (x, affine map of x's channels, which lie on ``axis``); ``None`` if it is no such node."""
+    """What a node computes as (x, affine map of its channels, which lie on ``axis``); ``None`` if it is not affine."""
     if node.op == "BatchNormalization":
         return _batch_normalization(rw, node) if axis == 1 else None
     if node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:

@@ -38,7 +38,8 @@ RULES = _rules()
 class Fold(Pass):
     """Folds constants, BatchNormalization, arithmetic with constants and Pad into the layers; drops identities.
 
-    The outputs stay equal to within rounding. A second run does nothing. The bodies of If, Loop and Scan are left alone.
+    The outputs stay equal to within rounding. A second run does nothing. The bodies of If, Loop and Scan are left
+    alone.
     """
 
     name: ClassVar[str] = "fold"

@@ -11,7 +11,6 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
-from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context
 from edgec.passes.rewriting import Rewriter
 
@@ -223,6 +222,4 @@ def _extract(rw: Rewriter, nodes: list[Node], outputs: list[Tensor]) -> Graph:
         return copies[tensor]
 
     twins = [Node(n.op, n.name, dict(n.attrs), map(of, n.inputs), map(of, n.outputs), n.domain) for n in nodes]
-    return Graph(
-        twins, inputs, [of(t) for t in outputs], opsets=rw.graph.opsets, ir_version=rw.graph.ir_version
-    )
+    return Graph(twins, inputs, [of(t) for t in outputs], opsets=rw.graph.opsets, ir_version=rw.graph.ir_version)

@@ -91,7 +91,9 @@ def fold_relu(rw: Rewriter, node: Node) -> bool:
     rw.did(node, f"joined with {quoted(first)}")
     x = first.inputs[0]
     for place, bound in ((1, low), (2, high)):
-        rw.set_input(node, place, rw.graph.const(f"{node.name or 'clip'}.{('min', 'max')[place - 1]}", np.array(bound, kind)))
+        rw.set_input(
+            node, place, rw.graph.const(f"{node.name or 'clip'}.{('min', 'max')[place - 1]}", np.array(bound, kind))
+        )
     rw.set_input(node, 0, x)
     return True
 

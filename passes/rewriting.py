@@ -188,6 +188,10 @@ class Rewriter:
         self.set_input(node, place, made)
         return made
 
+    def owns(self, node: Node) -> bool:
+        """Whether a node is one of this graph's, not of a subgraph's."""
+        return node in self._own
+
     def gone(self, node: Node) -> bool:
         """Whether a node has been taken out."""
         return node in self._gone

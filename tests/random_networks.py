@@ -5,8 +5,8 @@
 
 Each is a model with static shapes, float32 and seeded weights: convolutions (plain, pointwise, grouped, depthwise,
 strided, dilated, transposed), shared weights, BatchNormalization with real statistics, activations, residual sums,
-concatenations, poolings, and a head that is an image, or a vector behind a Gemm or a MatMul. Hypothesis draws the structure
-and one seed for all weights, so that examples shrink and repeat.
+concatenations, poolings, and a head that is an image, or a vector behind a Gemm or a MatMul. Hypothesis draws the
+structure and one seed for all weights, so that examples shrink and repeat.
 """
 
 from __future__ import annotations
@@ -81,12 +81,22 @@ def _finish(draw: st.DrawFn, net: _Growing, x: Tensor, channels: int) -> Tensor:
         x = net.node("BatchNormalization", x, gamma, beta, mean, variance, name=name, epsilon=1e-3)
     activation = draw(st.sampled_from(["Relu", "Relu6", "Sigmoid", "none"]), label="activation")
     if activation == "Relu6":
-        bounds = [net.graph.const(f"bound{net.layers}.{b}", np.array(v, np.float32)) for b, v in (("low", 0), ("high", 6))]
+        bounds = [
+            net.graph.const(f"bound{net.layers}.{b}", np.array(v, np.float32)) for b, v in (("low", 0), ("high", 6))
+        ]
         return net.node("Clip", x, *bounds)
     return x if activation == "none" else net.node(activation, x)
 
 
-def _conv(draw: st.DrawFn, net: _Growing, x: Tensor, channels: int, kernel: int, group: int = 1, weights: Constant | None = None) -> Tensor:
+def _conv(
+    draw: st.DrawFn,
+    net: _Growing,
+    x: Tensor,
+    channels: int,
+    kernel: int,
+    group: int = 1,
+    weights: Constant | None = None,
+) -> Tensor:
     """A convolution that keeps the size."""
     name = net.name("conv")
     dilation = draw(st.sampled_from([1, 1, 2]), label="dilation") if kernel == 3 else 1

@@ -36,7 +36,8 @@ def folded(graph: Graph) -> tuple[Graph, list[tuple[str, str]], list[tuple[str, 
 def test_batch_normalization_into_a_convolution(filecheck: Check, layer: str, weight: str) -> None:
     channels = 4 if "group" in layer else 3
     graph = model(
-        f"[conv] a = {layer}(x, w)\n[bn] b = BatchNormalization<epsilon=0.01>(a, gamma, beta, mean, var)\n[act] y = Relu(b)",
+        f"[conv] a = {layer}(x, w)\n[bn] b = BatchNormalization<epsilon=0.01>(a, gamma, beta, mean, var)\n"
+        "[act] y = Relu(b)",
         f"(float[1,{channels},5,5] x) => (float[1,4,h,w] y)",
         f"{weight}, {STATISTICS}",
         var=VAR,
@@ -134,7 +135,12 @@ def test_shared_weights_stay_shared_where_the_scales_agree() -> None:
     assert one.inputs[1] is two.inputs[1]
     assert one.inputs[2] is not two.inputs[2]
 
-    different = model(text.format("beta").replace("d = BatchNormalization(c, gamma", "d = BatchNormalization(c, other"), signature, weights, var=VAR)
+    different = model(
+        text.format("beta").replace("d = BatchNormalization(c, gamma", "d = BatchNormalization(c, other"),
+        signature,
+        weights,
+        var=VAR,
+    )
     different, _, _ = folded(different)
     one, two = different.node("one"), different.node("two")
     assert one is not None and two is not None
@@ -144,8 +150,8 @@ def test_shared_weights_stay_shared_where_the_scales_agree() -> None:
 def test_weights_of_a_shared_layer_are_not_folded_twice() -> None:
     """The last reader of a shared weight may get another scale, then one that an earlier reader had."""
     graph = model(
-        "[one] a = Conv(x, w)\n[m1] b = Mul(a, two)\n[two] c = Conv(z, w)\n[m2] d = Mul(c, three)\n[m3] e = Mul(d, two)\n"
-        "[add] y = Add(b, e)",
+        "[one] a = Conv(x, w)\n[m1] b = Mul(a, two)\n[two] c = Conv(z, w)\n[m2] d = Mul(c, three)\n"
+        "[m3] e = Mul(d, two)\n[add] y = Add(b, e)",
         "(float[1,3,5,5] x, float[1,3,5,5] z) => (float[1,4,h,w] y)",
         "float[4,3,3,3] w, float two = {2}, float three = {3}",
     )
@@ -154,7 +160,9 @@ def test_weights_of_a_shared_layer_are_not_folded_twice() -> None:
 
 
 def test_matmul_and_add_become_gemm(filecheck: Check) -> None:
-    graph = model("[fc] a = MatMul(x, w)\n[bias] y = Add(c, a)", "(float[2,3] x) => (float[2,4] y)", "float[3,4] w, float[4] c")
+    graph = model(
+        "[fc] a = MatMul(x, w)\n[bias] y = Add(c, a)", "(float[2,3] x) => (float[2,4] y)", "float[3,4] w, float[4] c"
+    )
     graph, done, _ = folded(graph)
     assert done == [("fc", "MatMul and 'bias' became one Gemm")]
     filecheck(graph, "CHECK: [fc] float[2,4] y = Gemm (x, w, c)\nCHECK-NEXT: }")
@@ -173,14 +181,22 @@ def test_matmul_of_three_dimensions_takes_up_a_scale_but_no_bias() -> None:
 
 
 def test_values_that_vary_along_the_width_are_left_alone() -> None:
-    graph = model("[conv] a = Conv(x, w)\n[mul] y = Mul(a, s)", "(float[1,3,6,6] x) => (float[1,4,4,4] y)", "float[4,3,3,3] w, float[4] s")
+    graph = model(
+        "[conv] a = Conv(x, w)\n[mul] y = Mul(a, s)",
+        "(float[1,3,6,6] x) => (float[1,4,4,4] y)",
+        "float[4,3,3,3] w, float[4] s",
+    )
     graph, done, left = folded(graph)
     assert (done, left) == ([], [])
     assert operators(graph) == ["Conv", "Mul"]
 
 
 def test_an_operand_that_widens_the_data_is_left_alone() -> None:
-    graph = model("[conv] a = Conv(x, w)\n[mul] y = Mul(a, s)", "(float[1,3,6,6] x) => (float[1,4,4,4] y)", "float[1,3,3,3] w, float[1,4,1,1] s")
+    graph = model(
+        "[conv] a = Conv(x, w)\n[mul] y = Mul(a, s)",
+        "(float[1,3,6,6] x) => (float[1,4,4,4] y)",
+        "float[1,3,3,3] w, float[1,4,1,1] s",
+    )
     graph, done, _ = folded(graph)
     assert done == []
 
@@ -193,7 +209,7 @@ LEFT = {
         ("bn", "'conv' in front of it has other readers"),
     ),
     "padded": (
-        "[relu] a = Relu(x)\n[bn] b = BatchNormalization(a, gamma, beta, mean, var)\n[conv] y = Conv<pads=[1,1,1,1]>(b, w)",
+        f"[relu] a = Relu(x)\n[bn] b = {BN}\n[conv] y = Conv<pads=[1,1,1,1]>(b, w)",
         "float[4,4,3,3] w",
         ("bn", "'conv' pads with zeros, which the offset would turn into other values"),
     ),
@@ -268,7 +284,11 @@ def test_large_shared_weights_are_not_copied() -> None:
 
 
 def test_a_weight_that_the_caller_may_override_is_no_constant() -> None:
-    graph = model("[conv] a = Conv(x, w)\n[mul] y = Mul(a, two)", "(float[1,3,5,5] x) => (float[1,4,3,3] y)", "float[4,3,3,3] w, float two = {2}")
+    graph = model(
+        "[conv] a = Conv(x, w)\n[mul] y = Mul(a, two)",
+        "(float[1,3,5,5] x) => (float[1,4,3,3] y)",
+        "float[4,3,3,3] w, float two = {2}",
+    )
     weight = next(c for c in graph.constants() if isinstance(c, Constant) and c.name == "w")
     graph.inputs.append(weight)
     ctx = run_pass(Fold(), graph)

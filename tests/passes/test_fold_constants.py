@@ -34,7 +34,9 @@ def test_the_shape_arithmetic_of_exporters_becomes_one_constant(filecheck: Check
         ("the graph", "2 Constant nodes became constants"),
         ("join", "depends on constants alone: evaluated"),
     ]
-    filecheck(graph, "CHECK: [relu]\nCHECK-NEXT: int64[2] [[T:.+]] = {2, -1}\nCHECK-NEXT: [flat] {{.*}}Reshape (a, [[T]])")
+    filecheck(
+        graph, "CHECK: [relu]\nCHECK-NEXT: int64[2] [[T:.+]] = {2, -1}\nCHECK-NEXT: [flat] {{.*}}Reshape (a, [[T]])"
+    )
 
 
 def test_a_shape_that_depends_on_a_computed_shape_takes_a_second_round() -> None:

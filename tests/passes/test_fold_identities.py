@@ -45,8 +45,14 @@ SOMETHING = {
     "add that widens": ("Add(a, c)", "float[3,1,1,1] c = {0.0, 0.0, 0.0}"),
     "zero minus": ("Sub(c, a)", "float c = {0.0}"),
     "one over": ("Div(c, a)", "float c = {1.0}"),
-    "slice backwards": ("Slice(a, s0, e, x1, s)", "int64[1] s0 = {-1}, int64[1] e = {-99}, int64[1] x1 = {2}, int64[1] s = {-1}"),
-    "resize to the same size by another scale": ('Resize<mode="linear">(a, "", s)', "float[4] s = {1.0, 1.0, 1.1, 1.1}"),
+    "slice backwards": (
+        "Slice(a, s0, e, x1, s)",
+        "int64[1] s0 = {-1}, int64[1] e = {-99}, int64[1] x1 = {2}, int64[1] s = {-1}",
+    ),
+    "resize to the same size by another scale": (
+        'Resize<mode="linear">(a, "", s)',
+        "float[4] s = {1.0, 1.0, 1.1, 1.1}",
+    ),
     "clip": ("Clip(a, low)", "float low = {0.5}"),
     "dropout in training": ("Dropout(a, ratio, train)", "float ratio = {0.0}, bool train = {1}"),
     "two inputs": ("Concat<axis=1>(a, a)", ""),
@@ -57,7 +63,9 @@ SOMETHING = {
 @pytest.mark.parametrize("case", NOTHING)
 def test_nothing_is_left_of_what_changes_nothing(case: str) -> None:
     node, weights = NOTHING[case]
-    graph = model(f"[first] a = Relu(x)\n[it] b = {node}\n[last] y = Neg(b)", "(float[1,2,4,4] x) => (float[1,2,4,4] y)", weights)
+    graph = model(
+        f"[first] a = Relu(x)\n[it] b = {node}\n[last] y = Neg(b)", "(float[1,2,4,4] x) => (float[1,2,4,4] y)", weights
+    )
     before = graph.copy()
     ctx = run_pass(Fold(), graph)
     assert operators(graph) == ["Relu", "Neg"]
@@ -69,7 +77,8 @@ def test_nothing_is_left_of_what_changes_nothing(case: str) -> None:
 def test_what_changes_something_stays(case: str) -> None:
     node, weights = SOMETHING[case]
     graph = model(
-        f"[first] a = Abs(x)\n[int] i = Cast<to=6>(x)\n[it] b = {node}\n[last] y = Neg(b)\n[other] j = Neg(i)\n[third] k = Neg(a)",
+        f"[first] a = Abs(x)\n[int] i = Cast<to=6>(x)\n[it] b = {node}\n[last] y = Neg(b)\n"
+        "[other] j = Neg(i)\n[third] k = Neg(a)",
         "(float[1,2,4,4] x) => (float[n,c,h,w] y, int32[1,2,4,4] j, float[1,2,4,4] k)",
         weights,
     )
@@ -80,7 +89,11 @@ def test_what_changes_something_stays(case: str) -> None:
 
 
 def test_an_identity_between_an_input_and_an_output_is_the_signature() -> None:
-    graph = model("[same] y = Mul(x, one)\n[again] z = Identity(x)", "(float[2] x) => (float[2] y, float[2] z)", "float one = {1.0}")
+    graph = model(
+        "[same] y = Mul(x, one)\n[again] z = Identity(x)",
+        "(float[2] x) => (float[2] y, float[2] z)",
+        "float one = {1.0}",
+    )
     before = graph.copy()
     ctx = run_pass(Fold(), graph)
     assert did(ctx) == [("same", "changes nothing: removed")]
@@ -90,14 +103,26 @@ def test_an_identity_between_an_input_and_an_output_is_the_signature() -> None:
 
 
 JOINED = {
-    "reshapes": ("[a1] a = Reshape(x, s)\n[a2] y = Reshape(a, t)", "int64[2] s = {4, -1}, int64[3] t = {2, -1, 4}", ["Reshape"]),
+    "reshapes": (
+        "[a1] a = Reshape(x, s)\n[a2] y = Reshape(a, t)",
+        "int64[2] s = {4, -1}, int64[3] t = {2, -1, 4}",
+        ["Reshape"],
+    ),
     "reshape that takes a dimension over": (
         "[a1] a = Reshape(x, s)\n[a2] y = Reshape(a, t)",
         "int64[2] s = {4, -1}, int64[3] t = {0, 2, -1}",
         ["Reshape"],
     ),
-    "flatten and reshape back": ("[a1] a = Flatten(x)\n[a2] b = Reshape(a, t)\n[n] y = Neg(b)", "int64[4] t = {1, 2, 4, 4}", ["Neg"]),
-    "unsqueeze and squeeze": ("[a1] a = Unsqueeze(x, t)\n[a2] b = Squeeze(a, t)\n[n] y = Neg(b)", "int64[1] t = {1}", ["Neg"]),
+    "flatten and reshape back": (
+        "[a1] a = Flatten(x)\n[a2] b = Reshape(a, t)\n[n] y = Neg(b)",
+        "int64[4] t = {1, 2, 4, 4}",
+        ["Neg"],
+    ),
+    "unsqueeze and squeeze": (
+        "[a1] a = Unsqueeze(x, t)\n[a2] b = Squeeze(a, t)\n[n] y = Neg(b)",
+        "int64[1] t = {1}",
+        ["Neg"],
+    ),
     "squeeze and flatten": ("[a1] a = Squeeze(x, t)\n[a2] y = Flatten(a)", "int64[1] t = {0}", ["Reshape"]),
     "flatten twice": ("[a1] a = Flatten(x)\n[a2] b = Flatten(a)\n[n] y = Neg(b)", "", ["Flatten", "Neg"]),
     "transposes": ("[a1] a = Transpose<perm=[0,2,3,1]>(x)\n[a2] y = Transpose<perm=[0,2,1,3]>(a)", "", ["Transpose"]),
@@ -175,8 +200,18 @@ PAD_LEFT = {
     "value": ("Pad(x, p, v)", "Conv(a, w)", "float v = {1.0}", "it pads with 1, 'it' with 0"),
     "mode": ('Pad<mode="reflect">(x, p)', "Conv(a, w)", "", "it pads in mode 'reflect' or with a computed value"),
     "crop": ("Pad(x, q)", "Conv(a, w)", "int64[8] q = {0,0,-1,0,0,0,1,0}", "it crops"),
-    "channels": ("Pad(x, q)", "Conv(a, u)", "int64[8] q = {0,1,1,0,0,0,1,0}, float[2,3,3,3] u", "it pads samples or channels"),
-    "auto": ("Pad(x, p)", 'Conv<auto_pad="SAME_UPPER">(a, w)', "", "'it' computes its padding itself (auto_pad SAME_UPPER)"),
+    "channels": (
+        "Pad(x, q)",
+        "Conv(a, u)",
+        "int64[8] q = {0,1,1,0,0,0,1,0}, float[2,3,3,3] u",
+        "it pads samples or channels",
+    ),
+    "auto": (
+        "Pad(x, p)",
+        'Conv<auto_pad="SAME_UPPER">(a, w)',
+        "",
+        "'it' computes its padding itself (auto_pad SAME_UPPER)",
+    ),
     "negative data": ("Pad(x, p)", "MaxPool<kernel_shape=[3,3]>(a)", "", "it pads with 0, 'it' with nothing"),
     "mean": (
         "Pad(x, p)",
@@ -184,11 +219,26 @@ PAD_LEFT = {
         "",
         "'it' leaves its own padding out of the mean",
     ),
-    "mean of a value": ("Pad(x, p, v)", "AveragePool<kernel_shape=[3,3]>(a)", "float v = {1.0}", "it pads with 1, 'it' with 0"),
-    "large": ("Pad(x, p)", "MaxPool<kernel_shape=[1,1],strides=[2,2]>(a)", "", "it pads as much as the whole kernel of 'it'"),
+    "mean of a value": (
+        "Pad(x, p, v)",
+        "AveragePool<kernel_shape=[3,3]>(a)",
+        "float v = {1.0}",
+        "it pads with 1, 'it' with 0",
+    ),
+    "large": (
+        "Pad(x, p)",
+        "MaxPool<kernel_shape=[1,1],strides=[2,2]>(a)",
+        "",
+        "it pads as much as the whole kernel of 'it'",
+    ),
     "ceil": ("Pad(x, p)", "MaxPool<kernel_shape=[3,3],ceil_mode=1>(a)", "", "'it' rounds its size up"),
     "dilated": ("Pad(x, p)", "MaxPool<kernel_shape=[3,3],dilations=[2,2]>(a)", "", "'it' is dilated"),
-    "computed": ("Pad(x, r)", "Conv(a, w)", "int64[8] k = {1,2,1,1,1,1,1,1}", "how much it pads is computed when the network runs"),
+    "computed": (
+        "Pad(x, r)",
+        "Conv(a, w)",
+        "int64[8] k = {1,2,1,1,1,1,1,1}",
+        "how much it pads is computed when the network runs",
+    ),
 }
 
 
@@ -196,7 +246,9 @@ PAD_LEFT = {
 def test_a_pad_that_stays_is_reported_with_its_reason(case: str) -> None:
     pad, reader, weights, reason = PAD_LEFT[case]
     graph = model(
-        f"[shape] r = Mul(k, n)\n[pad] a = {pad}\n[it] y = {reader}" if case == "computed" else f"[pad] a = {pad}\n[it] y = {reader}",
+        f"[shape] r = Mul(k, n)\n[pad] a = {pad}\n[it] y = {reader}"
+        if case == "computed"
+        else f"[pad] a = {pad}\n[it] y = {reader}",
         "(float[1,2,8,8] x, int64[8] n) => (float[1,2,h,w] y)",
         ", ".join(filter(None, ("float[2,2,3,3] w, int64[8] p = {0,0,1,1,0,0,1,1}", weights))),
     )
