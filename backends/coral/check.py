@@ -4,7 +4,7 @@ The graph runs in onnxruntime with optimizations off, which computes a QDQ graph
 integer file is also compared with onnxruntime's own integer kernels. What is allowed: a sum that lies a hair from a
 half is rounded up by one and down by the other, and a deep network carries such single steps on and on. (On
 EfficientNet-Lite0 one to seven of the 400,000 numbers behind the first convolution differ, and 25 to 30 dB are left at
-the end; onnxruntime's integer kernels are as far from its float ones, and often equal to the file bit by bit.) A file
+the end. onnxruntime's integer kernels are as far from its float ones, and equal to the file bit by bit.) A file
 that is wrong is far from both: it is refused when the error is large against the signal (under
 :data:`INTEGER_REFUSED` dB) and against the output's step (over :data:`STEPS_REFUSED` steps, root mean square).
 Float files differ by the order of additions only.
@@ -62,7 +62,7 @@ def check(graph: Graph, lowered: Lowered, contents: bytes, probes: Sequence[Feed
     plain = Interpreter(contents, lowered.inputs, lowered.outputs, reference=True).run(probes[0])
     whole = wanted
     if any(port.quantization is not None for port in lowered.outputs):
-        optimized = Session(graph, optimize=True)
+        optimized = Session(graph, integer=True)
         whole = _joined([_outputs(optimized.run(feeds), lowered.outputs) for feeds in probes])
     first = {name: values[: len(plain[name])] for name, values in found.items()}
 
