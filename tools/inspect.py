@@ -12,7 +12,7 @@ from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph, Tensor
 from edgec.ir.printer import print_graph
 from edgec.tools.console import console, printable, table
-from edgec.tools.summary import amount, size
+from edgec.tools.summary import short, size
 
 
 def inspect(model: Path, pins: Mapping[str, tuple[int, ...]], *, as_json: bool = False, as_text: bool = False) -> None:
@@ -31,7 +31,7 @@ def inspect(model: Path, pins: Mapping[str, tuple[int, ...]], *, as_json: bool =
     shown = table(
         f"{printable(model.name)}: {printable(graph.name)}, opset {graph.opset}",
         ("layer", "operator", "output", "params", "MACs", "MACs %", "moved"),
-        left=3,
+        left=2,
     )
     for row in rows:
         share = 100 * row["macs"] / cost.macs if cost.macs else 0.0
@@ -39,8 +39,8 @@ def inspect(model: Path, pins: Mapping[str, tuple[int, ...]], *, as_json: bool =
             printable(row["name"]),
             printable(row["operator"]),
             "x".join(map(str, row["output"])),
-            amount(row["params"]),
-            amount(row["macs"]),
+            short(row["params"]),
+            short(row["macs"]),
             f"{share:.1f}" if row["macs"] else "",
             size(row["bytes_moved"]),
         )

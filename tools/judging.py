@@ -48,12 +48,12 @@ def run_of(graph: Graph) -> Run:
 
 def rounded(value: float) -> float | None:
     """A metric as reports keep it: to six digits behind the point; ``None`` is infinity, which JSON has not."""
-    return None if value == np.inf else round(max(float(value), -np.finfo(np.float64).max), _METRIC_DIGITS)
+    return None if value == np.inf else round(max(-np.finfo(np.float64).max, float(value)), _METRIC_DIGITS)
 
 
 def decibel(value: float) -> float | None:
     """An SQNR as reports keep it: to 0.01 dB, at least -999; ``None`` is infinity, where nothing differs."""
-    return None if value == np.inf else round(max(float(value), _NO_SIGNAL_DB), 2)
+    return None if value == np.inf else round(max(_NO_SIGNAL_DB, float(value)), 2)
 
 
 def check_requirements(

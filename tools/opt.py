@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,48 +39,71 @@ def opt_parser() -> Parser:
 
 
 def parse_pipeline(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Passes and options from ``fold,factorize{params=0.1, skip=[head*]}``; values are YAML.
+    """Passes and options from ``fold,factorize{params=0.1, skip=[head*]}``; values are JSON or YAML.
 
     Raises:
-        UsageError: a brace is open, an option has no value, or a name is empty; the line shows where.
+        UsageError: a bracket or a quote is open, an option has no value, or a name is empty; the line says which.
     """
-    import yaml
-
     steps: list[tuple[str, dict[str, Any]]] = []
-    for part in _split(text):
-        name, brace, rest = part.partition("{")
-        name = name.strip()
+    for part in _split(text, text):
+        name, brace, rest = (piece.strip() for piece in part.partition("{"))
         if not name:
-            raise UsageError(f"-p '{text}'", "names no pass between two commas", "write fold,factorize{params=0.1}")
+            raise _mistake(text, "a pass has no name", "write fold,factorize{params=0.1}")
+        if brace and not rest.endswith("}"):
+            raise _mistake(text, f"'{part.strip()}' goes on behind '}}'", "put a comma between passes")
         options: dict[str, Any] = {}
-        if brace:
-            if not rest.rstrip().endswith("}"):
-                raise UsageError(f"-p '{text}'", f"'{name}{{' is not closed", "end its options with '}'")
-            for item in _split(rest.rstrip()[:-1]):
-                key, equals, value = item.partition("=")
-                if not equals:
-                    raise UsageError(f"-p '{text}'", f"'{item.strip()}' of '{name}' has no value", "write option=value")
-                try:
-                    options[key.strip()] = yaml.safe_load(value)
-                except yaml.YAMLError:
-                    raise UsageError(
-                        f"-p '{text}'", f"'{value.strip()}' of '{name}' is no value", "write it as in YAML"
-                    ) from None
+        for item in _split(rest[:-1], text) if brace else ():
+            key, equals, value = (piece.strip() for piece in item.partition("="))
+            if not key or not equals or not value:
+                raise _mistake(text, f"'{item.strip()}' of '{name}' is no option", "write option=value")
+            if key in options:
+                raise _mistake(text, f"'{key}' of '{name}' is given twice", "give each option once")
+            options[key] = _value(value, key, name, text)
         steps.append((name, options))
     return steps
 
 
-def _split(text: str) -> list[str]:
-    """``text`` at the commas that stand in no bracket."""
-    if not text.strip():
-        return []
-    parts, depth, start = [], 0, 0
-    for place, letter in enumerate(text):
-        depth += (letter in "{[") - (letter in "}]")
-        if letter == "," and depth == 0:
-            parts.append(text[start:place])
+def _mistake(text: str, what: str, mend: str) -> UsageError:
+    return UsageError(f"-p '{text}'", what, mend)
+
+
+def _value(value: str, key: str, name: str, text: str) -> Any:
+    import yaml
+
+    try:
+        return json.loads(value)
+    except ValueError:
+        pass  # most of YAML is no JSON: [head*] and 'text' among it
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise _mistake(text, f"'{key}' of '{name}' is no value: {value}", "write it as in a recipe") from None
+
+
+def _split(part: str, text: str) -> list[str]:
+    """``part`` at the commas that stand in no bracket and no quotes; nothing from nothing."""
+    pieces, start, quote = [], 0, ""
+    closing: list[str] = []
+    letters = iter(enumerate(part))
+    for place, letter in letters:
+        if quote:
+            if letter == "\\" and quote == '"':
+                next(letters, None)
+            elif letter == quote:
+                quote = ""
+        elif letter in "\"'":
+            quote = letter
+        elif letter in "{[":
+            closing.append("}" if letter == "{" else "]")
+        elif letter in "}]":
+            if not closing or closing.pop() != letter:
+                raise _mistake(text, f"'{letter}' closes nothing", "write fold,factorize{params=0.1}")
+        elif letter == "," and not closing:
+            pieces.append(part[start:place])
             start = place + 1
-    return [*parts, text[start:]]
+    if closing or quote:
+        raise _mistake(text, f"{closing[-1] if closing else quote} is missing", "close what was opened")
+    return [*pieces, part[start:]] if part.strip() else []
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -131,7 +155,7 @@ def _run(options: argparse.Namespace) -> int:
     pipeline.run(graph, planned.per_target, board)
     print(print_graph(graph), end="")
     if options.output is not None:
-        with writing(options.output):
+        with writing(options.output, mend="give another file with -o"):
             save(graph, options.output)
     if times is not None:
         times.print(sys.stderr)

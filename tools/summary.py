@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +53,23 @@ def amount(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def short(value: int) -> str:
+    """A count to three digits with k, M or G; nothing where it is zero."""
+    return _scaled(value, 1000, ("", " k", " M", " G", " T")) if value else ""
+
+
 def size(value: int | None) -> str:
-    """Bytes with a binary unit and three digits."""
-    if value is None:
-        return "-"
-    number, unit = float(value), "B"
-    for larger in ("KiB", "MiB", "GiB"):
-        if number < 1024:
-            break
-        number, unit = number / 1024, larger
-    return f"{value} B" if unit == "B" else f"{number:.3g} {unit}" if number < 1000 else f"{number:.0f} {unit}"
+    """Bytes to three digits with a binary unit."""
+    return "-" if value is None else _scaled(value, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
+
+
+def _scaled(value: int, step: int, units: Sequence[str]) -> str:
+    number, place = float(value), 0
+    # What would round up to a full step is shown in the next unit.
+    while number >= step - 0.5 and place < len(units) - 1:
+        number, place = number / step, place + 1
+    digits = 0 if place == 0 or number >= 99.95 else 1 if number >= 9.995 else 2
+    return f"{number:.{digits}f}{units[place]}"
 
 
 def _ms(value: float | None) -> str:
