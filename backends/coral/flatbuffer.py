@@ -108,7 +108,10 @@ class File:
         read = [self.tensors[i] if i >= 0 else None for i in inputs]
         types = [None if t is None else t.dtype for t in read]
         ranks = [0 if t is None else len(t.shape) for t in read]
-        made = Operator(kind, list(inputs), list(outputs), options, source, version(kind, types, ranks, options))
+        scales = [t.quantization.scale for t in (*read, self.tensors[outputs[0]]) if t is not None and t.quantization]
+        # Only a product of two integer tensors has exactly three scales.
+        gain = float(scales[0][0] * scales[1][0] / scales[2][0]) if len(scales) == 3 else 0.0
+        made = Operator(kind, list(inputs), list(outputs), options, source, version(kind, types, ranks, options, gain))
         self.operators.append(made)
         return made
 

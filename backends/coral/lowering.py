@@ -153,7 +153,7 @@ class Lowering(Emission):
                     "the coral backend cannot lower it",
                     f"cut the network before it with --output {_first_input(node)}, or replace it in the model",
                 )
-            self.source = node.name
+            self.source = node.name or node.outputs[0].name
             rule(self, node)
         outputs = [self._output(tensor) for tensor in self.graph.outputs]
         return Lowered(self.file, inputs, outputs, list(dict.fromkeys(self.notes)))
@@ -358,7 +358,7 @@ class Lowering(Emission):
 
 def refusal(node: Node, what: str, mend: str) -> EmitError:
     """The error for a node that cannot be lowered."""
-    return EmitError(f"model: node '{node.name}' ({node.op})", what, mend)
+    return EmitError(f"model: node '{node.name or node.outputs[0].name}' ({node.op})", what, mend)
 
 
 def reading_order(node: Node, shape: Sequence[int]) -> layout.Order:

@@ -62,7 +62,7 @@ _INT8_IS_2 = frozenset(
 )
 
 
-def version(kind: str, types: Sequence[np.dtype | None], ranks: Sequence[int], options: Any) -> int:
+def version(kind: str, types: Sequence[np.dtype | None], ranks: Sequence[int], options: Any, gain: float = 0.0) -> int:
     """The version that a use of an operator needs.
 
     Args:
@@ -70,6 +70,7 @@ def version(kind: str, types: Sequence[np.dtype | None], ranks: Sequence[int], o
         types: of its inputs, ``None`` for one that is omitted.
         ranks: of its inputs.
         options: its builtin options.
+        gain: of a product of integers, the scales of its inputs over the scale of its output.
     """
     data = types[1] if kind in ("SPLIT", "TRANSPOSE_CONV") else types[0]
     integer = data == np.int8
@@ -85,6 +86,8 @@ def version(kind: str, types: Sequence[np.dtype | None], ranks: Sequence[int], o
         if len(types) == 2 or types[2] is None:
             return 6
         return 5 if options.keepNumDims else 4 if integer else 1
+    if kind == "MUL" and integer and gain >= 1.0:
+        return 3
     if kind == "RESIZE_BILINEAR":
         return 3 if options.halfPixelCenters else 2 if integer else 1
     if kind == "RESIZE_NEAREST_NEIGHBOR":

@@ -1,0 +1,263 @@
+"""Whole networks: no operator that only moves numbers, the same bytes every time, and a check that can fail."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgec.backends.coral import check
+from edgec.backends.coral.backend import CoralBackend, lower
+from edgec.backends.coral.operators import VERSION_CEILINGS
+from edgec.backends.registry import target
+from edgec.ir.errors import EmitError
+from edgec.ir.graph import Constant
+
+MOVES = {"TRANSPOSE", "QUANTIZE", "DEQUANTIZE"}
+
+
+def mobile_blocks(b, x):
+    """The start of EfficientNet-Lite0: stem, depthwise, expansion with a shortcut, head."""
+
+    def conv(x, taken, given, kernel, stride=1, group=1, act=True):
+        pads = {1: [0, 0, 0, 0], 2: [0, 0, 1, 1]}[stride] if kernel == 3 and stride == 2 else [kernel // 2] * 4
+        scale = 1.5 / (kernel * (taken // group) ** 0.5)
+        weights = b.weight(given, taken // group, kernel, kernel, scale=scale), b.weight(given, scale=0.1)
+        y = b("Conv", x, *weights, pads=pads, strides=[stride, stride], group=group)
+        return b("Clip", y, b.const(0.0), b.const(6.0)) if act else y
+
+    x = conv(x, 3, 8, 3, 2)
+    x = conv(x, 8, 8, 3, group=8)
+    x = conv(x, 8, 4, 1, act=False)
+    y = conv(x, 4, 24, 1)
+    y = conv(y, 24, 24, 5, group=24)
+    x = b("Add", conv(y, 24, 4, 1, act=False), x)
+    x = conv(x, 4, 32, 1)
+    x = b("Flatten", b("GlobalAveragePool", x))
+    return b("Gemm", x, b.weight(10, 32), b.weight(10), transB=1)
+
+
+def autoencoder(b, x):
+    def down(x, taken, given):
+        return b("Relu", b("Conv", x, b.weight(given, taken, 4, 4), b.weight(given), strides=[2, 2], pads=[1] * 4))
+
+    def up(x, taken, given):
+        return b(
+            "ConvTranspose", x, b.weight(taken, given, 4, 4, scale=0.2), b.weight(given), strides=[2, 2], pads=[1] * 4
+        )
+
+    x = down(down(x, 1, 8), 8, 16)
+    x = b("Flatten", x)
+    x = b("Gemm", x, b.weight(12, 256, scale=0.1), b.weight(12), transB=1)
+    x = b("Relu", b("Gemm", x, b.weight(256, 12), b.weight(256), transB=1))
+    x = b("Reshape", x, b.ints(0, 16, 4, 4))
+    return b("Sigmoid", up(b("Relu", up(x, 16, 8)), 8, 1))
+
+
+def detector_body(b, x):
+    """Split, concatenation, resizing and pooling as in YOLO's bodies."""
+
+    def conv(x, taken, given, kernel=3, stride=1):
+        y = b(
+            "Conv",
+            x,
+            b.weight(given, taken, kernel, kernel, scale=0.4),
+            b.weight(given),
+            pads=[kernel // 2] * 4,
+            strides=[stride] * 2,
+        )
+        return b("Mul", y, b("Sigmoid", y))
+
+    x = conv(x, 3, 8, stride=2)
+    left, right = b("Split", conv(x, 8, 8, 1), outputs=2, axis=1)
+    x = conv(b("Concat", left, right, conv(right, 4, 4), axis=1), 12, 8, 1)
+    small = conv(x, 8, 8, stride=2)
+    pooled = b("MaxPool", small, kernel_shape=[5, 5], pads=[2] * 4)
+    small = conv(b("Concat", small, pooled, axis=1), 16, 8, 1)
+    large = b("Resize", small, None, b.const([1, 1, 2, 2]), mode="nearest", coordinate_transformation_mode="asymmetric")
+    return [conv(b("Concat", large, x, axis=1), 16, 6, 1), conv(small, 8, 6, 1)]
+
+
+NETWORKS = {
+    "mobile_blocks": (mobile_blocks, (1, 3, 16, 16)),
+    "autoencoder": (autoencoder, (1, 1, 16, 16)),
+    "detector_body": (detector_body, (1, 3, 16, 16)),
+}
+
+
+@pytest.fixture(params=list(NETWORKS))
+def network(request, lab):
+    make, shape = NETWORKS[request.param]
+    graph = lab.build(make, [shape])
+    feeds = lab.noise(graph)
+    return graph, lab.quantized(graph, feeds), feeds
+
+
+def test_nothing_is_only_moved(lab, network):
+    graph, integers, feeds = network
+    lab.compared(graph, feeds).close()
+    found = lab.compared(integers, feeds)
+    assert not MOVES & set(found.kinds)
+    assert found.lowered.notes == []
+    assert all(t.dtype in (np.int8, np.int32) for t in found.lowered.file.tensors)
+    for operator in found.lowered.file.operators:
+        assert operator.version <= VERSION_CEILINGS.get(operator.kind, operator.version)
+
+
+def test_float_files_move_nothing_either(network):
+    graph, _, _ = network
+    assert not MOVES & {operator.kind for operator in lower(graph).file.operators}
+
+
+def test_same_graph_same_bytes(lab, network):
+    _, integers, feeds = network
+    first = lower(integers).file.to_bytes()
+    assert lower(integers.copy()).file.to_bytes() == first
+    assert first[4:8] == b"TFL3"
+
+
+def test_emit_writes_a_file_that_runs(lab, network, tmp_path):
+    graph, integers, feeds = network
+    backend, board = CoralBackend(), target("coral-dev-board")
+    emitted = backend.emit(integers, board, tmp_path, [feeds, lab.noise(graph, seed=2)])
+    assert emitted.files[:2] == ["model.tflite", "check.json"]
+    assert emitted.model == "model.tflite"
+    assert emitted.sqnr_db > 25
+    assert emitted.fits is True
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert report == emitted.check
+    assert report["check"]["probes"] == 2
+    assert [entry["name"] for entry in report["inputs"]] == ["x0"]
+    assert {entry["dtype"] for entry in report["inputs"] + report["outputs"]} == {"int8"}
+
+    run = backend.runner(integers, tmp_path)
+    two = {name: np.concatenate([x, x]) for name, x in feeds.items()}
+    for name, values in run(two).items():
+        once = run(feeds)[name]
+        np.testing.assert_array_equal(values, np.concatenate([once, once]))
+
+
+def test_a_corrupted_weight_is_found(network, lab):
+    _, integers, feeds = network
+    lowered = lower(integers)
+    contents = lowered.file.to_bytes()
+    assert check.check(integers, lowered, contents, [feeds]).sqnr_db > 25
+
+    tensors = lowered.file.tensors
+    first = next(op for op in lowered.file.operators if op.kind == "CONV_2D")
+    weight = tensors[first.inputs[1]]
+    # The output channels, one to the left: every number in range, every one in the wrong place.
+    tensors[first.inputs[1]] = replace(weight, data=np.roll(weight.data, 1, axis=0))
+    name = lowered.outputs[0].name
+    with pytest.raises(EmitError, match=rf"^model.tflite: output '{name}': it is -?[\d.]+ dB from the graph that it was"):
+        check.check(integers, lowered, lowered.file.to_bytes(), [feeds])
+
+
+def test_a_corrupted_float_weight_is_found(lab):
+    graph = lab.build(mobile_blocks, [(1, 3, 16, 16)])
+    feeds = lab.noise(graph)
+    lowered = lower(graph)
+    place = lowered.file.operators[0].inputs[1]
+    weight = lowered.file.tensors[place]
+    lowered.file.tensors[place] = replace(weight, data=weight.data * np.float32(1.05))
+    with pytest.raises(EmitError, match="^model.tflite: output 'y0': it is "):
+        check.check(graph, lowered, lowered.file.to_bytes(), [feeds])
+
+
+def _second_quantize(graph, op):
+    """The QuantizeLinear behind the (only) node of that operator."""
+    node = next(n for n in graph.nodes if n.op == op)
+    return node.outputs[0].outputs[0], node
+
+
+def test_a_scale_that_is_not_tied_is_requantized_and_noted(lab):
+    graph = lab.build(lambda b, x, y: b("Concat", x, y, axis=1), [(1, 2, 3, 3), (1, 2, 3, 3)])
+    feeds = lab.noise(graph)
+    graph = lab.quantized(graph, feeds)
+    concat = next(n for n in graph.nodes if n.op == "Concat")
+    dequantize = concat.inputs[1].inputs[0]
+    quantize = dequantize.inputs[0].inputs[0]
+    wider = graph.const("wider", np.float32(quantize.inputs[1].values * 1.5))
+    quantize.inputs[1] = dequantize.inputs[1] = wider
+    found = lab.compared(graph, feeds)
+    assert found.kinds == ["QUANTIZE", "CONCATENATION"]
+    assert found.lowered.notes == [
+        "node 'concat' (Concat): the scale of 'x1' is not that of the output: a QUANTIZE was added"
+    ]
+    assert found.steps() <= 1
+
+
+def test_a_free_sigmoid_scale_is_requantized_and_noted(lab):
+    graph = lab.build(lambda b, x: b("Sigmoid", x), [(1, 2, 3, 3)])
+    feeds = lab.noise(graph)
+    graph = lab.quantized(graph, feeds)
+    quantize, _ = _second_quantize(graph, "Sigmoid")
+    dequantize = quantize.outputs[0].outputs[0]
+    quantize.inputs[1] = dequantize.inputs[1] = graph.const("free", np.float32(1 / 200))
+    found = lab.compared(graph, feeds)
+    assert found.kinds == ["LOGISTIC", "QUANTIZE"]
+    assert found.lowered.notes == [
+        "tensor 'y0.float' is in other integers than its readers want: a QUANTIZE was added"
+    ]
+    assert found.steps() <= 1
+
+
+def test_an_operator_without_integers_stays_in_float(lab):
+    graph = lab.build(lambda b, x: b("Relu", b("Exp", b("Relu", x))), [(1, 2, 3, 3)])
+    feeds = lab.noise(graph)
+    found = lab.compared(lab.quantized(graph, feeds), feeds)
+    assert found.kinds == ["RELU", "DEQUANTIZE", "EXP", "RELU", "QUANTIZE"]
+    assert found.lowered.notes == [
+        "node 'exp' (Exp) runs in float: TFLite has no int8 kernel for it",
+        "tensor 'y0.float' is computed in float: a QUANTIZE was added",
+    ]
+    assert found.steps() <= 1
+
+
+def test_uint8_activations_become_int8(lab):
+    graph = lab.build(mobile_blocks, [(1, 3, 16, 16)])
+    feeds = lab.noise(graph)
+    graph = lab.quantized(graph, feeds)
+    for node in graph.nodes:
+        if node.op in ("QuantizeLinear", "DequantizeLinear") and len(node.inputs) > 2:
+            zero = node.inputs[2].values
+            node.inputs[2] = graph.const("zero", (zero.astype(np.int16) + 128).astype(np.uint8))
+        elif node.op == "DequantizeLinear":
+            assert isinstance(node.inputs[0], Constant)
+    for tensor in graph.variables():
+        if tensor.dtype == np.int8:
+            tensor.dtype = np.dtype(np.uint8)
+    found = lab.compared(graph, feeds)
+    assert not MOVES & set(found.kinds)
+    assert found.steps() <= 3
+
+
+def test_a_stale_bias_scale_is_put_right(lab):
+    graph = lab.build(lambda b, x: b("Conv", x, b.weight(4, 3, 1, 1), b.weight(4)), [(1, 3, 5, 5)])
+    feeds = lab.noise(graph)
+    graph = lab.quantized(graph, feeds)
+    conv = next(n for n in graph.nodes if n.op == "Conv")
+    dequantize = conv.inputs[2].inputs[0]
+    integers, scale = (t.values for t in dequantize.inputs[:2])
+    dequantize.inputs[0] = graph.const("bias", integers // 2)
+    dequantize.inputs[1] = graph.const("scale", scale * np.float32(2))
+    found = lab.compared(graph, feeds)
+    assert found.steps() <= 1
+    operator = found.lowered.file.operators[0]
+    source, weight, bias = (found.lowered.file.tensors[i].quantization for i in operator.inputs)
+    np.testing.assert_array_equal(bias.scale, np.float32(source.scale * weight.scale))
+
+
+def test_a_missing_weight_quantization_runs_in_float(lab):
+    graph = lab.build(lambda b, x: b("Conv", x, b.weight(4, 3, 1, 1), b.weight(4)), [(1, 3, 5, 5)])
+    feeds = lab.noise(graph)
+    graph = lab.quantized(graph, feeds)
+    conv = next(n for n in graph.nodes if n.op == "Conv")
+    integers, scale = (t.values for t in conv.inputs[1].inputs[0].inputs[:2])
+    conv.inputs[1] = graph.const("real", integers * scale.reshape(-1, 1, 1, 1))
+    found = lab.compared(graph, feeds)
+    assert found.kinds == ["DEQUANTIZE", "CONV_2D", "QUANTIZE"]
+    assert found.lowered.notes[0] == "node 'conv' (Conv) runs in float: its weights are not quantized"
+    assert found.steps() <= 1
