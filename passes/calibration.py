@@ -73,7 +73,7 @@ class Statistics:
 
     def range(self, percent: float | None = None) -> Range:
         """From the least to the greatest value, or between the percentiles ``100 - percent`` and ``percent``."""
-        if percent is None or self.histogram is None:
+        if percent is None or percent == 100 or self.histogram is None:
             return Range(self.low, self.high)
         low, high = self.histogram.percentile(100 - percent), self.histogram.percentile(percent)
         return Range(max(low, self.low), min(high, self.high))

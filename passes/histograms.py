@@ -2,7 +2,8 @@
 
 The bins reach from -2^e to 2^e and lie symmetrically about zero, so that those of exponent e + 1 are pairs of those of
 exponent e. Widening a histogram, and merging two, is therefore exact: the counts of a set of numbers do not depend on
-the order, the batches or the threads in which they came.
+the order, the batches or the threads in which they came (but for numbers so small that they underflow beside the
+largest of their batch).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Histogram:
     @classmethod
     def of(cls, values: np.ndarray, largest: float) -> Histogram:
         """The histogram of finite float32 ``values`` whose largest magnitude is ``largest``."""
-        exponent = max(int(np.frexp(largest)[1]), _LEAST_EXPONENT)
+        exponent = max(int(np.frexp(largest)[1]), _LEAST_EXPONENT) if largest > 0 else _LEAST_EXPONENT
         scaled = np.ravel(values) * np.float32(2.0 ** (_LOG2_BINS - exponent))
         places = np.floor(scaled, out=scaled).astype(np.intp)
         places += BINS

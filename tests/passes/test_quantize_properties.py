@@ -1,0 +1,131 @@
+"""quantize on random small networks: whole, consistent, and close to float."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from random_networks import networks
+from running_passes import outputs, run_pass
+
+from edgec.backends.registry import target
+from edgec.ir.execution import seeded_feeds, sqnr_db
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, producer
+from edgec.passes.fold import Fold
+from edgec.passes.quantize import Quantize
+from edgec.passes.target import Scheme
+
+BOARDS = ("cpu", "coral-dev-board")
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+class Noise:
+    """Seeded noise between -1 and 1."""
+
+    source = "noise"
+    labels = None
+
+    def __init__(self, graph: Graph) -> None:
+        self.feeds = [{k: 2 * v - 1 for k, v in f.items()} for f in seeded_feeds(graph, samples=4)]
+
+    def __len__(self) -> int:
+        return len(self.feeds)
+
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        yield from self.feeds
+
+
+def integers(tensor: Tensor) -> tuple[float, int] | None:
+    """Scale and zero-point of the one scale that a tensor is read with, ``None`` where it is float."""
+    node = producer(tensor)
+    if node is None or node.op != "DequantizeLinear":
+        return None
+    return float(node.inputs[1].values), int(node.inputs[2].values)
+
+
+def written(node: Node, tensor: Variable) -> tuple[float, int] | None:
+    """Scale and zero-point that an output is quantized with, behind its fused activations."""
+    (reader,) = set(tensor.outputs)
+    if reader.op in ("Relu", "Clip") and node.op in (*WEIGHTED, "Add", "Mul", "Sub"):
+        return written(reader, reader.outputs[0])
+    assert reader.op == "QuantizeLinear", f"{node} is read by {reader}"
+    return float(reader.inputs[1].values), int(reader.inputs[2].values)
+
+
+def is_fused(node: Node) -> bool:
+    maker = producer(node.inputs[0])
+    return (
+        node.op in ("Relu", "Clip") and maker is not None and maker.op not in ("DequantizeLinear", "BatchNormalization")
+    )
+
+
+def check(graph: Graph, scheme: Scheme, untied: set[str]) -> None:
+    """Placement is complete; scales are positive and finite; ties, prescriptions and bias scales hold."""
+    for node in graph.nodes:
+        if node.op in ("QuantizeLinear", "DequantizeLinear"):
+            scale, zero_point = node.inputs[1].values, node.inputs[2].values
+            assert scale.dtype == np.float32
+            assert (scale > 0).all()
+            assert np.isfinite(scale).all()
+            assert scale.shape == zero_point.shape
+        elif node.op in scheme.operators and not is_fused(node):
+            reads = [integers(t) for t in node.inputs[: 1 if node.op in (*WEIGHTED, "Clip") else None]]
+            writes = [written(node, t) for t in node.outputs]
+            assert None not in reads, f"{node} reads floats"
+            if node.op in scheme.tied:
+                assert (len({*reads, *writes}) == 1) != (node.name in untied), f"{node} is not tied"
+            if node.op in scheme.fixed:
+                assert writes == [scheme.fixed[node.op]]
+            if node.op in WEIGHTED:
+                check_parameters(node, reads[0][0])
+
+
+def check_parameters(node: Node, input_scale: float) -> None:
+    weight = producer(node.inputs[1])
+    assert weight is not None
+    assert weight.inputs[0].dtype == np.int8
+    assert not weight.inputs[2].values.any()
+    assert weight.inputs[0].values.min() >= -127
+    if len(node.inputs) > 2:
+        bias = producer(node.inputs[2])
+        assert bias is not None
+        assert bias.inputs[0].dtype == np.int32
+        np.testing.assert_array_equal(bias.inputs[1].values, np.float32(input_scale) * weight.inputs[1].values)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(network=networks())
+def test_random_networks(board: str, network: Graph) -> None:
+    device = target(board)
+    assert device.scheme is not None
+    run_pass(Fold(), network)
+    before, data = network.copy(), Noise(network)
+    ctx = run_pass(Quantize(), network, target=device, data={"calibration": data})
+    assert [(t.name, t.shape, t.dtype) for t in network.inputs] == [(t.name, t.shape, t.dtype) for t in before.inputs]
+    assert [(t.name, t.dtype) for t in network.outputs] == [(t.name, t.dtype) for t in before.outputs]
+    untied = {remark.node for remark in ctx.left if "cannot have the scale of its output" in remark.what}
+    check(network, device.scheme, untied)
+    reported = {remark.node for remark in (*ctx.done, *ctx.left)}
+    quiet = [n.name for n in before.nodes if n.name not in reported and n.op not in ("Relu", "Clip")]
+    assert not quiet, "every node is reported"
+    for feeds in data.feeds[:2]:
+        assert sqnr_db(outputs(before, feeds), outputs(network, feeds)) > 12
+    assert all(not isinstance(t, Constant) for t in network.outputs)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(network=networks(blocks=3))
+def test_the_same_twice(network: Graph) -> None:
+    from edgec.ir.files import to_bytes
+
+    made = set()
+    for threads in (1, 3):
+        graph = network.copy()
+        run_pass(
+            Quantize(), graph, target=target("coral-dev-board"), data={"calibration": Noise(graph)}, threads=threads
+        )
+        made.add(to_bytes(graph))
+    assert len(made) == 1
