@@ -25,7 +25,7 @@ from edgec.ir import wire
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Constant, Graph, Tensor
 from edgec.ir.proto_reader import CORRUPTED, checked_signature, from_proto, place, stored
-from edgec.ir.protos import constant_proto, data_type, to_proto
+from edgec.ir.protos import constant_proto, data_type, to_proto, without_values
 from edgec.ir.stored import Stored, element_bits, raw_bytes
 
 __all__ = ["INTERNAL_LIMIT", "load", "raw_bytes", "save", "to_bytes"]
@@ -124,7 +124,7 @@ def save(
                 data.write(b"\0" * (-data.tell() % _ALIGNMENT))
                 offset = data.tell()
                 data.writelines(_raw_chunks(constant))
-                tensor = _without_values(constant)
+                tensor = without_values(constant)
                 tensor.data_location = TensorProto.EXTERNAL
                 for key, value in (("location", data_path.name), ("offset", offset), ("length", data.tell() - offset)):
                     tensor.external_data.add(key=key, value=str(value))
@@ -222,12 +222,10 @@ def _stream(model: onnx.ModelProto, constants: list[Constant]) -> Iterator[bytes
     heads = []
     for constant in constants:
         if constant.dtype.kind == "O":  # strings have no raw form
-            proto = constant_proto(constant)
-            proto.doc_string = constant.doc_string
-            heads.append(onnx.GraphProto(initializer=[proto]).SerializeToString(deterministic=True))
+            heads.append(onnx.GraphProto(initializer=[constant_proto(constant)]).SerializeToString(deterministic=True))
         else:
             size = _size(constant)
-            heads.append(wire.initializer_head(_without_values(constant).SerializeToString(), size))
+            heads.append(wire.initializer_head(without_values(constant).SerializeToString(), size))
             length += size
         length += len(heads[-1])
     yield wire.message_head(rest.SerializeToString(deterministic=True), length)
@@ -241,16 +239,6 @@ def _stream(model: onnx.ModelProto, constants: list[Constant]) -> Iterator[bytes
 def _size(constant: Constant) -> int:
     """Bytes of a constant's raw form; 0 for strings, which have none."""
     return 0 if constant.dtype.kind == "O" else raw_bytes(constant.shape, data_type(constant))
-
-
-def _without_values(constant: Constant) -> TensorProto:
-    tensor = TensorProto(name=constant.name, dims=constant.shape, data_type=data_type(constant))
-    if constant.doc_string:
-        tensor.doc_string = constant.doc_string
-    if constant.metadata:
-        for key, value in constant.metadata.items():
-            tensor.metadata_props.add(key=key, value=value)
-    return tensor
 
 
 def _raw_chunks(constant: Constant) -> Iterator[bytes | memoryview]:

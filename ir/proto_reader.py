@@ -168,15 +168,9 @@ class _Reader:
 
     def _constants(self, proto: onnx.GraphProto, known: dict[str, Tensor], decode: Decode) -> None:
         for index, tensor in enumerate(proto.initializer):
-            name = tensor.name
-            constant = Constant(name, decode(index, tensor))
-            if tensor.doc_string:
-                constant.doc_string = tensor.doc_string
-            if tensor.metadata_props:
-                constant.metadata = _pairs(tensor.metadata_props)
-            if name in known:
+            if tensor.name in known:
                 raise InputError(place(self.source, tensor), "stands twice among the initializers", CORRUPTED)
-            known[name] = constant
+            known[tensor.name] = _constant(tensor, decode(index, tensor))
         for sparse in proto.sparse_initializer:
             known[sparse.values.name] = Constant(sparse.values.name, self._dense(sparse))
 
@@ -210,7 +204,7 @@ class _Reader:
             own.CopyFrom(attribute)
             return own
         if read is None:
-            return Constant(attribute.t.name, self.decode(None, attribute.t))
+            return _constant(attribute.t, self.decode(None, attribute.t))
         return read(attribute)
 
     def _subgraphs(self, attribute: AttributeProto, parent: Graph, scope: Mapping[str, Tensor]) -> Any:
@@ -260,6 +254,15 @@ def _typed_counts(tensor: TensorProto, shape: tuple[int, ...], kind: int) -> tup
 def _widest(shape: tuple[int, ...]) -> int:
     """The elements there would be if no dimension were zero; numpy wants that number to be sane as well."""
     return math.prod(dim or 1 for dim in shape)
+
+
+def _constant(tensor: TensorProto, values: Stored) -> Constant:
+    constant = Constant(tensor.name, values)
+    if tensor.doc_string:
+        constant.doc_string = tensor.doc_string
+    if tensor.metadata_props:
+        constant.metadata = _pairs(tensor.metadata_props)
+    return constant
 
 
 def _pairs(entries: Any) -> dict[str, str]:

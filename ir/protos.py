@@ -20,7 +20,7 @@ from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.proto_reader import from_proto
 from edgec.ir.stored import onnx_dtype
 
-__all__ = ["constant_proto", "data_type", "from_proto", "is_structural", "to_proto", "weightless"]
+__all__ = ["constant_proto", "data_type", "from_proto", "is_structural", "to_proto", "weightless", "without_values"]
 
 # Integer constants up to this many elements go into a weightless message: shape inference reads their values.
 _STRUCTURAL_ELEMENTS = 4096
@@ -85,14 +85,32 @@ def data_type(constant: Constant) -> int:
 def constant_proto(constant: Constant) -> TensorProto:
     """The whole constant as a message."""
     stored = constant.stored
-    if stored is not None and stored.raw is None:
-        tensor = TensorProto()
-        tensor.CopyFrom(stored.proto)
+    tensor = without_values(constant)
+    if stored is not None and stored.proto is not None:
+        for field, value in stored.proto.ListFields():
+            if field.name.endswith("_data"):
+                getattr(tensor, field.name).MergeFrom(value)
     elif stored is not None and stored.raw is not None:
-        tensor = TensorProto(dims=stored.shape, data_type=stored.data_type, raw_data=bytes(stored.raw))
+        tensor.raw_data = bytes(stored.raw)
     else:
-        tensor = numpy_helper.from_array(np.ascontiguousarray(constant.values).reshape(constant.shape))
-    tensor.name = constant.name
+        array = np.ascontiguousarray(constant.values).reshape(constant.shape)
+        values = numpy_helper.from_array(array)
+        tensor.string_data.extend(values.string_data)
+        if values.HasField("raw_data"):
+            tensor.raw_data = values.raw_data
+    return tensor
+
+
+def without_values(constant: Constant) -> TensorProto:
+    """What a message says of a constant besides its values."""
+    tensor = TensorProto(dims=constant.shape, data_type=data_type(constant))
+    if constant.name:
+        tensor.name = constant.name
+    if constant.doc_string:
+        tensor.doc_string = constant.doc_string
+    if constant.metadata:
+        for key, value in constant.metadata.items():
+            tensor.metadata_props.add(key=key, value=value)
     return tensor
 
 
@@ -184,11 +202,7 @@ class _Writer:
             if home is not graph:
                 continue
             if graph is not self.main or self.inline(constant):
-                written = constant_proto(constant)
-                written.doc_string = constant.doc_string
-                for key, value in constant.metadata.items():
-                    written.metadata_props.add(key=key, value=value)
-                proto.initializer.append(written)
+                proto.initializer.append(constant_proto(constant))
             else:
                 self.left_out.append(constant)
 

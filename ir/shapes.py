@@ -89,14 +89,14 @@ def infer(graph: Graph) -> onnx.ModelProto:
 
 def inference_fault(text: str) -> tuple[str, str, str]:
     """Place, fault and mend from the message of onnx's inference."""
-    name = re.search(r"node name: ([^)]*)\)", text)
-    op = re.search(r"\(op_type:\s*([^,)]+)", text)
-    fault = re.sub(r"\s+", " ", text.splitlines()[-1])
-    fault = re.sub(r"^.*?\[(?:Shape|Type)InferenceError\]\s*", "", fault).strip()
-    fault = re.sub(r"^\(op_type:[^)]*\):?\s*(\[\w+\])?\s*", "", fault).rstrip(".")
-    where = f"node '{name.group(1)}'" if name and name.group(1) else "the graph"
-    if op:
-        where += f" ({op.group(1)})"
+    # One line a node: "(op_type:Conv, node name: conv1): [ShapeInferenceError] what"; functions nest such lines.
+    first = text.strip().removeprefix("[ShapeInferenceError] Inference error(s): ").split("\n(op_type:")[0]
+    place = re.search(r"\(op_type:\s*([^,)]+)(?:, node name: ([^)]*))?\)", first)
+    fault = " ".join(re.split(r"\[\w+Error\]", first)[-1].split()).rstrip(".")
+    if place is None:
+        where = "the graph"
+    else:
+        where = f"node '{place[2]}' ({place[1]})" if place[2] else f"a node without a name ({place[1]})"
     return where, f"its types and shapes do not fit: {fault}", "export the network again, or correct its shapes"
 
 
