@@ -12,13 +12,14 @@ import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 
-_REWRITES: dict[str, Callable[[Graph, Node], None]] = {}
+Rewrite = Callable[[Graph, Node], bool]
+_REWRITES: dict[str, Rewrite] = {}
 
 
-def rewrites(*operators: str) -> Callable[[Callable[[Graph, Node], None]], Callable[[Graph, Node], None]]:
+def rewrites(*operators: str) -> Callable[[Rewrite], Rewrite]:
     """Registers the rewrite of these operators."""
 
-    def register(rewrite: Callable[[Graph, Node], None]) -> Callable[[Graph, Node], None]:
+    def register(rewrite: Rewrite) -> Rewrite:
         for operator in operators:
             _REWRITES[operator] = rewrite
         return rewrite
@@ -32,9 +33,7 @@ def rewrite(graph: Graph) -> int:
     for node in list(graph.nodes):
         rule = _REWRITES.get(node.op) if node.domain in ("", "ai.onnx") else None
         if rule is not None and node.outputs:
-            before = len(graph.nodes)
-            rule(graph, node)
-            done += not node.outputs or len(graph.nodes) != before
+            done += rule(graph, node)
     if done:
         graph.sort()
         graph.remove_dead()
@@ -63,87 +62,95 @@ def _clip(graph: Graph, node: Node, x: Tensor, low: float, high: float) -> Varia
 
 
 @rewrites("HardSwish")
-def hard_swish(graph: Graph, node: Node) -> None:
+def hard_swish(graph: Graph, node: Node) -> bool:
     """x * clip(x + 3, 0, 6) / 6."""
     x = node.inputs[0]
     gate = _clip(graph, node, _with(graph, node, "Add", x, 3.0, "shift"), 0.0, 6.0)
     product = _shaped(graph.op("Mul", [x, gate], name=f"{node.name}.product"), x)
     graph.replace(node, _with(graph, node, "Mul", product, 1 / 6, "scale"))
+    return True
 
 
 @rewrites("HardSigmoid")
-def hard_sigmoid(graph: Graph, node: Node) -> None:
+def hard_sigmoid(graph: Graph, node: Node) -> bool:
     """clip(alpha x + beta, 0, 1) as alpha * clip(x + beta / alpha, 0, 1 / alpha): a Relu6 where alpha is 1/6."""
     alpha, beta = float(node.attrs.get("alpha", 0.2)), float(node.attrs.get("beta", 0.5))
     if alpha <= 0:
-        return
+        return False
     reach = 1 / alpha
     reach = float(round(reach)) if abs(reach - round(reach)) < 1e-5 else reach
     gate = _clip(graph, node, _with(graph, node, "Add", node.inputs[0], beta * reach, "shift"), 0.0, reach)
     graph.replace(node, _with(graph, node, "Mul", gate, 1 / reach, "scale"))
+    return True
 
 
 @rewrites("Swish")
-def swish(graph: Graph, node: Node) -> None:
+def swish(graph: Graph, node: Node) -> bool:
     """x * sigmoid(alpha x)."""
     x, alpha = node.inputs[0], float(node.attrs.get("alpha", 1.0))
     scaled = x if alpha == 1.0 else _with(graph, node, "Mul", x, alpha, "alpha")
     gate = _shaped(graph.op("Sigmoid", [scaled], name=f"{node.name}.sigmoid"), x)
     graph.replace(node, _shaped(graph.op("Mul", [x, gate], name=f"{node.name}.product"), x))
+    return True
 
 
 @rewrites("BatchNormalization")
-def batch_normalization(graph: Graph, node: Node) -> None:
+def batch_normalization(graph: Graph, node: Node) -> bool:
     """A scale and a shift for each channel, where no convolution took them in."""
     known = [_known(t) for t in node.inputs[1:5]]
     x = node.inputs[0]
     if any(values is None for values in known) or x.shape is None or any(t.outputs for t in node.outputs[1:]):
-        return
+        return False
     gain, shift, mean, variance = (np.asarray(values, np.float64) for values in known)
     scale = gain / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
     along = (-1, *[1] * (len(x.shape) - 2))
     scaled = _with(graph, node, "Mul", x, scale.reshape(along), "scale")
     shifted = _with(graph, node, "Add", scaled, (shift - mean * scale).reshape(along), "shift")
     graph.replace(node, [shifted, *node.outputs[1:]])
+    return True
 
 
 @rewrites("Div")
-def division(graph: Graph, node: Node) -> None:
+def division(graph: Graph, node: Node) -> bool:
     """Division by a known number is multiplication by its inverse."""
     divisor = _known(node.inputs[1])
     if divisor is None or divisor.dtype.kind != "f" or not divisor.all() or isinstance(node.inputs[0], Constant):
-        return
+        return False
     inverse = (1 / divisor.astype(np.float64)).astype(np.float32)
     made = _with(graph, node, "Mul", node.inputs[0], inverse, "inverse")
     graph.replace(node, _shaped(made, node.outputs[0]))
+    return True
 
 
 @rewrites("Pow")
-def power(graph: Graph, node: Node) -> None:
+def power(graph: Graph, node: Node) -> bool:
     """A square is a multiplication."""
     exponent = _known(node.inputs[1])
     if exponent is None or exponent.size != 1 or float(exponent.reshape(-1)[0]) != 2.0:
-        return
+        return False
     x = node.inputs[0]
     graph.replace(node, _shaped(graph.op("Mul", [x, x], name=f"{node.name}.square"), node.outputs[0]))
+    return True
 
 
 @rewrites("Sum")
-def addition(graph: Graph, node: Node) -> None:
+def addition(graph: Graph, node: Node) -> bool:
     """A sum of many is a chain of additions of two."""
     total = node.inputs[0]
     for place, term in enumerate(node.inputs[1:], 1):
         total = graph.op("Add", [total, term], name=f"{node.name}.add{place}")
-        total.shape, total.dtype = node.outputs[0].shape, node.outputs[0].dtype
-    if len(node.inputs) > 1:
-        graph.replace(node, total)
+        total.dtype = node.outputs[0].dtype
+    if len(node.inputs) == 1:
+        return False
+    graph.replace(node, _shaped(total, node.outputs[0]))
+    return True
 
 
 @rewrites("Clip")
-def clip(graph: Graph, node: Node) -> None:
+def clip(graph: Graph, node: Node) -> bool:
     """Clip from 0 up is Relu; Clip without bounds is nothing."""
     if any(isinstance(t, Variable) and t.name for t in node.inputs[1:]):
-        return
+        return False
     bounds = [t.values for t in node.inputs[1:] if isinstance(t, Constant)]
     names = [isinstance(t, Constant) for t in (*node.inputs[1:], *[None] * 2)]
     low = float(bounds[0].reshape(-1)[0]) if names[0] else float(node.attrs.get("min", -inf))
@@ -151,44 +158,53 @@ def clip(graph: Graph, node: Node) -> None:
     largest = float(np.finfo(np.float32).max)
     if low <= -largest and high >= largest:
         graph.replace(node, node.inputs[0])
-    elif low == 0.0 and high >= largest:
+        return True
+    if low == 0.0 and high >= largest:
         graph.replace(node, _shaped(graph.op("Relu", [node.inputs[0]], name=f"{node.name}.relu"), node.outputs[0]))
+        return True
+    return False
 
 
 @rewrites("Dropout")
-def dropout(graph: Graph, node: Node) -> None:
+def dropout(graph: Graph, node: Node) -> bool:
     """Nothing at inference."""
-    if not any(t.outputs for t in node.outputs[1:]):
-        graph.replace(node, [node.inputs[0], *node.outputs[1:]])
+    if any(t.outputs for t in node.outputs[1:]):
+        return False
+    graph.replace(node, [node.inputs[0], *node.outputs[1:]])
+    return True
 
 
 @rewrites("Gemm")
-def gemm(graph: Graph, node: Node) -> None:
+def gemm(graph: Graph, node: Node) -> bool:
     """alpha and beta go into the weights and the bias."""
     alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
-    weight = _known(node.inputs[1])
+    weight, changed = _known(node.inputs[1]), False
     if weight is not None and alpha != 1.0:
         node.inputs[1] = graph.const(f"{node.inputs[1].name}.alpha", weight * np.float32(alpha))
         node.attrs["alpha"] = 1.0
+        changed = True
     bias = _known(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None and beta != 1.0:
         node.inputs[2] = graph.const(f"{node.inputs[2].name}.beta", bias * np.float32(beta))
         node.attrs["beta"] = 1.0
+        changed = True
+    return changed
 
 
 @rewrites("MatMul")
-def biased_matmul(graph: Graph, node: Node) -> None:
+def biased_matmul(graph: Graph, node: Node) -> bool:
     """MatMul of matrices and an Add of a known row are a Gemm, so that the bias stays 32 bits wide."""
     weight, product = _known(node.inputs[1]), node.outputs[0]
     source = node.inputs[0]
     if weight is None or weight.ndim != 2 or source.shape is None or len(source.shape) != 2:
-        return
+        return False
     if len(product.outputs) != 1 or product.outputs[0].op != "Add" or product in graph.outputs:
-        return
+        return False
     add = product.outputs[0]
     bias = next((t for t in add.inputs if isinstance(t, Constant)), None)
     if bias is None or bias.values.size != weight.shape[1] or (len(bias.shape) > 1 and bias.shape[-1] == 1):
-        return
+        return False
     row = graph.const(f"{bias.name}.row", bias.values.reshape(-1))
     made = graph.op("Gemm", [source, node.inputs[1], row], name=node.name)
     graph.replace(add, _shaped(made, add.outputs[0]))
+    return True

@@ -102,9 +102,7 @@ def test_pool(lab, sides, kernel, stride, pad, ceil, op):
     assume(op == "MaxPool" or not ceil or pad == 0)
 
     def make(b, x):
-        return b(
-            op, x, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4, ceil_mode=int(ceil), **attrs
-        )
+        return b(op, x, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[pad] * 4, ceil_mode=int(ceil), **attrs)
 
     from edgec.ir.errors import EmitError
 
