@@ -10,7 +10,7 @@ from typing import Any
 from edgec.backends.registry import backend, target, target_names
 from edgec.passes.protocol import Pass
 from edgec.passes.registry import pass_class, pass_names
-from edgec.tools.options import unknown
+from edgec.tools.options import unknown_pass
 
 
 def first_sentence(kind: type[Any]) -> str:
@@ -49,7 +49,7 @@ def print_passes() -> None:
 def print_pass(name: str) -> None:
     """What one pass does, wants and takes."""
     if name not in pass_names():
-        raise unknown("pass", name, pass_names(), "passes")
+        raise unknown_pass(name, "passes")
     kind = pass_class(name)
     print(f"{name} ({kind.effect})\n\n{inspect.getdoc(kind) or ''}\n")
     labelled = (("needs", kind.needs), ("gives", kind.gives), ("ends", kind.breaks), ("data", kind.uses))

@@ -55,7 +55,7 @@ def instruments_of(options: argparse.Namespace) -> tuple[list[Any], Any]:
     found: list[Any] = []
     for name in options.print_after:
         if name not in pass_names():
-            raise unknown("pass", name, pass_names(), "--print-after")
+            raise unknown_pass(name, "--print-after")
     if options.dump_ir is not None:
         with writing(options.dump_ir, mend="give another folder with --dump-ir"):
             found.append(Dumps(options.dump_ir))
@@ -67,10 +67,12 @@ def instruments_of(options: argparse.Namespace) -> tuple[list[Any], Any]:
     return ([*found, times] if times is not None else found), times
 
 
-def unknown(what: str, name: str, known: list[str], where: str) -> UsageError:
-    """The error for a pass or target that is not there."""
-    near = did_you_mean(name, known)
-    return UsageError(where, f"no {what} named '{name}'" + (f".{near}" if near else ""), f"'edgec {what}s' lists them")
+def unknown_pass(name: str, where: str) -> UsageError:
+    """The error for a pass that is not there."""
+    from edgec.passes.registry import pass_names
+
+    near = did_you_mean(name, pass_names())
+    return UsageError(where, f"no pass named '{name}'" + (f".{near}" if near else ""), "'edgec passes' lists them")
 
 
 def pins_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,6 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
-
-from edgec.tools.cli import main
 
 RECIPE = """\
 data:
@@ -25,8 +22,6 @@ passes:
   - quantize
 targets: [cpu, coral-dev-board]
 """
-
-Command = Callable[..., int]
 
 
 def autoencoder(seed: int = 0) -> onnx.ModelProto:
@@ -82,18 +77,3 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "compress.yaml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def edgec(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command in this process: exit status, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            status = main(arguments)
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return run
