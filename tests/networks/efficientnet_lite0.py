@@ -8,6 +8,7 @@ squeeze-and-excitation and with Relu6), TensorFlow's SAME padding included: at s
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +43,19 @@ def export(path: str | Path, *, batch_norm: bool = False, opset: int = 17) -> No
     network = _network()
     example = torch.zeros(1, 3, SIZE, SIZE)
     mode = torch.onnx.TrainingMode.PRESERVE if batch_norm else torch.onnx.TrainingMode.EVAL
-    torch.onnx.export(
-        network,
-        (example,),
-        str(path),
-        opset_version=opset,
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        training=mode,
-        dynamo=False,
-    )
+    with warnings.catch_warnings():
+        # The exporter warns that it is the older of torch's two, and about slices that it does not fold.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (example,),
+            str(path),
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            training=mode,
+            dynamo=False,
+        )
 
 
 def _network() -> Any:

