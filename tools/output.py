@@ -152,5 +152,6 @@ def _listed(manifest: Path) -> set[str]:
 
 
 def _unwritable(place: Path, error: OSError, mend: str = _ANOTHER) -> UsageError:
-    reason = (error.strerror or "unknown reason").lower()
+    # mkdir says "file exists" of a file on the way.
+    reason = "not a directory" if isinstance(error, FileExistsError) else (error.strerror or "unknown reason").lower()
     return UsageError(str(place), f"cannot be written ({reason})", mend)
