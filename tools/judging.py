@@ -17,6 +17,8 @@ from edgec.passes import input_domain
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 _METRIC_DIGITS = 6
+# What stands for a metric of minus infinity.
+_LEAST = -1e300
 # What stands for an SQNR below all: an output that is NaN or infinite where the original's is not.
 _NO_SIGNAL_DB = -999.0
 
@@ -48,7 +50,7 @@ def run_of(graph: Graph) -> Run:
 
 def rounded(value: float) -> float | None:
     """A metric as reports keep it: to six digits behind the point; ``None`` is infinity, which JSON has not."""
-    return None if value == np.inf else round(max(-np.finfo(np.float64).max, float(value)), _METRIC_DIGITS)
+    return None if value == np.inf else round(max(_LEAST, float(value)), _METRIC_DIGITS)
 
 
 def decibel(value: float) -> float | None:

@@ -102,7 +102,7 @@ def _split(part: str, text: str) -> list[str]:
             pieces.append(part[start:place])
             start = place + 1
     if closing or quote:
-        raise _mistake(text, f"{closing[-1] if closing else quote} is missing", "close what was opened")
+        raise _mistake(text, f"{quote or closing[-1]} is missing", "close what was opened")
     return [*pieces, part[start:]] if part.strip() else []
 
 
