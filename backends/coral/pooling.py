@@ -18,7 +18,7 @@ from edgec.backends.coral import layout
 from edgec.backends.coral.convolution import pad
 from edgec.backends.coral.lowering import Lowering, lowers, refusal
 from edgec.backends.coral.padding import Window, windows
-from edgec.backends.coral.quantization import Quantization
+from edgec.backends.coral.quantization import Quantization, exactly
 from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.graph import Node, producer
@@ -111,35 +111,47 @@ def _is_not_negative(node: Node, source: Value) -> bool:
 
 @lowers("AveragePool")
 def average_pool(low: Lowering, node: Node) -> None:
-    """AVERAGE_POOL_2D; on integers that change scale a DEPTHWISE_CONV_2D with equal weights, rounded once."""
+    """AVERAGE_POOL_2D; on integers that change scale a DEPTHWISE_CONV_2D with equal weights, rounded once.
+
+    Where a window counts fewer elements than it has, and TFLite's SAME does not say so, a MUL by the ratio follows. On
+    integers that widens the rounding at such windows, to two steps for a 3x3 window in a corner.
+    """
     source, rank = _image(low, node)
     windowed = _windows(node, source, rank)
     source = low.arranged(source, layout.CHANNELS_LAST)
     tensor = node.outputs[0]
-    valid = all(w.is_valid for w in windowed)
-    counts_padding = bool(node.attrs.get("count_include_pad", 0))
     wanted = low.wanted_integers(tensor)
-    if counts_padding and any(w.needed_after > w.after for w in windowed):
-        raise refusal(
-            node,
-            "its last window passes the end of the padding (ceil_mode), which TFLite cannot count",
-            "set ceil_mode to 0",
-        )
-    if not valid and not counts_padding:
-        if not all(w.is_same for w in windowed):
-            raise refusal(
-                node,
-                "it leaves padding out of the average where TFLite's SAME pads differently",
-                "set count_include_pad to 1, or pad as SAME does",
-            )
+    rescaled = source.quantization is not None and wanted is not None and not wanted.same(source.quantization)
+    including = bool(node.attrs.get("count_include_pad", 0))
+    if not including and not rescaled and all(w.is_same for w in windowed):
         made = _pool(low, "AVERAGE_POOL_2D", source, windowed, schema.Padding.SAME, tensor.name)
-    elif source.quantization is None or wanted is None or wanted.same(source.quantization):
-        if not valid:
-            source = low.padded(source, [w.before for w in windowed], [w.needed_after for w in windowed])
-        made = _pool(low, "AVERAGE_POOL_2D", source, windowed, schema.Padding.VALID, tensor.name)
-    else:
+        low.set(tensor, _row(made, rank))
+        return
+    if rescaled and wanted is not None:
         made = _averaging_convolution(low, node, source, windowed, wanted)
+    else:
+        padded = low.padded(source, [w.before for w in windowed], [w.needed_after for w in windowed])
+        made = _pool(low, "AVERAGE_POOL_2D", padded, windowed, schema.Padding.VALID, tensor.name)
+    rows, columns = (w.kernel / _counts(w, including) for w in windowed)
+    ratio = np.outer(rows, columns).astype(np.float32)
+    if bool((ratio != 1).any()):
+        data = ratio[None, None]
+        factor = constant(f"{node.name}.counted", data)
+        if made.quantization is not None:
+            best = exactly(data)
+            factor = replace(factor, data=best.integers(data), quantization=best)
+        factor = low.arranged(factor, layout.CHANNELS_LAST)
+        made = low.emit("MUL", [made, factor], made.stored, made, schema.MulOptionsT(), quantization=made.quantization)
     low.set(tensor, _row(made, rank))
+
+
+def _counts(window: Window, including: bool) -> np.ndarray:
+    """How many elements each window's average is over: its own, without padding or without what passes its end."""
+    starts = np.arange(window.output) * window.stride - window.before
+    ends = starts + window.kernel
+    if including:
+        return np.minimum(ends, window.size + window.after) - starts
+    return np.minimum(ends, window.size) - np.maximum(starts, 0)
 
 
 def _averaging_convolution(

@@ -96,6 +96,16 @@ def covering(values: np.ndarray) -> Quantization:
     return per_tensor(scale, int(np.clip(round(INT8_LOW - low / scale), INT8_LOW, INT8_HIGH)))
 
 
+def exactly(values: np.ndarray) -> Quantization:
+    """A symmetric scale that is a whole part of every number, where there is one; else :func:`covering`."""
+    top = float(np.abs(values).max())
+    for steps in range(INT8_HIGH, 0, -1):
+        scaled = values.astype(np.float64) / (top / steps)
+        if np.allclose(scaled, np.rint(scaled), rtol=0, atol=1e-5):
+            return per_tensor(top / steps, 0)
+    return covering(values)
+
+
 def shifted_to_int8(integers: np.ndarray, quantization: Quantization) -> tuple[np.ndarray, Quantization]:
     """uint8 data as int8: the same reals, every integer and zero-point less by 128."""
     if integers.dtype != np.uint8:

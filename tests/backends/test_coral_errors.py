@@ -65,17 +65,6 @@ REFUSALS = {
         [IMAGE],
         f"its indices are used; {OUT}",
     ),
-    "AveragePool": (
-        lambda b, x: b("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4),
-        [IMAGE],
-        "it leaves padding out of the average where TFLite's SAME pads differently; "
-        "set count_include_pad to 1, or pad as SAME does",
-    ),
-    "AveragePool, ceil": (
-        lambda b, x: b("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, count_include_pad=1),
-        [IMAGE],
-        "its last window passes the end of the padding (ceil_mode), which TFLite cannot count; set ceil_mode to 0",
-    ),
     "Slice": (
         lambda b, x: b("Slice", x, b.ints(5), b.ints(0), b.ints(2), b.ints(-1)),
         [IMAGE],

@@ -224,7 +224,9 @@ def test_integers(lab, make, shapes, per_channel):
     graph = lab.build(make, shapes)
     feeds = lab.noise(graph)
     found = lab.compared(lab.quantized(graph, feeds, per_channel), feeds)
-    assert found.steps() <= 1
+    # An average whose windows count unequally is rounded twice.
+    twice = found.kinds[-2:] in (["DEPTHWISE_CONV_2D", "MUL"], ["AVERAGE_POOL_2D", "MUL"])
+    assert found.steps() <= (2 if twice else 1)
     assert "DEQUANTIZE" not in found.kinds
 
 
