@@ -1,0 +1,117 @@
+"""The mathematics of factorize, on its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgec.passes.decomposition import (
+    reconstruct,
+    svd_spectrum,
+    truncated_svd,
+    tucker2,
+    tucker2_spectrum,
+)
+
+
+def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def decaying(out: int, into: int, taps: int, seed: int = 0) -> np.ndarray:
+    """A kernel whose channels matter less and less in a rotated basis, as trained ones do."""
+    random = np.random.default_rng(seed)
+    kernel = random.standard_normal((out, into, taps))
+    kernel *= (np.arange(1, out + 1) ** -0.7)[:, None, None] * (np.arange(1, into + 1) ** -0.7)[None, :, None]
+    left, right = (np.linalg.qr(random.standard_normal((n, n)))[0] for n in (out, into))
+    return np.einsum("ao,bi,oit->abt", left, right, kernel, optimize=True).astype(np.float32)
+
+
+def relative(kernel: np.ndarray, other: np.ndarray) -> float:
+    return float(np.linalg.norm(kernel - other) / np.linalg.norm(kernel))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3, 9]), st.data())
+def test_errors_are_what_they_say_and_full_rank_is_exact(out: int, into: int, taps: int, data: st.DataObject) -> None:
+    kernel = gaussian(out, into, taps, seed=data.draw(st.integers(0, 1000)))
+    ranks = data.draw(st.integers(1, out)), data.draw(st.integers(1, into))
+    factors = tucker2(kernel, *ranks)
+    assert factors.core.shape == (*ranks, taps)
+    assert (factors.first is None) == (ranks[1] == into)
+    assert (factors.last is None) == (ranks[0] == out)
+    assert factors.relative_error == pytest.approx(relative(kernel, reconstruct(factors)), abs=2e-5)
+    if ranks == (out, into):
+        assert np.array_equal(factors.core, kernel)
+
+
+def test_full_rank_in_both_modes_is_exact_through_the_bases_too() -> None:
+    kernel = gaussian(12, 7, 9)
+    kernel[-1], kernel[:, -1] = 0, 0  # so that one rank less loses nothing
+    factors = tucker2(kernel, 11, 6)
+    assert factors.relative_error < 1e-6
+    assert relative(kernel, reconstruct(factors)) < 1e-6
+
+
+@pytest.mark.parametrize("make", [gaussian, decaying])
+@pytest.mark.parametrize("part", [0.1, 0.25, 0.5])
+def test_the_error_is_within_half_a_percent_of_tensorlys(make: object, part: float) -> None:
+    from tensorly.decomposition import partial_tucker
+    from tensorly.tenalg import multi_mode_dot
+
+    assert callable(make)
+    kernel = make(96, 64, 9)
+    ranks = [int(96 * part), int(64 * part)]
+    (core, factors), _ = partial_tucker(kernel, rank=ranks, modes=[0, 1], init="svd")
+    theirs = relative(kernel, multi_mode_dot(core, factors, modes=[0, 1]))
+    assert tucker2(kernel, *ranks).relative_error <= 1.005 * theirs
+
+
+@pytest.mark.parametrize("shape", [(20, 12), (12, 20), (7, 7)])
+def test_svd_is_the_best_of_its_rank(shape: tuple[int, int]) -> None:
+    matrix = gaussian(*shape)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    kept = svd_spectrum(matrix)
+    for rank in (1, 3, min(shape)):
+        factors = truncated_svd(matrix, rank)
+        assert factors.first.shape == (rank, shape[1])
+        assert factors.last.shape == (shape[0], rank)
+        best = np.sqrt((values[rank:] ** 2).sum() / (values**2).sum())
+        assert relative(matrix, factors.last @ factors.first) == pytest.approx(best, abs=1e-5)
+        assert factors.relative_error == pytest.approx(best, abs=1e-5)
+        assert np.sqrt(max(0.0, 1 - kept[rank - 1])) == pytest.approx(best, abs=2e-3)
+
+
+def test_singular_values_are_shared_out_evenly() -> None:
+    factors = truncated_svd(gaussian(20, 12) * 100, 5)
+    np.testing.assert_allclose(np.linalg.norm(factors.first, axis=1), np.linalg.norm(factors.last, axis=0), rtol=1e-4)
+
+
+def test_a_spectrum_foretells_truncation_and_refinement_only_gains() -> None:
+    kernel = decaying(24, 16, 9)
+    kept = tucker2_spectrum(kernel)
+    assert kept.shape == (24, 16)
+    assert kept[-1, -1] == pytest.approx(1)
+    assert np.all(np.diff(kept, axis=0) >= 0) and np.all(np.diff(kept, axis=1) >= 0)
+    for ranks in ((3, 2), (8, 8), (24, 4)):
+        foretold = np.sqrt(1 - kept[ranks[0] - 1, ranks[1] - 1])
+        assert tucker2(kernel, *ranks).relative_error <= foretold * (1 + 1e-4)
+
+
+def test_signs_are_fixed_and_double_precision_is_kept() -> None:
+    kernel = decaying(16, 12, 9)
+    one, other = tucker2(kernel, 4, 4), tucker2(-kernel, 4, 4)
+    np.testing.assert_array_equal(one.first, other.first)
+    np.testing.assert_array_equal(one.core, -other.core)
+    assert tucker2(kernel.astype(np.float64), 4, 4).core.dtype == np.float64
+    assert tucker2(kernel.astype(np.float16), 4, 4).core.dtype == np.float32
+
+
+def test_a_corrupted_factor_is_seen() -> None:
+    kernel = decaying(16, 12, 9)
+    factors = tucker2(kernel, 8, 8)
+    right = relative(kernel, reconstruct(factors))
+    factors.core[0, 0, 0] += 10 * np.abs(factors.core).max()
+    assert relative(kernel, reconstruct(factors)) > 2 * right
