@@ -39,9 +39,10 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
     ):
         found.append([label, *(show(e[key]) for e in (baseline, compressed, *(t["cost"] for t in targets)))])
     everything = (baseline, compressed, *targets)
-    found.append(["memory to run (here)", *(size(e["memory_bytes"]) for e in everything)])
-    found.append(["latency, 1 thread (here)", *(_ms(e["latency_ms"]) for e in everything)])
-    found.append(["SQNR to the original", "", *(_db(e["sqnr_db"]) for e in (quality, *targets))])
+    if any(e["latency_ms"] is not None for e in everything):
+        found.append(["memory to run", *(size(e["memory_bytes"]) for e in everything)])
+        found.append(["latency, 1 thread", *(_ms(e["latency_ms"]) for e in everything)])
+    found.append(["SQNR to original", "", *(_db(e["sqnr_db"]) for e in (quality, *targets))])
     if quality["metric"] is not None:
         name = quality["metric"]["name"]
         found.append([name, *("-" if e["metric"] is None else f"{e['metric']:.4f}" for e in everything)])

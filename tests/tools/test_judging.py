@@ -25,9 +25,8 @@ def check(
         "metric": None if metric is None else {"name": "m", "baseline": metric[0], "compressed": metric[1]},
     }
     values = [None, None] if metric is None else metric[2]
-    targets = {
-        f"t{i}": {"metric": value, "sqnr_db": level} for i, (value, level) in enumerate(zip(values, sqnr[1], strict=False))
-    }  # fmt: skip
+    pairs = enumerate(zip(values, sqnr[1], strict=False))
+    targets = {f"t{i}": {"metric": value, "sqnr_db": level} for i, (value, level) in pairs}
     return check_requirements(asked, BASELINE, COMPRESSED, quality, targets, higher)
 
 
