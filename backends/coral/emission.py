@@ -259,11 +259,14 @@ class Emission:
             f"node '{self.source}' reads '{value.name}' in another memory order: a TRANSPOSE of "
             f"{prod(shape):,} elements was added"
         )
-        seen = self.laid(value, value.order, tuple(shape))
+        direct = layout.within(value.stored, shape, permutation)
+        if direct is None:
+            value = self.laid(value, value.order, tuple(shape))
+            direct = permutation
         moved = self.emit(
             "TRANSPOSE",
-            [seen, self.ints("permutation", permutation)],
-            [shape[axis] for axis in permutation],
+            [value, self.ints("permutation", direct)],
+            [value.stored[axis] for axis in direct],
             value,
             schema.TransposeOptionsT(),
             quantization=value.quantization,

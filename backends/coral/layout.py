@@ -150,6 +150,32 @@ def moves(source: Order, wanted: Order) -> tuple[list[int], list[int]] | None:
     return shape, [by_place.index(run) for run in runs]
 
 
+def within(stored: Sequence[int], seen: Sequence[int], permutation: Sequence[int]) -> list[int] | None:
+    """A transposition of memory seen in one shape, on the dimensions that it is stored in.
+
+    Args:
+        stored: the stored shape.
+        seen: a coarser shape of the same memory.
+        permutation: what is wanted of ``seen``.
+
+    Returns:
+        the permutation of ``stored``; ``None`` where its dimensions straddle those of ``seen``.
+    """
+    groups: list[list[int]] = [[]]
+    size = 1
+    for axis, length in enumerate(stored):
+        # A group that is full takes no more, but for dimensions of size 1.
+        if size == seen[len(groups) - 1] and length > 1 and len(groups) < len(seen):
+            groups.append([])
+            size = 1
+        groups[-1].append(axis)
+        size *= length
+        if seen[len(groups) - 1] % size:
+            return None
+    whole = len(groups) == len(seen) and size == seen[-1]
+    return [axis for place in permutation for axis in groups[place]] if whole else None
+
+
 def indices(factors: Iterable[Factor]) -> np.ndarray:
     """The row-major index of each element, in memory order: int64, as many as the product of the sizes."""
     found = np.zeros(1, np.int64)

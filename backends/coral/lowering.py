@@ -340,6 +340,8 @@ class Lowering(Emission):
                 # Inference miscounts some pools (ceil_mode): what follows from that is no order of this tensor.
                 known = inner is not None and prod(inner) == prod(shape)
                 found = self.wanted_order(node.outputs[0], inner) if known and inner is not None else None
+            elif node.op == "Transpose":
+                found = self._wanted_transposed(node, shape)
             else:
                 continue
             if found is not None:
@@ -354,6 +356,15 @@ class Lowering(Emission):
     def set(self, tensor: Tensor, value: Value) -> None:
         """Leaves the value of an ONNX tensor."""
         self.values[tensor] = value
+
+    def _wanted_transposed(self, node: Node, shape: Sequence[int]) -> layout.Order | None:
+        """The order wanted behind a Transpose, in the indices in front of it."""
+        turn = list(node.attrs.get("perm") or range(len(shape) - 1, -1, -1))
+        if len(turn) != len(shape):
+            return None
+        turned = [shape[axis] for axis in turn]
+        wanted = self.wanted_order(node.outputs[0], turned)
+        return None if wanted is None else layout.transposed(wanted, turned, np.argsort(turn).tolist())
 
 
 def refusal(node: Node, what: str, mend: str) -> EmitError:

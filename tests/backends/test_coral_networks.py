@@ -167,6 +167,30 @@ def test_a_corrupted_float_weight_is_found(lab):
         check.check(graph, lowered, lowered.file.to_bytes(), [feeds])
 
 
+def channel_shuffle(b, x):
+    x = b("Relu", b("Conv", x, b.weight(6, 4, 1, 1), b.weight(6)))
+    x = b("Transpose", b("Reshape", x, b.ints(0, 2, 3, 25)), perm=[0, 2, 1, 3])
+    return b("Conv", b("Reshape", x, b.ints(0, 6, 5, 5)), b.weight(4, 6, 3, 3))
+
+
+def test_a_channel_shuffle_goes_into_the_weights_before_it(lab):
+    graph = lab.build(channel_shuffle, [(1, 4, 5, 5)])
+    feeds = lab.noise(graph)
+    lab.compared(graph, feeds).close()
+    found = lab.compared(lab.quantized(graph, feeds), feeds)
+    assert found.kinds == ["CONV_2D", "CONV_2D"]
+    assert found.steps() <= 1
+
+
+def test_a_transposition_that_stays_is_noted(lab):
+    graph = lab.build(lambda b, x: b("Reshape", x, b.ints(1, 24)), [(1, 4, 2, 3)])
+    found = lab.compared(graph, lab.noise(graph))
+    assert found.kinds == ["TRANSPOSE", "RESHAPE"]
+    assert found.lowered.notes == [
+        "node 'reshape' reads 'x0' in another memory order: a TRANSPOSE of 24 elements was added"
+    ]
+
+
 def _second_quantize(graph, op):
     """The QuantizeLinear behind the (only) node of that operator."""
     node = next(n for n in graph.nodes if n.op == op)
