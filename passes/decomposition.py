@@ -73,9 +73,9 @@ def tucker2_spectrum(kernel: np.ndarray) -> np.ndarray:
 
 def svd_spectrum(matrix: np.ndarray) -> np.ndarray:
     """At [r - 1] the part of the squared norm that rank r keeps of a matrix (out, in), for every r; float64."""
-    matrix = _working(matrix)
+    matrix = matrix.astype(np.float64)
     gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
-    values = np.linalg.eigvalsh(gram.astype(np.float64))[::-1].clip(min=0)
+    values = np.linalg.eigvalsh(gram)[::-1].clip(min=0)
     kept = values.cumsum()
     return kept / kept[-1] if kept[-1] else np.ones_like(kept)
 
@@ -107,14 +107,15 @@ def tucker2(kernel: np.ndarray, rank_out: int, rank_in: int, *, sweeps: int = 2)
 
 
 def truncated_svd(matrix: np.ndarray, rank: int) -> LowRank:
-    """The best approximation of a matrix (out, in) of that rank.
+    """The best approximation of a matrix (out, in) of that rank, in float64.
 
     The singular values are shared out evenly between the factors, so that neither is much larger than the other when
     both are quantized later.
     """
-    work = _working(matrix)
+    # In double precision: squared singular values of single precision would leave no room below 1e-4 of the largest.
+    work = matrix.astype(np.float64)
     tall = work.shape[0] >= work.shape[1]
-    basis = _basis((work.T @ work if tall else work @ work.T).astype(np.float64), rank).astype(work.dtype)
+    basis = _basis(work.T @ work if tall else work @ work.T, rank)
     other = work @ basis if tall else work.T @ basis
     strengths = np.sqrt(np.linalg.norm(other, axis=0))
     strengths[strengths == 0] = 1

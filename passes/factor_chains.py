@@ -35,14 +35,15 @@ def write_tucker2(rw: Rewriter, layer: Layer, factors: Tucker) -> None:
         x: Tensor = node.inputs[0]
         [out] = rw.free_outputs(node)
         name = f"{node.name or node.op.lower()}.tucker"
-        pointwise = {"kernel_shape": [1] * len(ones)}
         added = [b] if (b := bias(node)) is not None else []
         if "first" in constants:
-            x = rw.insert(node, "Conv", [x, constants["first"]], name=f"{name}.first", **pointwise)
+            x = rw.insert(node, "Conv", [x, constants["first"]], name=f"{name}.first", kernel_shape=list(ones))
         inner = [x, constants["core"]]
         if "last" in constants:
             x = rw.insert(node, node.op, inner, name=f"{name}.core", **node.attrs)
-            rw.insert(node, "Conv", [x, constants["last"], *added], name=f"{name}.last", output=out, **pointwise)
+            rw.insert(
+                node, "Conv", [x, constants["last"], *added], name=f"{name}.last", output=out, kernel_shape=list(ones)
+            )
         else:
             rw.insert(node, node.op, [*inner, *added], name=f"{name}.core", output=out, **node.attrs)
         rw.remove(node)
@@ -70,14 +71,13 @@ def write_svd(rw: Rewriter, layer: Layer, factors: LowRank) -> None:
 def _write_pair(rw: Rewriter, kind: str, node: Node, first: Constant, last: Constant, out: Variable) -> None:
     name = f"{node.name or node.op.lower()}.svd"
     attrs = dict(node.attrs)
+    ones = [1] * (len(last.shape) - 2)
     added = [b] if (b := bias(node)) is not None and kind != "matmul" else []
     if kind == "conv":
         x = rw.insert(node, "Conv", [node.inputs[0], first], name=f"{name}.first", **attrs)
-        plain = {"kernel_shape": [1] * (len(last.shape) - 2)}
-        rw.insert(node, "Conv", [x, last, *added], name=f"{name}.last", output=out, **plain)
+        rw.insert(node, "Conv", [x, last, *added], name=f"{name}.last", output=out, kernel_shape=ones)
     elif kind == "conv_transpose":
-        plain = {"kernel_shape": [1] * (len(last.shape) - 2)}
-        x = rw.insert(node, "Conv", [node.inputs[0], first], name=f"{name}.first", **plain)
+        x = rw.insert(node, "Conv", [node.inputs[0], first], name=f"{name}.first", kernel_shape=ones)
         rw.insert(node, "ConvTranspose", [x, last, *added], name=f"{name}.last", output=out, **attrs)
     elif kind == "gemm":
         x = rw.insert(

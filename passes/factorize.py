@@ -45,15 +45,19 @@ class Factorize(Pass):
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
 
     params: Annotated[
-        float | None, Field(gt=0, lt=1, description="part of the network's parameters to keep: one budget for all layers")
+        float | None,
+        Field(gt=0, lt=1, description="part of the network's parameters to keep: one budget for all layers"),
     ] = None
     macs: Annotated[
-        float | None, Field(gt=0, lt=1, description="part of the network's multiply-accumulates to keep: one budget for all")
+        float | None,
+        Field(gt=0, lt=1, description="part of the network's multiply-accumulates to keep: one budget for all"),
     ] = None
     energy: Annotated[
         float | None, Field(gt=0, le=1, description="part of its weights' squared norm that each layer keeps at least")
     ] = None
-    rank: Annotated[float | None, Field(gt=0, le=1, description="ranks of each layer, as a part of the full ones")] = None
+    rank: Annotated[float | None, Field(gt=0, le=1, description="ranks of each layer, as a part of the full ones")] = (
+        None
+    )
     only: Annotated[
         tuple[str, ...], Field(description="name patterns (* and ?) of the only layers to factorize; all when empty")
     ] = ()
@@ -82,9 +86,7 @@ class Factorize(Pass):
         layers = [layer for layer in layers if self.macs is None or layer.macs is not None]
         ranks = self._budgeted(graph, ctx, layers, rw) if self._budget else self._by_layer(ctx, layers, rw)
         chosen = [(layer, pair) for layer, pair in zip(layers, ranks, strict=True) if pair is not None]
-        factors = _in_parallel(
-            lambda item: _decompose(item[0], item[1]), chosen, ctx, "factors"
-        )
+        factors = _in_parallel(lambda item: _decompose(item[0], item[1]), chosen, ctx, "factors")
         for (layer, (rank_out, rank_in)), made in zip(chosen, factors, strict=True):
             _write(rw, layer, rank_out, rank_in, made)
         rw.finish()
@@ -149,7 +151,8 @@ class Factorize(Pass):
             what = "parameters" if unit == "params" else "multiply-accumulates"
             raise UsageError(
                 f"factorize: {unit}",
-                f"the network cannot be brought to {share:.4g} of its {what}; the least that can be reached is {_up(reachable)}",
+                f"the network cannot be brought to {share:.4g} of its {what}; "
+                f"the least that can be reached is {_up(reachable)}",
                 "raise the budget, lower min_rank or multiple, or prune first",
             )
         ranks: list[Ranks | None] = []

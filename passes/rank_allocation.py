@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -74,7 +75,9 @@ def allocate(curves: Sequence[Curve], budget: float) -> list[int] | None:
         spent += more
         at[layer] = point
     while True:
-        offers = [offer for layer, c in enumerate(curves) if (offer := _best_within(c, at[layer], budget - spent, layer))]
+        offers = [
+            offer for layer, c in enumerate(curves) if (offer := _best_within(c, at[layer], budget - spent, layer))
+        ]
         if not offers:
             return at
         _, layer, point = min(offers)
@@ -93,7 +96,7 @@ def _hull(c: Curve) -> list[tuple[int, int]]:
                 break
             corners.pop()
         corners.append(i)
-    return list(zip(corners, corners[1:], strict=False))
+    return list(pairwise(corners))
 
 
 def _best_within(c: Curve, at: int, room: float, layer: int) -> tuple[float, int, int] | None:
