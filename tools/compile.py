@@ -274,7 +274,7 @@ class _Run:
         return {
             "edgec": __version__,
             "model": self.job.model.name,
-            "recipe": self.recipe.file,
+            "recipe": self.job.recipe.name,
             "name": self.recipe.name or self.job.model.stem,
             "machine": platform.machine(),
             "baseline": baseline,
@@ -292,7 +292,7 @@ class _Run:
         return {
             "edgec": __version__,
             "model": {"name": self.job.model.name, "sha256": sha256(self.job.model)},
-            "recipe": {"name": self.recipe.file, "sha256": sha256(self.job.recipe)},
+            "recipe": {"name": self.job.recipe.name, "sha256": sha256(self.job.recipe)},
             "data": hashes,
         }
 

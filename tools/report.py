@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,42 @@ def write_html(path: Path, report: Mapping[str, Any]) -> None:
     from edgec.tools.summary import amount, rows, size
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(amount=amount, size=size)
+    environment.filters.update(amount=amount, size=size, share=_share)
     template = files("edgec.tools").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
-    path.write_text(environment.from_string(template).render(report=report, rows=rows(report)), encoding="utf-8")
+    page = environment.from_string(template).render(report=report, rows=rows(report), charts=charts(report))
+    path.write_text(page + "\n", encoding="utf-8")
+
+
+def charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The page's charts: a title, and a bar a model with its share of the longest in percent and its text."""
+    from edgec.tools.summary import short, size
+
+    targets = report["targets"]
+    costs = {
+        "original": report["baseline"],
+        "compressed": report["compressed"],
+        **{name: target["cost"] for name, target in targets.items()},
+    }
+    found = []
+    for title, key, text in (
+        ("weight bytes", "weight_bytes", size),
+        ("multiply-accumulates", "macs", short),
+        ("peak activations", "peak_activation_bytes", size),
+    ):
+        found.append(_chart(title, {name: cost[key] for name, cost in costs.items()}, text))
+    models = {"original": report["baseline"], "compressed": report["compressed"], **targets}
+    if all(model["latency_ms"] is not None for model in models.values()):
+        latencies = {name: model["latency_ms"] for name, model in models.items()}
+        found.append(_chart("latency on this machine, one thread", latencies, lambda value: f"{value:.3g} ms"))
+    return found
+
+
+def _chart(title: str, values: Mapping[str, float], text: Callable[[Any], str]) -> dict[str, Any]:
+    longest = max(values.values())
+    bars = [{"name": name, "share": _share(value, longest), "text": text(value)} for name, value in values.items()]
+    return {"title": title, "rows": bars}
+
+
+def _share(value: float, whole: float) -> float:
+    """``value`` in percent of ``whole``, at most 100."""
+    return min(100.0, 100 * value / whole) if whole else 0.0
