@@ -19,12 +19,12 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from edgec.ir import wire
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Constant, Graph, Tensor
-from edgec.ir.proto_reader import CORRUPTED, checked_signature, from_proto, place, stored
+from edgec.ir.proto_reader import CORRUPTED, checked_signature, from_proto, pairs, place, stored
 from edgec.ir.protos import constant_proto, data_type, to_proto, without_values
 from edgec.ir.stored import Stored, element_bits, raw_bytes
 
@@ -57,7 +57,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
     path = Path(path)
     source = path.name
     buffer = _map(path, source)
-    view = memoryview(buffer) if buffer is not None else memoryview(b"")
+    view = memoryview(buffer)
     for offset, magic, what in _OTHER_FORMATS:
         if bytes(view[offset : offset + len(magic)]) == magic:
             raise InputError(source, f"is {what}, not an ONNX model", "export the network to ONNX first")
@@ -74,7 +74,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
     external = _External(path.parent, source)
 
     def decode(index: int | None, tensor: TensorProto) -> Stored:
-        if index in stripped.raw and buffer is not None:
+        if index in stripped.raw:
             shape, kind = checked_signature(tensor, source)
             offset, length = stripped.raw[index]
             if kind == TensorProto.STRING or length != raw_bytes(shape, kind):
@@ -85,10 +85,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
             return external.open(tensor)
         return stored(tensor, source)
 
-    try:
-        return from_proto(model, decode, source)
-    except UnicodeDecodeError:
-        raise InputError(source, "holds a name that is not text in UTF-8", CORRUPTED) from None
+    return from_proto(model, decode, source)
 
 
 def save(
@@ -139,7 +136,7 @@ def to_bytes(graph: Graph, *, extra_outputs: tuple[Tensor, ...] = ()) -> bytes:
     return b"".join(_stream(model, left_out))
 
 
-def _map(path: Path, source: str) -> mmap.mmap | None:
+def _map(path: Path, source: str) -> mmap.mmap:
     try:
         if stat.S_ISFIFO(path.stat().st_mode):  # opening one would wait for a writer
             raise InputError(str(path), "is a pipe, which cannot be mapped", "give a file")
@@ -166,45 +163,54 @@ class _External:
     def open(self, tensor: TensorProto) -> Stored:
         """Where an initializer's external data lies, checked against its shape and the file's size."""
         where = place(self.source, tensor)
-        entry = {item.key: item.value for item in tensor.external_data}
+        entry = pairs(tensor.external_data)
         location = entry.get("location", "")
         if not location:
             raise InputError(where, "has external data without a location", CORRUPTED)
         shape, kind = checked_signature(tensor, self.source)
         if kind == TensorProto.STRING:
             raise InputError(where, "holds strings as external data, which ONNX does not allow", CORRUPTED)
-        root = self.folder.resolve()
-        target = (self.folder / location).resolve()
-        # A model from elsewhere must not make the compiler read (or publish) files that are not its own.
-        if Path(location).is_absolute() or not target.is_relative_to(root):
-            raise InputError(
-                where, f"points to '{location}', outside the model's folder", "put its data file beside the model"
-            )
         needed = raw_bytes(shape, kind)
         try:
             offset = int(entry.get("offset", 0) or 0)
             length = int(entry.get("length", needed) or needed)
         except ValueError:
             raise InputError(where, "has an offset or a length that is no number", CORRUPTED) from None
-        if length != needed or offset < 0:
+        if offset < 0:
+            raise InputError(where, f"starts at byte {offset} of '{location}'", CORRUPTED)
+        if length != needed:
             raise InputError(where, f"claims {length} bytes of '{location}' where {needed} are needed", CORRUPTED)
-        if location not in self._maps:
-            if not target.is_file():
-                raise InputError(
-                    where, f"needs '{location}', which does not exist", "copy the data file beside the model"
-                )
-            mapped = _map(target, location)
-            assert mapped is not None
-            self._maps[location] = mapped
-        mapped = self._maps[location]
-        if offset + length > len(mapped):
+        mapped = self._map(location, where)
+        have = 0 if mapped is None else len(mapped)
+        if mapped is None or offset + length > have:
             raise InputError(
                 where,
-                f"needs bytes {offset} to {offset + length} of '{location}', which has {len(mapped)}",
+                f"needs bytes {offset} to {offset + length} of '{location}', which has {have}",
                 "the data file is truncated; copy it again",
             )
         view = memoryview(mapped)[offset : offset + length]
         return Stored(shape, kind, raw=view, mapping=(mapped, offset))
+
+    def _map(self, location: str, where: str) -> mmap.mmap | None:
+        """The file at ``location``, ``None`` where it is empty."""
+        if location in self._maps:
+            return self._maps[location]
+        root = self.folder.resolve()
+        try:
+            target = (self.folder / location).resolve()
+            regular = target.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, a null character
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise InputError(where, f"names the file {location!r}, which is none ({reason})", CORRUPTED) from None
+        # A model from elsewhere must not make the compiler read (or publish) files that are not its own.
+        if Path(location).is_absolute() or not target.is_relative_to(root):
+            what = f"points to '{location}', outside the model's folder"
+            raise InputError(where, what, "put its data file beside the model")
+        if not regular:
+            raise InputError(where, f"needs '{location}', which does not exist", "copy the data file beside the model")
+        if target.stat().st_size == 0:
+            return None
+        return self._maps.setdefault(location, _map(target, location))
 
 
 def _stream(model: onnx.ModelProto, constants: list[Constant]) -> Iterator[bytes | memoryview]:
@@ -246,7 +252,7 @@ def _raw_chunks(constant: Constant) -> Iterator[bytes | memoryview]:
     stored = constant.stored
     if stored is None or stored.raw is None:
         if element_bits(data_type(constant)) < 8:
-            yield constant_proto(constant).raw_data
+            yield numpy_helper.from_array(constant.values).raw_data
             return
         array = np.ascontiguousarray(constant.values)
         if sys.byteorder == "big":

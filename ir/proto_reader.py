@@ -7,7 +7,7 @@ its own. Initializers that nothing reads are left behind.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,10 +39,19 @@ def from_proto(model: onnx.ModelProto, decode: Decode | None = None, source: str
     Raises:
         InputError: a tensor's bytes do not fit its type and shape, or two weights share a name.
     """
-    with uncollected():
-        graph = _Reader(decode or (lambda _, tensor: stored(tensor, source)), source).model(model)
+    try:
+        with uncollected():
+            return _model(model, _Reader(decode or (lambda _, tensor: stored(tensor, source)), source))
+    except UnicodeDecodeError:
+        raise InputError(source or "the model", "holds a name that is not text in UTF-8", CORRUPTED) from None
+
+
+def _model(model: onnx.ModelProto, reader: _Reader) -> Graph:
+    opsets = {_text(item.domain): item.version for item in model.opset_import}
+    graph = Graph(name=_text(model.graph.name) or "graph", opsets=opsets)
+    reader.fill(graph, model.graph, {}, reader.decode)
     graph.ir_version = model.ir_version or None
-    graph.metadata = _pairs(model.metadata_props)
+    graph.metadata = pairs(model.metadata_props)
     shell = onnx.ModelProto()
     for field, value in model.ListFields():
         if field.name not in ("graph", "opset_import", "metadata_props", "ir_version"):
@@ -104,15 +113,10 @@ class _Reader:
         self.decode = decode
         self.source = source
 
-    def model(self, model: onnx.ModelProto) -> Graph:
-        graph = Graph(name=model.graph.name or "graph", opsets={o.domain: o.version for o in model.opset_import})
-        self._fill(graph, model.graph, {}, self.decode)
-        return graph
-
-    def _fill(self, graph: Graph, proto: onnx.GraphProto, outer: Mapping[str, Tensor], decode: Decode) -> None:
+    def fill(self, graph: Graph, proto: onnx.GraphProto, outer: Mapping[str, Tensor], decode: Decode) -> None:
         """Reads ``proto`` into ``graph``; ``outer`` are the tensors of the graphs around it, by name."""
-        graph.doc_string = proto.doc_string
-        graph.graph_metadata = _pairs(proto.metadata_props)
+        graph.doc_string = _text(proto.doc_string)
+        graph.graph_metadata = pairs(proto.metadata_props)
         known: dict[str, Tensor] = {}
         self._constants(proto, known, decode)
         types = {info.name: info for info in proto.value_info}
@@ -141,6 +145,7 @@ class _Reader:
 
         scope: dict[str, Tensor] | None = None
         made: list[Node] = []
+        texts: list[str] = []
         for item in nodes:
             attrs: dict[str, Any] = {}
             for attribute in item.attribute:
@@ -151,20 +156,23 @@ class _Reader:
                 else:
                     attrs[attribute.name] = self._attribute(attribute)
             node = Node(item.op_type, item.name, attrs, map(of, item.input), map(of, item.output), item.domain)
+            texts += (node.op, node.name, node.domain, *attrs)
             if item.doc_string:
-                node.doc_string = item.doc_string
+                node.doc_string = _text(item.doc_string)
             if item.overload:
-                node.overload = item.overload
+                node.overload = _text(item.overload)
             if item.metadata_props:
-                node.metadata = _pairs(item.metadata_props)
+                node.metadata = pairs(item.metadata_props)
             made.append(node)
         graph.nodes = NodeList(made)
         graph.inputs = [known[info.name] for info in proto.input]
         graph.outputs = [of(info.name) for info in proto.output]
         for annotation in proto.quantization_annotation:
             of(annotation.tensor_name).quantization = {
-                item.key: of(item.value) for item in annotation.quant_parameter_tensor_names
+                _text(item.key): of(item.value) for item in annotation.quant_parameter_tensor_names
             }
+        _check_texts(known)
+        _check_texts(texts)
 
     def _constants(self, proto: onnx.GraphProto, known: dict[str, Tensor], decode: Decode) -> None:
         for index, tensor in enumerate(proto.initializer):
@@ -192,9 +200,9 @@ class _Reader:
                 variable.type_proto = onnx.TypeProto()
                 variable.type_proto.CopyFrom(info.type)
         if info.doc_string:
-            variable.doc_string = info.doc_string
+            variable.doc_string = _text(info.doc_string)
         if info.metadata_props:
-            variable.metadata = _pairs(info.metadata_props)
+            variable.metadata = pairs(info.metadata_props)
         return variable
 
     def _attribute(self, attribute: AttributeProto) -> Any:
@@ -210,9 +218,9 @@ class _Reader:
     def _subgraphs(self, attribute: AttributeProto, parent: Graph, scope: Mapping[str, Tensor]) -> Any:
         made = []
         for proto in [attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs:
-            subgraph = Graph(name=proto.name or "graph")
+            subgraph = Graph(name=_text(proto.name) or "graph")
             subgraph.share(parent)
-            self._fill(subgraph, proto, scope, lambda _, tensor: self.decode(None, tensor))
+            self.fill(subgraph, proto, scope, lambda _, tensor: self.decode(None, tensor))
             made.append(subgraph)
         return made[0] if attribute.type == AttributeProto.GRAPH else made
 
@@ -259,22 +267,37 @@ def _widest(shape: tuple[int, ...]) -> int:
 def _constant(tensor: TensorProto, values: Stored) -> Constant:
     constant = Constant(tensor.name, values)
     if tensor.doc_string:
-        constant.doc_string = tensor.doc_string
+        constant.doc_string = _text(tensor.doc_string)
     if tensor.metadata_props:
-        constant.metadata = _pairs(tensor.metadata_props)
+        constant.metadata = pairs(tensor.metadata_props)
     return constant
 
 
-def _pairs(entries: Any) -> dict[str, str]:
-    return {item.key: item.value for item in entries}
+def pairs(entries: Any) -> dict[str, str]:
+    """Key-value entries of a message; raises UnicodeDecodeError where one is no text."""
+    return {_text(item.key): _text(item.value) for item in entries}
 
 
 def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     kind = dim.WhichOneof("value")
-    return dim.dim_value if kind == "dim_value" else dim.dim_param or None
+    return dim.dim_value if kind == "dim_value" else _text(dim.dim_param) or None
 
 
-def _text(raw: bytes) -> str:
+def _text(value: str | bytes) -> str:
+    """A string of a message; protobuf hands out one that is no UTF-8 as bytes. Raises UnicodeDecodeError then."""
+    return value if isinstance(value, str) else value.decode()
+
+
+def _check_texts(values: Iterable[str]) -> None:
+    try:
+        "".join(values)  # the quick way to tell that all are strings
+    except TypeError:
+        for value in values:
+            _text(value)
+
+
+def _any_text(raw: bytes) -> str:
+    """A string attribute, which may be no UTF-8; written back as it was."""
     return raw.decode("utf-8", errors="surrogateescape")
 
 
@@ -282,8 +305,8 @@ _NESTED = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 _PLAIN: dict[int, Callable[[AttributeProto], Any]] = {
     AttributeProto.FLOAT: lambda a: a.f,
     AttributeProto.INT: lambda a: a.i,
-    AttributeProto.STRING: lambda a: _text(a.s),
+    AttributeProto.STRING: lambda a: _any_text(a.s),
     AttributeProto.FLOATS: lambda a: list(a.floats),
     AttributeProto.INTS: lambda a: list(a.ints),
-    AttributeProto.STRINGS: lambda a: [_text(item) for item in a.strings],
+    AttributeProto.STRINGS: lambda a: [_any_text(item) for item in a.strings],
 }

@@ -28,7 +28,7 @@ def node_tests() -> dict[str, onnx.ModelProto]:
 
 
 def normalised(model: onnx.ModelProto) -> bytes:
-    """The model's bytes without what carries no meaning: empty domains and names, the order of attributes and of initializers."""
+    """The model's bytes without what carries no meaning: empty names, the order of attributes and of initializers."""
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
     for item in twin.opset_import:
