@@ -16,6 +16,7 @@ from edgec.backends.coral import (  # noqa: F401
     compiler,
     convolution,
     elementwise,
+    input_shift,
     interpreter,
     legalize,
     matrix,
@@ -67,7 +68,7 @@ class CoralBackend:
         Raises:
             EmitError: an operator cannot be lowered.
         """
-        if legalize.rewrite(graph):
+        if input_shift.shift_inputs(graph) + legalize.rewrite(graph):
             Shapes(graph).annotate(graph)
         lower(graph)
 

@@ -37,23 +37,8 @@ class Interpreter:
         reference: bool = False,
         threads: int = 1,
     ) -> None:
-        from ai_edge_litert.interpreter import Interpreter as LiteRT
-        from ai_edge_litert.interpreter import OpResolverType
-
-        kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
         self.inputs, self.outputs = list(inputs), list(outputs)
-        try:
-            with _quiet():
-                self._runtime: Any = LiteRT(
-                    model_content=contents, num_threads=threads, experimental_op_resolver_type=kernels
-                )
-                self._runtime.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            raise EmitError(
-                "model.tflite",
-                f"LiteRT does not take it ({_first_line(error)})",
-                "cut the network before the operator named, and report it",
-            ) from None
+        self._runtime = _runtime(contents, reference, threads)
         self._input_places = [detail["index"] for detail in self._runtime.get_input_details()]
         self._output_places = [detail["index"] for detail in self._runtime.get_output_details()]
 
@@ -88,6 +73,33 @@ class Interpreter:
             port.name: ports.left(port, self._runtime.get_tensor(place))
             for port, place in zip(self.outputs, self._output_places, strict=True)
         }
+
+
+def run_stored(contents: bytes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a file for inputs as it stores them, both in the file's order."""
+    runtime = _runtime(contents)
+    for detail, values in zip(runtime.get_input_details(), inputs, strict=True):
+        runtime.set_tensor(detail["index"], values)
+    runtime.invoke()
+    return [runtime.get_tensor(detail["index"]) for detail in runtime.get_output_details()]
+
+
+def _runtime(contents: bytes, reference: bool = False, threads: int = 1) -> Any:
+    from ai_edge_litert.interpreter import Interpreter as LiteRT
+    from ai_edge_litert.interpreter import OpResolverType
+
+    kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+    try:
+        with _quiet():
+            runtime = LiteRT(model_content=contents, num_threads=threads, experimental_op_resolver_type=kernels)
+            runtime.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise EmitError(
+            "model.tflite",
+            f"LiteRT does not take it ({_first_line(error)})",
+            "cut the network before the operator named, and report it",
+        ) from None
+    return runtime
 
 
 def invoker(model: Path) -> Callable[[], None]:

@@ -99,12 +99,14 @@ class Lowered:
         file: the TFLite file.
         inputs, outputs: its signature against the graph's.
         notes: what the user should know: requantizations, transpositions, what stayed in float.
+        values: where each tensor of the graph is in the file.
     """
 
     file: File
     inputs: list[Port]
     outputs: list[Port]
     notes: list[str]
+    values: dict[Tensor, Value]
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class Lowering(Emission):
             self.source = node.name or node.outputs[0].name
             rule(self, node)
         outputs = [self._output(tensor) for tensor in self.graph.outputs]
-        return Lowered(self.file, inputs, outputs, list(dict.fromkeys(self.notes)))
+        return Lowered(self.file, inputs, outputs, list(dict.fromkeys(self.notes)), self.values)
 
     def _input(self, tensor: Variable) -> Port:
         shape = self.shape_of(tensor)
