@@ -46,11 +46,11 @@ class Factorize(Pass):
 
     params: Annotated[
         float | None,
-        Field(gt=0, lt=1, description="part of the network's parameters to keep: one budget for all layers"),
+        Field(gt=0, le=1, description="part of the network's parameters to keep: one budget for all layers"),
     ] = None
     macs: Annotated[
         float | None,
-        Field(gt=0, lt=1, description="part of the network's multiply-accumulates to keep: one budget for all"),
+        Field(gt=0, le=1, description="part of the network's multiply-accumulates to keep: one budget for all"),
     ] = None
     energy: Annotated[
         float | None, Field(gt=0, le=1, description="part of its weights' squared norm that each layer keeps at least")

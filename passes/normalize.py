@@ -321,4 +321,5 @@ def _words(affine: Affine) -> str:
 
 
 def _list(values: np.ndarray) -> str:
+    values = values[:1] if np.all(values == values[0]) else values
     return ", ".join(f"{value:.6g}" for value in values[:4]) + (", ..." if values.size > 4 else "")

@@ -344,7 +344,7 @@ def test_two_budgets_exclude_each_other() -> None:
     )
 
 
-@pytest.mark.parametrize("option", [{"params": 0}, {"params": 1}, {"energy": 1.5}, {"rank": -1}, {"min_rank": 0}])
+@pytest.mark.parametrize("option", [{"params": 0}, {"macs": 1.5}, {"energy": 1.5}, {"rank": -1}, {"min_rank": 0}])
 def test_values_out_of_range_are_refused(option: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=f"factorize': {next(iter(option))}: input should be"):
         make("factorize", option, "r.yaml: passes[0] 'factorize'")

@@ -73,3 +73,12 @@ def test_budgets_of_a_larger_network_are_met_within_a_hundredth(params: float) -
     assert params - 0.01 <= Cost(graph).params / total <= params
     errors = [r.figures["relative_error"] for r in ctx.done]
     assert max(errors) < 0.999
+
+
+@LIMITS
+@given(networks(channels=16), st.sampled_from(["params", "macs"]))
+def test_a_budget_of_everything_is_the_identity(network: Graph, unit: str) -> None:
+    before = network.copy()
+    ctx = run_pass(Factorize(params=1.0) if unit == "params" else Factorize(macs=1.0), network)
+    assert ctx.done == []
+    assert print_graph(network) == print_graph(before)
