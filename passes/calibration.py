@@ -18,12 +18,14 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph, Variable
+from edgec.passes import input_domain
 from edgec.passes.fingerprints import fingerprints
 from edgec.passes.histograms import Histogram
 from edgec.passes.protocol import Context
 from edgec.passes.ranges import Range
 
 _PIXEL = 255
+PixelMap = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Statistics:
 
     Attributes:
         low, high: the extremes.
-        pixels: whether every value was a whole number from 0 to 255, to within 1e-3.
+        pixels: whether every value was that of a whole pixel from 0 to 255, to within 1e-3.
         histogram: of all values; ``None`` where it was not asked for.
         fault: where the first value that is no finite number was; ``None`` where there was none.
     """
@@ -44,22 +46,21 @@ class Statistics:
     fault: str | None = None
 
     @staticmethod
-    def of(values: np.ndarray, where: str, *, histogram: bool = False, pixels: bool = False) -> Statistics:
+    def of(values: np.ndarray, where: str, *, histogram: bool = False, pixels: PixelMap | None = None) -> Statistics:
         """The statistics of one array.
 
         Args:
             values: float32, any shape.
             where: what to call this array in a fault.
             histogram: whether to count values.
-            pixels: whether to look for whole numbers.
+            pixels: (a, b) to see whether the values are a * pixel + b; ``None`` where they are not of pixels.
         """
         if not values.size:
             return Statistics(0.0, 0.0)
         low, high = float(values.min()), float(values.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             return Statistics(0.0, 0.0, fault=f"{'NaN' if np.isnan(values).any() else 'infinite'} on {where}")
-        whole = pixels and low >= -1e-3 and high <= _PIXEL + 1e-3
-        whole = whole and bool((np.abs(values - np.rint(values)) <= 1e-3).all())
+        whole = pixels is not None and _are_pixels(values, *pixels)
         counted = Histogram.of(values, max(-low, high)) if histogram else None
         return Statistics(low, high, whole, counted)
 
@@ -121,7 +122,7 @@ def calibrate(
 def _gather(
     graph: Graph, tensors: Sequence[Variable], ctx: Context, samples: int | None, histograms: bool
 ) -> dict[Variable, Statistics]:
-    inputs = set(graph.inputs)
+    inputs = {t: input_domain.pixels(graph, t.name, ctx.affine.get(t.name)) for t in graph.inputs}
     outputs = {t.name for t in graph.outputs}
     session = Session(graph, [t for t in tensors if t not in inputs and t.name not in outputs])
     size = _batch_size(graph)
@@ -133,7 +134,7 @@ def _gather(
     def observe(index: int, feeds: Mapping[str, np.ndarray]) -> list[Statistics]:
         values = {**session.run(feeds), **feeds}
         where = f"sample {index * size}" if size == 1 else f"samples {index * size} to {(index + 1) * size - 1}"
-        return [Statistics.of(values.pop(t.name), where, histogram=histograms, pixels=t in inputs) for t in tensors]
+        return [Statistics.of(values.pop(t.name), where, histogram=histograms, pixels=inputs.get(t)) for t in tensors]
 
     def take(result: Future[list[Statistics]]) -> None:
         for tensor, seen in zip(tensors, result.result(), strict=True):
@@ -155,6 +156,13 @@ def _gather(
     if tensors and not found:
         raise InputError(data.source, "has no samples to calibrate with", "name a data set that has some")
     return found
+
+
+def _are_pixels(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
+    shape = (1, -1) + (1,) * (values.ndim - 2)
+    found = (values.astype(np.float64) - b.reshape(shape)) / a.reshape(shape)
+    whole = np.abs(found - np.rint(found)) <= 1e-3
+    return bool(whole.all() and found.min() >= -1e-3 and found.max() <= _PIXEL + 1e-3)
 
 
 def _batch_size(graph: Graph) -> int:

@@ -46,3 +46,21 @@ def enter(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         scale, offset = (v.reshape((1, -1) + (1,) * (x.ndim - 2)) for v in known)
         entered[name] = ((x.astype(np.float64) - offset) / scale).astype(x.dtype)
     return entered
+
+
+def pixels(
+    graph: Graph, name: str, affine: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """How ``graph`` sees raw pixels: (a, b), one or one a channel, with input ``name`` = a * pixel + b.
+
+    Args:
+        affine: the (scale, offset) with which preprocessing makes the original model's input of pixels; ``None`` where
+            it is not known, and then a folded input is taken to be of pixels and any other to be of something else.
+    """
+    known = folded(graph, name)
+    if affine is None:
+        return None if known is None else (np.ones(1), np.zeros(1))
+    scale, offset = (np.asarray(v, np.float64) for v in affine)
+    if known is None:
+        return scale, offset
+    return scale / known[0], (offset - known[1]) / known[0]

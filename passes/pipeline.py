@@ -7,7 +7,7 @@ leaves a broken graph, or changes the outputs although it calls itself exact is 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,17 @@ class Pipeline:
             cost = after
         return records
 
+    def legalize(self, graph: Graph, change: Callable[[Graph], None], where: str) -> None:
+        """Runs a backend's exact rewrite on ``graph``, in place, and holds it to being exact.
+
+        Raises:
+            InternalError: it left a broken graph, or moved the outputs.
+        """
+        before = self.reference.run(graph)
+        change(graph)
+        settle(graph, where)
+        _check_exact(graph, before, self.reference.run(graph), where)
+
     def _step(self, graph: Graph, item: Planned, ctx: Context, before: Outputs, where: str) -> Outputs:
         item.step.run(graph, ctx)
         settle(graph, where)
@@ -142,14 +153,7 @@ class Pipeline:
         ):
             raise InternalError(where, "made outputs that are not finite")
         if item.step.effect == "exact":
-            quantized = any(node.op == "QuantizeLinear" for node in graph.nodes)
-            moved = differences(before, after, quantized=quantized)
-            if moved:
-                worst = max(moved, key=lambda d: d.largest)
-                what = (
-                    f"is exact but moved output '{worst.output}' by {worst.largest:.3g} (allowed {worst.allowed:.3g})"
-                )
-                raise InternalError(where, what)
+            _check_exact(graph, before, after, where)
         return after
 
     def _failed(self, item: Planned, graph: Graph, error: Exception) -> None:
@@ -189,6 +193,15 @@ def settle(graph: Graph, where: str) -> Shapes:
     shapes.annotate(graph)
     _check_outputs(graph, where)
     return shapes
+
+
+def _check_exact(graph: Graph, before: Outputs, after: Outputs, where: str) -> None:
+    quantized = any(node.op == "QuantizeLinear" for node in graph.nodes)
+    moved = differences(before, after, quantized=quantized)
+    if moved:
+        worst = max(moved, key=lambda d: d.largest)
+        what = f"is exact but moved output '{worst.output}' by {worst.largest:.3g} (allowed {worst.allowed:.3g})"
+        raise InternalError(where, what)
 
 
 def _check_outputs(graph: Graph, where: str) -> None:

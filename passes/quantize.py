@@ -23,6 +23,8 @@ from edgec.passes.scale_constraints import Activation, Tie, solve
 from edgec.passes.target import Scheme
 
 _LEAST_OPSET = 13
+# How far, in pixels, the pixel of value zero may be from a whole one.
+_WHOLE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -215,9 +217,8 @@ class _Problem:
         for tensor in graph.inputs:
             if tensor not in self.variables or scheme.symmetric:
                 continue
-            if seen[tensor].pixels and _takes_pixels(graph, tensor, ctx):
-                least = int(np.iinfo(scheme.activations).min)
-                self.variables[tensor].prescribed = Parameters(1.0, least, scheme.activations)
+            if seen[tensor].pixels:
+                self.variables[tensor].prescribed = _unchanged_pixels(graph, tensor, scheme, ctx)
         for site in placement.sites:
             members = [self.variables[tensor] for tensor in site.outputs]
             for index in site.activations:
@@ -251,12 +252,21 @@ def _tensors(placement: Placement) -> list[Variable]:
     return list(found)
 
 
-def _takes_pixels(graph: Graph, tensor: Variable, ctx: Context) -> bool:
-    """Whether an input is fed raw pixels: a pass folded the preprocessing in, or there is none to fold."""
-    if input_domain.folded(graph, tensor.name) is not None:
-        return True
-    known = ctx.affine.get(tensor.name)
-    return known is not None and bool(np.all(known[0] == 1) and np.all(known[1] == 0))
+def _unchanged_pixels(graph: Graph, tensor: Variable, scheme: Scheme, ctx: Context) -> Parameters | None:
+    """The scale and zero-point with which an input's integers are the pixels themselves (less 128 for int8).
+
+    The input is a * pixel + b; so the scale is a, and the pixel whose value is zero is the zero-point. ``None`` where
+    channels differ or no pixel's value is zero.
+    """
+    known = input_domain.pixels(graph, tensor.name, ctx.affine.get(tensor.name))
+    if known is None or np.ptp(known[0]) or np.ptp(known[1]) or known[0][0] <= 0:
+        return None
+    a, b = float(known[0][0]), float(known[1][0])
+    limits = np.iinfo(scheme.activations)
+    zero_pixel = -b / a
+    if abs(zero_pixel - round(zero_pixel)) > _WHOLE or not 0 <= round(zero_pixel) <= limits.max - limits.min:
+        return None
+    return Parameters(a, int(limits.min) + round(zero_pixel), scheme.activations)
 
 
 def _finite_range(constant: Constant) -> Range:

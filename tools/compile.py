@@ -25,7 +25,7 @@ from edgec.ir.execution import seeded_feeds
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.passes.instruments import Dumps, Instrument
-from edgec.passes.pipeline import Pipeline, Record, settle
+from edgec.passes.pipeline import Pipeline, Record
 from edgec.passes.plan import INITIAL_FACTS, Plan, plan
 from edgec.passes.reference import Reference
 from edgec.passes.target import Target
@@ -209,8 +209,7 @@ class _Run:
     ) -> dict[str, Any]:
         progress = self.job.progress
         progress.stage(f"{found.name}: legalising")
-        emitter.legalize(graph, found)
-        settle(graph, f"backend '{emitter.name}'")
+        pipeline.legalize(graph, lambda g: emitter.legalize(g, found), f"backend '{emitter.name}'")
         records = pipeline.run(graph, self.plan.per_target, found)
         progress.stage(f"{found.name}: emitting")
         own = folder / found.name
