@@ -2,9 +2,9 @@
 
 ``normalize`` makes the network take raw pixels; where the first convolution was padded with zeros of the normalised
 image, the raw image is padded with the pixel that stood for zero, say 127. TFLite has an operator for that (PADV2), but
-the Edge TPU has not. So here the input is seen as ``pixel - 127``: the padding is zero again, the convolutions behind it
-take the constant into their bias, and in int8 nothing changes but the zero-point: the bytes that the device is fed are
-the pixels' still. Exact up to float32 rounding.
+the Edge TPU has not. So here the input is seen as ``pixel - 127``: the padding is zero again, the convolutions behind
+it take the constant into their bias, and in int8 nothing changes but the zero-point: the bytes that the device is fed
+are the pixels' still. Exact up to float32 rounding.
 """
 
 from __future__ import annotations
