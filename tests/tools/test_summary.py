@@ -1,0 +1,131 @@
+"""The tables on stdout: a summary, a network; in a pipe and on a narrow terminal."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgec.tools.inspect import inspect
+from edgec.tools.summary import amount, print_summary, rows, short, size
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal in the place of stdout."""
+    made = Terminal()
+    monkeypatch.setattr(sys, "stdout", made)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    return made
+
+
+def lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+def test_the_rows(report: dict[str, Any]) -> None:
+    assert rows(report) == [
+        ["weights", "1,000", "250", "250", "250"],
+        ["MACs", "2,000,000", "500,000", "500,000", "500,000"],
+        ["weight bytes", "3.91 KiB", "1000 B", "1000 B", "1000 B"],
+        ["peak activations", "64.0 KiB", "64.0 KiB", "64.0 KiB", "64.0 KiB"],
+        ["memory to run", "3.00 MiB", "3.00 MiB", "3.00 MiB", "3.00 MiB"],
+        ["latency, 1 thread", "1.25 ms", "1.25 ms", "1.25 ms", "1.25 ms"],
+        ["SQNR to original", "", "equal", "28.0 dB", "28.0 dB"],
+        ["auroc", "0.9500", "0.9400", "0.9300", "0.9300"],
+    ]
+
+
+def test_the_summary_in_a_pipe(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    report["targets"]["a-board"]["notes"] = ["a long note " * 20]
+    print_summary(report, Path("build/net"))
+    found = lines(capsys.readouterr().out)
+    assert found[0] == "<script>alert('conv')</script>[bold]\\x1b[31m: before and after"
+    assert found[1].split() == ["original", "compressed", "a-board", "cpu"]
+    assert found[3].split() == ["weights", "1,000", "250", "250", "250"]
+    assert found[-4:] == [
+        f"a-board: {'a long note ' * 20}".rstrip(),
+        "require params_removed: asked 0.99, got 0.75: NOT MET",
+        "require sqnr_min: asked 20, got infinite: met",
+        "build/net: model.onnx, report.html, report.json, manifest.json, a-board, cpu",
+    ]
+
+
+def test_the_summary_on_80_columns(report: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of_80_columns(monkeypatch)
+    report["name"] = "net"
+    report["targets"]["coral-dev-board"] = report["targets"].pop("a-board")
+    report["baseline"]["macs"] = 151_519_232
+    print_summary(report, Path("build/net"))
+    found = lines(terminal.getvalue())
+    assert all(len(line) <= 80 for line in found)
+    assert found[0] == "net: before and after"
+    assert [line.split("  ")[0].strip() for line in found[3:11]] == [row[0] for row in rows(report)]
+
+
+def network(path: Path, name: str) -> Path:
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [512, 256, 3, 3], bytes(4 * 512 * 256 * 9), raw=True)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name, pads=[1] * 4)],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 256, 64, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 512, 64, 64])],
+        [weight],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_inspect_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a/very/long/name/" * 12 + "[bold]conv\x1b[31m"
+    inspect(network(tmp_path / "net.onnx", name), {})
+    found = lines(capsys.readouterr().out)
+    assert found[0] == "net.onnx: net, opset 17"
+    assert found[1].split() == ["layer", "operator", "output", "params", "MACs", "MACs", "%", "moved"]
+    shown = name.replace("\x1b", "\\x1b")
+    assert found[3].split() == [shown, "Conv", "1x512x64x64", "1.18", "M", "4.83", "G", "100.0", "16.5", "MiB"]
+    assert found[4:] == [
+        "input x: float32 1x256x64x64",
+        "output y: float32 1x512x64x64",
+        "1 nodes, 1,179,648 params in 4.50 MiB, 4,831,838,208 MACs, peak activations 12.0 MiB",
+    ]
+
+
+def test_inspect_on_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of_80_columns(monkeypatch)
+    inspect(network(tmp_path / "net.onnx", "encoder/block_3/residual/conv_expansion"), {})
+    found = lines(terminal.getvalue())
+    assert all(len(line) <= 80 for line in found)
+    assert sum("1x512x64x64  1.18 M  4.83 G   100.0" in line for line in found) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), (0, "0 B"), (999, "999 B"), (1023, "1023 B"), (1024, "1.00 KiB"), (10 * 1024, "10.0 KiB"),
+     (1024**2 - 1, "1.00 MiB"), (3 * 1024**3, "3.00 GiB"), (1000 * 1024, "1000 KiB"), (5 * 1024**5, "5120 TiB")],
+)  # fmt: skip
+def test_sizes(value: int | None, text: str) -> None:
+    assert size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, ""), (7, "7"), (999, "999"), (1000, "1.00 k"), (12_345, "12.3 k"), (999_499, "999 k"), (999_500, "1.00 M"),
+     (151_519_232, "152 M"), (4_831_838_208, "4.83 G")],
+)  # fmt: skip
+def test_counts(value: int, text: str) -> None:
+    assert short(value) == text
+
+
+def test_amounts() -> None:
+    assert (amount(None), amount(1234567)) == ("-", "1,234,567")
