@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from edgec.backends.registry import backend, target, target_names
+from edgec.ir.errors import UsageError
 from edgec.passes.protocol import Pass
 from edgec.passes.registry import pass_class, pass_names
 from edgec.tools.options import unknown_pass
@@ -40,10 +41,14 @@ def options_schema(kind: type[Pass]) -> dict[str, Any]:
 
 
 def print_passes() -> None:
-    """A line a pass."""
+    """A line a pass; of one that cannot be used, why."""
     for name in pass_names():
-        kind = pass_class(name)
-        print(f"{name:12} {kind.effect:6} {first_sentence(kind)}")
+        try:
+            kind = pass_class(name)
+        except UsageError as error:
+            print(f"{name:13} {'?':6} {error.what}")
+            continue
+        print(f"{name:13} {kind.effect:6} {first_sentence(kind)}")
 
 
 def print_pass(name: str) -> None:

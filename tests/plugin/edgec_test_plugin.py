@@ -23,6 +23,7 @@ class ScaleOutputs(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> None:
         for output in list(graph.outputs):
-            factor = graph.const(f"{output.name}.factor", np.array(self.factor, output.dtype))
-            graph.replace_uses(output, graph.op("Mul", [output, factor], name=f"{output.name}.scaled"))
-            ctx.did(output.name, f"multiplied by {self.factor:g}")
+            name = output.name  # what takes its place takes its name too
+            factor = graph.const(f"{name}.factor", np.array(self.factor, output.dtype))
+            graph.replace_uses(output, graph.op("Mul", [output, factor], name=f"{name}.scaled"))
+            ctx.did(name, f"multiplied by {self.factor:g}")

@@ -1,0 +1,145 @@
+"""A pass that a package outside the repository brings: `tests/plugin`, which must be installed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from edgec.backends import registry as backends
+from edgec.passes import registry as passes
+
+Edgec = Callable[..., tuple[int, str, str]]
+RECIPE = "passes: [fold, scale-outputs: {factor: 3}]\ntargets: [cpu, coral-dev-board]\n"
+RUN = ("model.onnx", "-O", "plugin.yaml", "-q", "--no-timing", "-o", "out")
+
+
+def outputs(path: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    found: np.ndarray = ort.InferenceSession(str(path)).run(None, feeds)[0]
+    return found
+
+
+def test_it_is_installed_as_a_package_of_its_own() -> None:
+    (entry,) = importlib.metadata.entry_points(group=passes.GROUP, name="scale-outputs")
+    assert entry.dist is not None
+    assert entry.dist.name == "edgec-test-plugin", "install it: pip install --no-deps -e tests/plugin"
+
+
+def test_it_runs_in_a_recipe(job: Path, edgec: Edgec) -> None:
+    (job / "plugin.yaml").write_text(RECIPE)
+    status, out, err = edgec(*RUN, "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert [entry["name"] for entry in report["passes"]] == ["fold", "scale-outputs"]
+    assert report["passes"][1]["did"] == [{"node": "reconstruction", "what": "multiplied by 3"}]
+    feeds = {"image": np.random.default_rng(0).random((1, 1, 16, 16), np.float32)}
+    for name in ("out/model.onnx", "out/cpu/model.onnx"):
+        np.testing.assert_allclose(outputs(job / name, feeds), 3 * outputs(job / "model.onnx", feeds), rtol=1e-5)
+    assert [info.name for info in onnx.load(job / "out" / "model.onnx").graph.output] == ["reconstruction"]
+
+
+def test_it_runs_in_edgec_opt(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from edgec.tools.opt import main
+
+    assert main(["model.onnx", "-p", "fold,scale-outputs{factor=3}", "-o", "scaled.onnx"]) == 0
+    assert "reconstruction.factor" in capsys.readouterr().out
+    feeds = {"image": np.random.default_rng(0).random((1, 1, 16, 16), np.float32)}
+    np.testing.assert_allclose(outputs(job / "scaled.onnx", feeds), 3 * outputs(job / "model.onnx", feeds), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("{factor: 0}", "factor: input should be greater than 0; 'edgec passes scale-outputs' explains"),
+        ("{faktor: 1}", "has no option 'faktor'. Did you mean 'factor'?; it takes factor"),
+    ],
+)
+def test_its_options_are_checked(job: Path, edgec: Edgec, options: str, line: str) -> None:
+    (job / "plugin.yaml").write_text(RECIPE.replace("{factor: 3}", options))
+    status, _, err = edgec(*RUN)
+    place = "plugin.yaml: line 1: passes[1] 'scale-outputs'"
+    assert (status, err) == (
+        2,
+        f"edgec: {place}: {line}\n" if line.startswith("factor") else f"edgec: {place} {line}\n",
+    )
+    assert not (job / "out").exists()
+
+
+def test_it_is_listed(edgec: Edgec) -> None:
+    assert "scale-outputs lossy  Multiplies every output by ``factor``." in edgec("passes")[1]
+
+
+@pytest.fixture
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Installs a package that registers what its ``entry_points.txt`` says."""
+
+    def install(entries: str) -> None:
+        folder = tmp_path / "site" / "strange-1.0.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(entries)
+        (tmp_path / "site" / "strange.py").write_text("class NoPass:\n    pass\n")
+        monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+    registries = (passes._entries, backends._entries, backends._profiles)
+    for registry in registries:
+        registry.cache_clear()
+    yield install
+    monkeypatch.undo()
+    for registry in registries:
+        registry.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("entries", "arguments", "line"),
+    [
+        (
+            "[edgec.passes]\nfold = strange:NoPass\n",
+            ("passes",),
+            "pass 'fold': is registered twice, by 'strange' (strange:NoPass) and 'edgec' (edgec.passes.fold:Fold); "
+            "uninstall one of them",
+        ),
+        (
+            "[edgec.passes]\nodd = strange:NoPass\n",
+            ("passes", "odd"),
+            "pass 'odd': of 'strange' is no subclass of edgec.passes.protocol.Pass",
+        ),
+        (
+            "[edgec.passes]\nodd = strange:Gone\n",
+            ("passes", "odd"),
+            "pass 'odd': of 'strange' cannot be imported (module 'strange' has no attribute 'Gone'); "
+            "install that package again",
+        ),
+        (
+            "[edgec.passes]\nodd = nowhere_at_all:Gone\n",
+            ("passes", "odd"),
+            "pass 'odd': of 'strange' cannot be imported (No module named 'nowhere_at_all'); "
+            "install that package again",
+        ),
+        (
+            "[edgec.backends]\ncpu = strange:NoPass\n",
+            ("targets",),
+            "backend 'cpu': is registered twice (strange:NoPass and edgec.backends.cpu.backend:CpuBackend); "
+            "uninstall one",
+        ),
+    ],
+)
+def test_what_a_strange_package_registers(
+    edgec: Edgec, strange: Callable[[str], None], entries: str, arguments: tuple[str, ...], line: str
+) -> None:
+    strange(entries)
+    assert edgec(*arguments) == (2, "", f"edgec: {line}\n")
+
+
+def test_one_broken_package_does_not_hide_the_others(edgec: Edgec, strange: Callable[[str], None]) -> None:
+    strange("[edgec.passes]\nodd = nowhere_at_all:Gone\n")
+    status, out, _ = edgec("passes")
+    assert status == 0
+    assert "odd           ?      of 'strange' cannot be imported (No module named 'nowhere_at_all')" in out.splitlines()
+    assert any(line.startswith("fold ") for line in out.splitlines())
