@@ -91,7 +91,7 @@ CASES = [
     ("tanh", lambda b, x: b("Tanh", x), [IMAGE]),
     ("leaky_relu", lambda b, x: b("LeakyRelu", x, alpha=0.2), [IMAGE]),
     ("prelu", lambda b, x: b("PRelu", x, b.weight(6, 1, 1)), [IMAGE]),
-    ("gelu_free_softmax", lambda b, x: b("Softmax", x, axis=1), [IMAGE]),
+    ("softmax_channels", lambda b, x: b("Softmax", x, axis=1), [IMAGE]),
     ("softmax_last", lambda b, x: b("Softmax", x), [(1, 12)]),
     ("add", lambda b, x, y: b("Add", x, y), [IMAGE, IMAGE]),
     ("add_broadcast", lambda b, x, y: b("Add", x, y), [IMAGE, (1, 6, 1, 1)]),
