@@ -63,11 +63,7 @@ def test_it_runs_in_edgec_opt(job: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_its_options_are_checked(job: Path, edgec: Edgec, options: str, line: str) -> None:
     (job / "plugin.yaml").write_text(RECIPE.replace("{factor: 3}", options))
     status, _, err = edgec(*RUN)
-    place = "plugin.yaml: line 1: passes[1] 'scale-outputs'"
-    assert (status, err) == (
-        2,
-        f"edgec: {place}: {line}\n" if line.startswith("factor") else f"edgec: {place} {line}\n",
-    )
+    assert (status, err) == (2, f"edgec: plugin.yaml: line 1: passes[1] 'scale-outputs': {line}\n")
     assert not (job / "out").exists()
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
+from pydantic import Field
+
 from edgec.ir.graph import Graph
 from edgec.passes.protocol import Context, Effect, Pass
-from pydantic import Field
 
 
 @dataclass(frozen=True)
