@@ -330,20 +330,28 @@ class Lowering(Emission):
             float(node.attrs.get("max", inf)) if high is None else float(high.reshape(-1)[0]),
         )
 
-    def wanted_order(self, tensor: Tensor, shape: Sequence[int]) -> layout.Order | None:
-        """The memory order in which the first reader that cares wants a tensor; ``None`` where none cares."""
+    def wanted_order(self, tensor: Tensor, shape: Sequence[int], reach: int = 60) -> layout.Order | None:
+        """The memory order in which the first reader that cares wants a tensor; ``None`` where none cares.
+
+        Args:
+            tensor: the tensor.
+            shape: its ONNX shape.
+            reach: how many nodes to look ahead.
+        """
+        if reach == 0:
+            return None
         for node in consumers(tensor):
             if node.op in IMAGE_OPERATORS and tensor is node.inputs[0] and len(shape) in (3, 4):
                 return reading_order(node, shape)
             if node.op in _ANY_ORDER and tensor is node.inputs[0]:
-                found = self.wanted_order(node.outputs[0], shape)
+                found = self.wanted_order(node.outputs[0], shape, reach - 1)
             elif node.op in _SAME_INDEX and tensor is node.inputs[0]:
                 inner = self.shape_of(node.outputs[0])
                 # Inference miscounts some pools (ceil_mode): what follows from that is no order of this tensor.
                 known = inner is not None and prod(inner) == prod(shape)
-                found = self.wanted_order(node.outputs[0], inner) if known and inner is not None else None
+                found = self.wanted_order(node.outputs[0], inner, reach - 1) if known and inner is not None else None
             elif node.op == "Transpose":
-                found = self._wanted_transposed(node, shape)
+                found = self._wanted_transposed(node, shape, reach - 1)
             else:
                 continue
             if found is not None:
@@ -359,13 +367,13 @@ class Lowering(Emission):
         """Leaves the value of an ONNX tensor."""
         self.values[tensor] = value
 
-    def _wanted_transposed(self, node: Node, shape: Sequence[int]) -> layout.Order | None:
+    def _wanted_transposed(self, node: Node, shape: Sequence[int], reach: int) -> layout.Order | None:
         """The order wanted behind a Transpose, in the indices in front of it."""
         turn = list(node.attrs.get("perm") or range(len(shape) - 1, -1, -1))
         if len(turn) != len(shape):
             return None
         turned = [shape[axis] for axis in turn]
-        wanted = self.wanted_order(node.outputs[0], turned)
+        wanted = self.wanted_order(node.outputs[0], turned, reach)
         return None if wanted is None else layout.transposed(wanted, turned, np.argsort(turn).tolist())
 
 

@@ -223,6 +223,16 @@ def test_a_channel_shuffle_goes_into_the_weights_before_it(lab):
     assert found.steps() <= 1
 
 
+def test_a_long_chain_is_lowered_without_recursion(lab):
+    def make(b, x):
+        x = b("Conv", x, b.weight(2, 2, 1, 1))
+        for _ in range(2000):
+            x = b("Sigmoid", x)
+        return x
+
+    assert len(lower(lab.build(make, [(1, 2, 2, 2)])).file.operators) == 2001
+
+
 def test_a_transposition_that_stays_is_noted(lab):
     graph = lab.build(lambda b, x: b("Reshape", x, b.ints(1, 24)), [(1, 4, 2, 3)])
     found = lab.compared(graph, lab.noise(graph))
