@@ -53,7 +53,6 @@ class Pipeline:
 
     Args:
         reference: the original model's answers.
-        source: the recipe's name, for errors.
         data, affine, seed, threads: as in :class:`~edgec.passes.protocol.Context`.
         instruments: told before and after each pass.
         repro: the folder for reproducers; ``None`` leaves none.
@@ -64,7 +63,6 @@ class Pipeline:
         self,
         reference: Reference,
         *,
-        source: str = "the pipeline",
         data: Mapping[str, DataSet] | None = None,
         affine: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
         seed: int = 0,
@@ -74,7 +72,6 @@ class Pipeline:
         progress: Any = None,
     ) -> None:
         self.reference = reference
-        self.source = source
         self.instruments = instruments
         self.repro = repro
         self._context = {"data": data, "affine": affine, "seed": seed, "threads": threads, "progress": progress}
@@ -96,14 +93,15 @@ class Pipeline:
             for instrument in self.instruments:
                 instrument.before(item, graph)
             start = time.perf_counter()
-            where = f"{self.source}: {item.place} '{item.step.name}'"
+            where = item.where
             try:
                 outputs = self._step(graph, item, ctx, outputs, where)
             except EdgecError as error:
                 self._failed(item, graph, error)
+                placed = _placed(error, item)
                 if isinstance(error, InternalError):
-                    raise self._with_reproducer(error, before, steps[index:], target) from error
-                raise
+                    raise self._with_reproducer(placed, before, steps[index:], target) from error
+                raise placed from error
             except Exception as error:  # any other exception is a bug in the pass: it is named, kept and reproducible
                 self._failed(item, graph, error)
                 fault = InternalError(where, f"raised {type(error).__name__}: {error}")
@@ -167,6 +165,14 @@ class Pipeline:
             return InternalError(error.where, error.what, error.mend)
         folder = write_reproducer(self.repro, before, rest, self.reference.feeds(before), error, target)
         return InternalError(error.where, error.what, f"the model before it and the rest of the recipe are in {folder}")
+
+
+def _placed(error: EdgecError, item: Planned) -> EdgecError:
+    """A pass says ``factorize: skip``; where that stands in the recipe is known here."""
+    name = item.step.name
+    if error.where != name and not error.where.startswith(f"{name}: "):
+        return error
+    return type(error)(item.where + error.where.removeprefix(name), error.what, error.mend)
 
 
 def settle(graph: Graph, where: str) -> Shapes:

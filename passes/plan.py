@@ -22,10 +22,17 @@ class Planned:
     Attributes:
         step: the pass with its options.
         place: where it stands, such as ``passes[1]``.
+        file: the recipe, with the line: ``compress.yaml: line 9``.
     """
 
     step: Pass
     place: str
+    file: str = "the pipeline"
+
+    @property
+    def where(self) -> str:
+        """How an error about it begins: ``compress.yaml: line 9: passes[1] 'quantize'``."""
+        return f"{self.file}: {self.place} '{self.step.name}'"
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def plan(
             held.discard(fact)
             ended[fact] = f"{place} '{name}'"
         held |= step.gives
-        planned.append(Planned(step, place))
+        planned.append(Planned(step, place, file))
     if len(mistakes) == 1:
         raise mistakes[0]
     if mistakes:

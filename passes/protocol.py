@@ -161,7 +161,11 @@ class Pass(abc.ABC):
 
     @abc.abstractmethod
     def run(self, graph: Graph, ctx: Context) -> None:
-        """Changes ``graph`` in place. Order and dead code are the pipeline's business."""
+        """Changes ``graph`` in place. Order and dead code are the pipeline's business.
+
+        A mistake of the user's is raised as :class:`~edgec.ir.errors.UsageError` or ``InputError`` whose ``where``
+        begins with the pass's name (``factorize: skip``); the pipeline puts the recipe's file and line in its place.
+        """
 
     def missing_data(self, roles: frozenset[str]) -> str | None:
         """Which data role is wanted and absent, by this pass's options; ``None`` when all are there."""

@@ -71,7 +71,7 @@ class Quantize(Pass):
             InputError: the graph is quantized already, of an opset below 13, or not finite on the data.
         """
         if ctx.target is None:
-            raise UsageError("pass 'quantize'", "needs a target", "name one: its scheme says how to quantize")
+            raise UsageError("quantize", "needs a target", "name one: its scheme says how to quantize")
         scheme = ctx.target.scheme
         self._check(graph)
         if scheme is None:
@@ -108,7 +108,7 @@ class Quantize(Pass):
             for pattern in patterns or ():
                 if not any(fnmatchcase(node.name, pattern) for node in graph.nodes):
                     raise UsageError(
-                        f"pass 'quantize': {option}",
+                        f"quantize: {option}",
                         f"no node is named '{pattern}'",
                         "'edgec inspect' lists the nodes' names",
                     )

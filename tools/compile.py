@@ -112,7 +112,6 @@ class _Run:
             baseline = self._baseline(original, judge)
             pipeline = Pipeline(
                 reference,
-                source=self.recipe.file,
                 data=self.data,
                 affine=self.affine,
                 seed=self.recipe.seed,

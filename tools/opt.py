@@ -142,7 +142,6 @@ def _run(options: argparse.Namespace) -> int:
             instrument.start(graph)
     pipeline = Pipeline(
         Reference(graph, seeded_feeds(graph)),
-        source="-p",
         data=data,
         affine=affine,
         threads=options.threads or 1,

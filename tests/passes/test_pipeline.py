@@ -58,7 +58,7 @@ Change = Callable[[Graph, Context], None]
 def step(change: Change, *, lossy: bool = False, least_db: float | None = None) -> Planned:
     base = LossyApply if lossy else Apply
     kind = type("Made", (base,), {"run": lambda self, graph, ctx: change(graph, ctx)})
-    return Planned(kind(least_db) if lossy else kind(), "passes[0]")
+    return Planned(kind(least_db) if lossy else kind(), "passes[0]", "compress.yaml")
 
 
 def run(
@@ -67,7 +67,7 @@ def run(
     graph = parse(TEXT)
     Shapes(graph).annotate(graph)
     reference = Reference(graph, seeded_feeds(graph))
-    pipeline = Pipeline(reference, source="compress.yaml", instruments=instruments, repro=tmp_path / "repro")
+    pipeline = Pipeline(reference, instruments=instruments, repro=tmp_path / "repro")
     return pipeline.run(graph, [step(change, lossy=lossy, **options)])
 
 
@@ -171,10 +171,11 @@ def test_a_broken_promise_is_a_fault_of_the_pass(change: Change, what: str, tmp_
 
 def test_a_users_mistake_passes_through_without_a_reproducer(tmp_path: Path) -> None:
     def refuse(graph: Graph, ctx: Context) -> None:
-        raise UsageError("compress.yaml: passes[0] 'apply'", "no node is named 'x'")
+        raise UsageError("apply: skip", "no node is named 'x'", "correct the name")
 
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         run(refuse, tmp_path)
+    assert str(caught.value) == "compress.yaml: passes[0] 'apply': skip: no node is named 'x'; correct the name"
     assert not (tmp_path / "repro").exists()
 
 

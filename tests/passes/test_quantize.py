@@ -315,11 +315,11 @@ def test_the_same_bytes_on_any_number_of_threads() -> None:
     [
         (
             Quantize(skip=["hed"]),
-            "pass 'quantize': skip: no node is named 'hed'; 'edgec inspect' lists the nodes' names",
+            "quantize: skip: no node is named 'hed'; 'edgec inspect' lists the nodes' names",
         ),
         (
             Quantize(only=["a", "b*"]),
-            "pass 'quantize': only: no node is named 'a'; 'edgec inspect' lists the nodes' names",
+            "quantize: only: no node is named 'a'; 'edgec inspect' lists the nodes' names",
         ),
     ],
 )
@@ -334,7 +334,7 @@ def test_without_a_target() -> None:
     graph = model(CONV + "y = Relu(c)", IMAGE, WEIGHTS)
     with pytest.raises(UsageError) as caught:
         run_pass(Quantize(), graph, data={"calibration": noise(graph)})
-    assert str(caught.value) == "pass 'quantize': needs a target; name one: its scheme says how to quantize"
+    assert str(caught.value) == "quantize: needs a target; name one: its scheme says how to quantize"
 
 
 def test_a_model_that_is_quantized_already() -> None:
