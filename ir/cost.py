@@ -182,6 +182,10 @@ def _peak(graph: Graph, held: Callable[[Tensor, bool], int]) -> int:
             last[of(tensor)] = index
     for tensor in outputs:
         last[of(tensor)] = len(graph.nodes)
+    largest: dict[Tensor, int] = {}
+    for tensor in (*inputs, *(t for node in graph.nodes for t in node.outputs)):
+        root = of(tensor)
+        largest[root] = max(largest.get(root, 0), size(tensor))
     kept = set(map(of, inputs))
     for index, node in enumerate(graph.nodes):
         if node.op not in _IN_PLACE or not node.outputs:
@@ -189,14 +193,12 @@ def _peak(graph: Graph, held: Callable[[Tensor, bool], int]) -> int:
         result = of(node.outputs[0])
         for tensor in node.inputs if node.op in _BINARY else node.inputs[:1]:
             over = of(tensor)
-            if over is not result and over not in kept and last[over] == index and size(over) == size(result) > 0:
+            fits = largest.get(over, 0) == largest[result] > 0
+            if fits and over is not result and over not in kept and last[over] == index:
                 block[result] = over
                 last[over] = last[result]
+                del largest[result]
                 break
-    largest: dict[Tensor, int] = {}
-    for tensor in (*inputs, *(t for node in graph.nodes for t in node.outputs)):
-        root = of(tensor)
-        largest[root] = max(largest.get(root, 0), size(tensor))
     dying: dict[int, int] = {}
     for tensor, amount in largest.items():
         place = last.get(tensor, 0)

@@ -96,7 +96,7 @@ def runtime_errors() -> tuple[type[Exception], ...]:
 
 def first_line(error: Exception) -> str:
     """The reason in an onnxruntime error, without its status prefix."""
-    text = str(error).strip().splitlines()[0]
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text.split(" : ", 3)[-1].strip() if text.startswith("[ONNXRuntimeError]") else text
 
 
@@ -128,13 +128,18 @@ def seeded_feeds(graph: Graph, seed: int = 0, samples: int = 4) -> list[dict[str
 
 
 def sqnr_db(reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
-    """Signal to quantization-noise ratio over all float outputs of one run, in dB; infinite when equal.
+    """Signal to quantization-noise ratio over all outputs of one run, in dB: infinite when equal, minus infinity when not
+    comparable (another shape, or values that are not finite).
 
     Defined as 10 log10(sum x^2 / sum (x - y)^2) with x the reference; each output is weighed alike by normalising
     its power to one first, so that a large tensor does not hide a small one.
     """
     signal = noise = 0.0
     for name, x in reference.items():
+        if not x.size:
+            continue
+        if other[name].shape != x.shape:
+            return float("-inf")
         y = other[name].astype(np.float64)
         x = x.astype(np.float64)
         power = float(np.mean(x * x))

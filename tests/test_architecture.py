@@ -1,0 +1,93 @@
+"""Imports point one way, and only where they are wanted."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("ir", "passes", "frontends", "backends", "tools")
+# What each folder may import besides itself: tools -> backends -> passes -> ir, tools -> frontends -> ir.
+ALLOWED = {
+    "ir": set(),
+    "passes": {"ir"},
+    "frontends": {"ir"},
+    "backends": {"passes", "ir"},
+    "tools": {"backends", "passes", "frontends", "ir"},
+}
+MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
+
+
+def imports(nodes: list[ast.stmt] | ast.AST) -> Iterator[str]:
+    """The modules that some code imports, with what is taken from a package as a part of the name."""
+    for item in nodes if isinstance(nodes, list) else [nodes]:
+        for node in ast.walk(item):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def at_import_time(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The import statements that run when a module is imported: not those in functions or for type checkers."""
+    for statement in body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            yield statement
+        elif isinstance(statement, ast.If) and "TYPE_CHECKING" not in ast.dump(statement.test):
+            yield from at_import_time([*statement.body, *statement.orelse])
+        elif isinstance(statement, ast.Try | ast.With | ast.ClassDef):
+            yield from at_import_time(statement.body)
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_there_are_modules_to_look_at() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in MODULES} == set(FOLDERS)
+    found = set(imports(ast.parse("import a.b\ndef f():\n    from edgec.ir import graph\n")))
+    assert found == {"a.b", "edgec.ir.graph"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_arrows_point_one_way(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    used = {name.split(".")[1] for name in imports(parsed(path)) if name.startswith("edgec.")}
+    assert used & set(FOLDERS) <= {folder} | ALLOWED[folder]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_only_the_graph_stands_on_graphsurgeon(path: Path) -> None:
+    used = any(name.split(".")[0] == "onnx_graphsurgeon" for name in imports(parsed(path)))
+    assert used == (path.relative_to(ROOT).as_posix() == "ir/graph.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
+    first = {name.split(".")[0] for name in imports(list(at_import_time(parsed(path).body)))}
+    assert first.isdisjoint({"torch", "tensorly", "matplotlib"})
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_no_module_hides_a_package_or_says_nothing_by_its_name(path: Path) -> None:
+    assert path.stem not in {"onnx", "torch", "tensorrt", "utils", "helpers", "misc"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from edgec.tools.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ast.literal_eval(done.stderr.splitlines()[-1]))
+    heavy = {"onnx", "numpy", "onnxruntime", "torch", "tensorly", "pydantic", "scipy", "ai_edge_litert", "matplotlib"}
+    assert loaded.isdisjoint(heavy)
+    assert "usage: edgec" in done.stdout
