@@ -61,7 +61,7 @@ def target(name: str, where: str = "the command line") -> Target:
     """The target of that name; an unknown one is a :class:`UsageError` that begins with ``where``."""
     if name not in _profiles():
         near = did_you_mean(name, target_names())
-        what = f"no target named '{name}'" + (f".{near}" if near else "")
+        what = f"no target named '{name}'" + near
         raise UsageError(where, what, "'edgec targets' lists them")
     profile = dict(_profiles()[name])
     scheme = profile.pop("scheme", None)

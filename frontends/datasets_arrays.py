@@ -101,7 +101,7 @@ class Arrays:
             raise InputError(
                 self.source,
                 f"holds no array '{name}' for the model's input; it holds {quoted(list(columns)) or 'none'}",
-                f"save it with numpy.savez(FILE, **{{'{name}': array}})" + (f".{near}" if near else ""),
+                f"save it with numpy.savez(FILE, **{{'{name}': array}})" + near,
             )
         column = columns[name]
         where = self.source if self._path.suffix == ".npy" else f"{self.source}: array '{name}'"

@@ -139,7 +139,7 @@ class PythonData:
                 raise InputError(
                     where,
                     f"lacks the model's input '{input_name}'",
-                    "add it to the mapping" + (f".{near}" if near else ""),
+                    "add it to the mapping" + near,
                 )
             array = np.asarray(item[input_name])
             check_sample(where, input_name, array.shape, array.dtype, self._inputs, rows=False)
@@ -211,7 +211,7 @@ def find_function(function: str, folder: Path, where: str) -> Callable[..., Any]
         raise UsageError(
             where,
             f"the module '{module_name}' has no function '{name}'",
-            "correct the name" + (f".{near}" if near else ""),
+            "correct the name" + near,
         )
     return found
 

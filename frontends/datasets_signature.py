@@ -83,7 +83,7 @@ def _input_name(spec: PreprocessSpec, inputs: Inputs, where: str) -> str:
         raise UsageError(
             where,
             f"data.preprocess.input is '{spec.input}', and the model has no such input",
-            f"its inputs are {quoted(names)}" + (f".{near}" if near else ""),
+            f"its inputs are {quoted(names)}" + near,
         )
     if len(names) != 1:
         raise UsageError(

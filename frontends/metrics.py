@@ -171,7 +171,7 @@ class Metric(ABC):
             raise InputError(
                 f"output '{name}'",
                 "the model has no such output",
-                f"its outputs are {listed}" + (f".{near}" if near else ""),
+                f"its outputs are {listed}" + near,
             )
         return outputs[name]
 

@@ -7,12 +7,13 @@ constants as constants, a name for each node, only operators that onnx defines, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from edgec.frontends.cutting import cut
 from edgec.frontends.opsets import inline_functions, upgrade
 from edgec.frontends.pins import Pins, parse_pin, pin
 from edgec.frontends.tidying import drop_default_inputs, name_nodes, settle_constants
@@ -33,16 +34,17 @@ _MULTIPLIERS = frozenset(
 )
 
 
-def open_model(path: str | os.PathLike[str], pins: Pins | None = None) -> Graph:
+def open_model(path: str | os.PathLike[str], pins: Pins | None = None, outputs: Sequence[str] = ()) -> Graph:
     """The graph of an ONNX file as passes see it; its weights are mapped, not read into memory.
 
     Args:
         path: the ONNX file, of any opset from 11 on.
         pins: shapes by input name, for inputs with open dimensions.
+        outputs: tensors or nodes to cut the network at; its own outputs by default.
 
     Raises:
         InputError: the file is no usable model; the line names the node, weight or input, and the mend.
-        UsageError: a pin does not fit the model's inputs.
+        UsageError: a pin does not fit the model's inputs, or nothing has the name of an output.
     """
     path = Path(path)
     source = path.name
@@ -65,6 +67,8 @@ def open_model(path: str | os.PathLike[str], pins: Pins | None = None) -> Graph:
     except InputError as error:
         raise InputError(f"{source}: {error.where}", error.what, error.mend) from None
     _check_structure(graph, source)
+    if outputs:
+        cut(graph, outputs, source)
     return graph
 
 
@@ -94,11 +98,7 @@ def _operator_mend(op: str, domain: str) -> str:
         versions = [schema.since_version for schema in onnx.defs.get_all_schemas_with_history() if schema.name == op]
         return f"it came with opset {min(versions)}: export with opset_version={min(versions)} or later"
     near = did_you_mean(op, sorted({schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == domain}))
-    return (
-        "export the network with standard ONNX operators." + near
-        if near
-        else ("export the network with standard ONNX operators")
-    )
+    return f"export the network with standard ONNX operators{near}"
 
 
 def _check_structure(graph: Graph, source: str) -> None:

@@ -54,7 +54,7 @@ def pin(graph: Graph, pins: Pins, source: str) -> None:
     inputs = {tensor.name: tensor for tensor in graph.inputs}
     for name in pins:
         if name not in inputs:
-            near = did_you_mean(name, list(inputs)).strip()
+            near = did_you_mean(name, list(inputs)).removeprefix(". ")
             known = "the inputs are " + ", ".join(f"'{known}'" for known in inputs) if inputs else "it has no inputs"
             raise UsageError(f"--input {_written(name, pins[name])}", f"{source} has no input '{name}'", near or known)
     bound: dict[str, tuple[int, str]] = {}

@@ -145,7 +145,7 @@ def one_of(*choices: str) -> BeforeValidator:
         if isinstance(value, str) and value in choices:
             return value
         near = did_you_mean(value, choices) if isinstance(value, str) else ""
-        raise fault(f"must be one of {', '.join(choices)}, not {shown(value)}" + (f".{near}" if near else ""))
+        raise fault(f"must be one of {', '.join(choices)}, not {shown(value)}" + near)
 
     return BeforeValidator(read)
 
@@ -218,7 +218,7 @@ class Section(BaseModel):
         for key in value:
             if key not in cls.model_fields:
                 near = did_you_mean(str(key), list(cls.model_fields))
-                mend = f"the keys here are {cls.keys()}" + (f".{near}" if near else "")
+                mend = f"the keys here are {cls.keys()}" + near
                 faults.append(((str(key),), "unknown key", mend))
             elif value[key] is None and info.context is not None:
                 del known[key]

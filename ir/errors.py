@@ -56,8 +56,8 @@ class InternalError(EdgecError):
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """``" Did you mean 'quantize'?"``, or an empty string when nothing known is close to ``word``."""
+    """``". Did you mean 'quantize'?"``, to go behind a clause; empty when nothing known is close to ``word``."""
     import difflib
 
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    return f". Did you mean '{near[0]}'?" if near else ""

@@ -100,7 +100,7 @@ class Factorize(Pass):
                 if not any(fnmatchcase(name, pattern) for name in names):
                     raise UsageError(
                         f"factorize: {option}",
-                        f"'{pattern}' matches no Conv, ConvTranspose, Gemm or MatMul.{did_you_mean(pattern, names)}",
+                        f"'{pattern}' matches no Conv, ConvTranspose, Gemm or MatMul{did_you_mean(pattern, names)}",
                         "'edgec inspect' lists the layers",
                     )
 

@@ -79,7 +79,7 @@ class Normalize(Pass):
         if self.input is not None and self.input not in names:
             raise UsageError(
                 "normalize: input",
-                f"the model has no input '{self.input}'.{did_you_mean(self.input, names)}",
+                f"the model has no input '{self.input}'{did_you_mean(self.input, names)}",
                 f"its inputs are {', '.join(names)}",
             )
         if self.input is None and self._overrides and len(inputs) > 1:

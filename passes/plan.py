@@ -104,7 +104,7 @@ def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | No
 
     if name not in pass_names():
         near = did_you_mean(name, pass_names())
-        what = f"no pass named '{name}'" + (f".{near}" if near else "")
+        what = f"no pass named '{name}'" + near
         raise UsageError(unknown or where, what, "'edgec passes' lists them")
     kind = pass_class(name)
     fields = [item.name for item in dataclasses.fields(kind)]
@@ -112,7 +112,7 @@ def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | No
         if key not in fields:
             known = f"it takes {', '.join(fields)}" if fields else "it takes no options"
             near = did_you_mean(str(key), fields)
-            raise UsageError(where, f"has no option '{key}'" + (f".{near}" if near else ""), known)
+            raise UsageError(where, f"has no option '{key}'" + near, known)
     try:
         made: Pass = TypeAdapter(kind).validate_python(dict(options))
     except ValidationError as error:

@@ -46,7 +46,7 @@ def _run(arguments: list[str]) -> int:
         return COMMANDS[name].run(command_parser(name).parse_args(arguments[1:]))
     near = did_you_mean(name, list(COMMANDS)) if name.isalpha() and not Path(name).exists() else ""
     if near:
-        raise UsageError("", f"no command and no file is named '{name}'.{near}", "'edgec --help' lists the commands")
+        raise UsageError("", f"no command and no file is named '{name}'{near}", "'edgec --help' lists the commands")
     return _compile(compile_parser().parse_args(arguments))
 
 
@@ -100,6 +100,7 @@ def _compile(options: argparse.Namespace) -> int:
             recipe=options.recipe,
             output=options.output,
             pins=pins_of(options),
+            cuts=options.cut,
             threads=options.threads,
             instruments=instruments,
             timing=not options.no_timing,
@@ -133,7 +134,7 @@ def _describe_inspect(parser: argparse.ArgumentParser) -> None:
 def _inspect(options: argparse.Namespace) -> int:
     from edgec.tools.inspect import inspect
 
-    inspect(options.model, pins_of(options), as_json=options.json, as_text=options.ir)
+    inspect(options.model, pins_of(options), options.cut, as_json=options.json, as_text=options.ir)
     return 0
 
 

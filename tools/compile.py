@@ -47,6 +47,7 @@ class Job:
         recipe: the recipe's file.
         output: the folder to leave; ``build/<model's stem>`` by default.
         pins: static shapes by input name.
+        cuts: tensors or nodes to end the network at.
         threads: how many threads may work; the outputs do not depend on it.
         instruments: what watches the pipeline.
         timing: time the models (latency and memory); without it the report's entries are null.
@@ -57,6 +58,7 @@ class Job:
     recipe: Path
     output: Path | None = None
     pins: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    cuts: Sequence[str] = ()
     threads: int = 0
     instruments: Sequence[Instrument] = ()
     timing: bool = True
@@ -99,7 +101,7 @@ class _Run:
         job, progress = self.job, self.job.progress
         with output_folder(job.place, self._inputs()) as folder:
             progress.stage(f"reading {job.model.name}")
-            graph = open_model(job.model, job.pins)
+            graph = open_model(job.model, job.pins, job.cuts)
             if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
                 self.plan = self._plan(frozenset({"quantized"}))
             self._open_data(graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,16 @@ from edgec.tools.console import console, printable, table
 from edgec.tools.summary import short, size
 
 
-def inspect(model: Path, pins: Mapping[str, tuple[int, ...]], *, as_json: bool = False, as_text: bool = False) -> None:
+def inspect(
+    model: Path,
+    pins: Mapping[str, tuple[int, ...]],
+    cuts: Sequence[str] = (),
+    *,
+    as_json: bool = False,
+    as_text: bool = False,
+) -> None:
     """Prints the network of an ONNX file as a table, as JSON, or as the IR's text."""
-    graph = open_model(model, pins)
+    graph = open_model(model, pins, cuts)
     if as_text:
         print(print_graph(graph), end="")
         return

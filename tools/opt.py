@@ -130,7 +130,7 @@ def _run(options: argparse.Namespace) -> int:
     roles = {r for r in ("calibration", "train") if section is not None and getattr(section, r) is not None}
     planned = plan(steps, source="-p", roles=roles)
     board = target(options.target, "--target") if options.target else None
-    graph = open_model(options.model, pins_of(options))
+    graph = open_model(options.model, pins_of(options), options.cut)
     inputs = {t.name: (tuple(t.shape or ()), np.dtype(t.dtype)) for t in graph.inputs}
     preprocess = Preprocess(section.preprocess) if section is not None and section.preprocess is not None else None
     data = {role: open_dataset(getattr(section, role), preprocess, inputs) for role in sorted(roles)}

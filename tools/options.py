@@ -31,6 +31,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:SHAPE",
         help="pin an input's open dimensions, as in image:1x3x224x224",
     )
+    parser.add_argument(
+        "--cut",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="end the network at this tensor or node, before a head that is to run elsewhere",
+    )
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
 
 
@@ -72,7 +79,7 @@ def unknown_pass(name: str, where: str) -> UsageError:
     from edgec.passes.registry import pass_names
 
     near = did_you_mean(name, pass_names())
-    return UsageError(where, f"no pass named '{name}'" + (f".{near}" if near else ""), "'edgec passes' lists them")
+    return UsageError(where, f"no pass named '{name}'" + near, "'edgec passes' lists them")
 
 
 def pins_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:

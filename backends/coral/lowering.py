@@ -153,7 +153,7 @@ class Lowering(Emission):
                 raise refusal(
                     node,
                     "the coral backend cannot lower it",
-                    f"cut the network before it with --output {_first_input(node)}, or replace it in the model",
+                    f"cut the network before it with --cut {_first_input(node)}, or replace it in the model",
                 )
             self.source = node.name or node.outputs[0].name
             rule(self, node)

@@ -18,7 +18,7 @@ REFUSALS = {
     "Gather": (
         lambda b, x: b("Gather", x, b.ints(0, 2), axis=1),
         [IMAGE],
-        "the coral backend cannot lower it; cut the network before it with --output x0, or replace it in the model",
+        "the coral backend cannot lower it; cut the network before it with --cut x0, or replace it in the model",
     ),
     "Conv": (
         lambda b, x: b("Conv", x, b.weight(2, 4, 1, 1, 1)),
