@@ -52,6 +52,7 @@ def test_the_report(job: Path, edgec: Edgec) -> None:
         assert {
             "name", "seconds", "params_before", "params_after", "macs_before", "macs_after", "sqnr_db", "did", "missed",
         } <= set(entry)  # fmt: skip
+    assert (report["model"], report["recipe"], report["name"]) == ("model.onnx", "compress.yaml", "model")
     assert report["quality"]["metric"]["name"] == "auroc"
     assert set(report["targets"]) == {"cpu", "coral-dev-board"}
     for entry in report["targets"].values():
@@ -82,6 +83,17 @@ def test_the_network_takes_raw_pixels_and_runs_in_onnxruntime(job: Path, edgec: 
     }
     np.testing.assert_allclose(run["out/model.onnx"], run["model.onnx"], atol=0.05)
     np.testing.assert_allclose(run["out/cpu/model.onnx"], run["model.onnx"], atol=0.1)
+
+
+def test_every_key_of_the_report_is_documented(job: Path, edgec: Edgec) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "output.md").read_text(encoding="utf-8")
+    documented = {name for line in text.splitlines() if line.startswith("| `") for name in line.split("`")[1::2]}
+    report = json.loads(edgec(*ARGUMENTS, "--json")[1])
+    parts = [report, report["baseline"], report["compressed"], *report["passes"], *report["targets"].values()]
+    parts += [target["cost"] for target in report["targets"].values()]
+    assert {key for part in parts for key in part} <= documented
+    manifest = json.loads((job / "build" / "model" / "manifest.json").read_text())
+    assert set(manifest) <= documented
 
 
 def test_a_requirement_that_is_not_met(job: Path, edgec: Edgec) -> None:
