@@ -56,21 +56,8 @@ def load(path: str | os.PathLike[str]) -> Graph:
     """
     path = Path(path)
     source = path.name
-    buffer = _map(path, source)
+    model, stripped, buffer = _read(path)
     view = memoryview(buffer)
-    for offset, magic, what in _OTHER_FORMATS:
-        if bytes(view[offset : offset + len(magic)]) == magic:
-            raise InputError(source, f"is {what}, not an ONNX model", "export the network to ONNX first")
-    stripped = wire.strip(view, source)
-    model = onnx.ModelProto()
-    try:
-        model.ParseFromString(stripped.message)
-    except DecodeError:
-        raise InputError(
-            source, "is not an ONNX model, or is corrupted", "export it again, or give an .onnx file"
-        ) from None
-    if not model.HasField("graph") or not model.opset_import:
-        raise InputError(source, "is not an ONNX model (it has no graph or no opset)", "give an .onnx file")
     external = _External(path.parent, source)
 
     def decode(index: int | None, tensor: TensorProto) -> Stored:
@@ -86,6 +73,14 @@ def load(path: str | os.PathLike[str]) -> Graph:
         return stored(tensor, source)
 
     return from_proto(model, decode, source)
+
+
+def files_of(path: str | os.PathLike[str]) -> list[Path]:
+    """A model's files: its own, and those of its external data in the order in which it refers to them."""
+    path = Path(path)
+    model, _, _ = _read(path)
+    entries = (pairs(t.external_data) for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL)
+    return [path, *dict.fromkeys(path.parent / entry["location"] for entry in entries if entry.get("location"))]
 
 
 def save(
@@ -134,6 +129,27 @@ def to_bytes(graph: Graph, *, extra_outputs: tuple[Tensor, ...] = ()) -> bytes:
     """The whole model as bytes, as :func:`save` writes it; only for models under 2 GB."""
     model, left_out = to_proto(graph, extra_outputs=extra_outputs)
     return b"".join(_stream(model, left_out))
+
+
+def _read(path: Path) -> tuple[onnx.ModelProto, wire.Stripped, mmap.mmap]:
+    """The model's message without its large weights, where those lie, and the map that they lie in."""
+    source = path.name
+    buffer = _map(path, source)
+    view = memoryview(buffer)
+    for offset, magic, what in _OTHER_FORMATS:
+        if bytes(view[offset : offset + len(magic)]) == magic:
+            raise InputError(source, f"is {what}, not an ONNX model", "export the network to ONNX first")
+    stripped = wire.strip(view, source)
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(stripped.message)
+    except DecodeError:
+        raise InputError(
+            source, "is not an ONNX model, or is corrupted", "export it again, or give an .onnx file"
+        ) from None
+    if not model.HasField("graph") or not model.opset_import:
+        raise InputError(source, "is not an ONNX model (it has no graph or no opset)", "give an .onnx file")
+    return model, stripped, buffer
 
 
 def _map(path: Path, source: str) -> mmap.mmap:

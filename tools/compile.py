@@ -22,7 +22,7 @@ from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
 from edgec.ir.cost import Cost
 from edgec.ir.execution import seeded_feeds
-from edgec.ir.files import save
+from edgec.ir.files import files_of, save
 from edgec.ir.graph import Graph
 from edgec.passes.instruments import Dumps, Instrument
 from edgec.passes.pipeline import Pipeline, Record
@@ -292,6 +292,7 @@ class _Run:
         return {
             "edgec": __version__,
             "model": {"name": self.job.model.name, "sha256": sha256(self.job.model)},
+            "external_data": {path.name: sha256(path) for path in files_of(self.job.model)[1:]},
             "recipe": {"name": self.job.recipe.name, "sha256": sha256(self.job.recipe)},
             "data": hashes,
         }
