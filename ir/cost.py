@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.ir.analyses import Analyses
+from edgec.ir.garbage import uncollected
 from edgec.ir.graph import Constant, Graph, Node, Tensor
 from edgec.ir.order import dependencies
 from edgec.ir.protos import data_type
@@ -54,6 +55,10 @@ _WEIGHT_PLACES: dict[str, tuple[int, ...]] = {
 }
 
 
+# Activations that integer kernels apply to their sums: what is in front of one is never held.
+_FUSED = ("Relu", "Clip")
+
+
 @dataclass(frozen=True)
 class NodeCost:
     """The cost of one node.
@@ -85,6 +90,10 @@ class Cost:
     """
 
     def __init__(self, graph: Graph, analyses: Analyses | None = None) -> None:
+        with uncollected():
+            self._count(graph, analyses)
+
+    def _count(self, graph: Graph, analyses: Analyses | None) -> None:
         self._shapes = analyses.get(Shapes) if analyses is not None else Shapes(graph)
         self._sizes: dict[Tensor, int] = {}
         constants = graph.constants()
@@ -149,7 +158,10 @@ class Cost:
             source = tensor.inputs[0] if tensor.inputs else None
             if source is not None and source.op == "DequantizeLinear":
                 return 0  # its int8 source is what is held
-            if tensor.outputs and all(reader.op == "QuantizeLinear" for reader in tensor.outputs):
+            behind = tensor
+            while len(behind.outputs) == 1 and behind.outputs[0].op in _FUSED:
+                behind = behind.outputs[0].outputs[0]
+            if behind.outputs and all(reader.op == "QuantizeLinear" for reader in behind.outputs):
                 return 0  # the quantized result is what is held
         return self._bytes(tensor)
 

@@ -199,9 +199,7 @@ def test_unknown_sizes_count_as_one() -> None:
 
 
 def test_types_without_sizes_cost_nothing() -> None:
-    graph = parse(
-        '<ir_version: 8, opset_import: ["" : 17]> g (string[2] x) => (string[2] y) { y = Identity(x) }'
-    )
+    graph = parse('<ir_version: 8, opset_import: ["" : 17]> g (string[2] x) => (string[2] y) { y = Identity(x) }')
     assert Cost(graph).bytes_moved == 0
     assert Cost(graph).peak_activation_bytes == 0
 
@@ -212,3 +210,34 @@ def test_cost_takes_the_shapes_that_are_there() -> None:
     analyses = Analyses(net.graph)
     assert analyses.get(Cost).macs == 16
     assert analyses.computed == 2
+
+
+def test_what_an_integer_kernel_applies_to_its_sums_is_not_held() -> None:
+    graph = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[1,1,8,8] x) => (float[1,1,8,8] y)
+        <float s = {0.1}, int8 z = {0}, float[1,1,1,1] w = {2}> {
+          q = QuantizeLinear(x, s, z)
+          d = DequantizeLinear(q, s, z)
+          c = Conv(d, w)
+          r = Relu(c)
+          p = QuantizeLinear(r, s, z)
+          y = DequantizeLinear(p, s, z)
+        }"""
+    )
+    # The float input is the signature's; then one int8 tensor becomes the next. The output is float again.
+    assert Cost(graph).peak_activation_bytes == 64 * 4 + 64
+
+
+def test_a_float_activation_is_held_where_it_is_not_fused() -> None:
+    graph = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[1,1,8,8] x) => (float[1,1,8,8] y)
+        <float s = {0.1}, int8 z = {0}, float[1,1,1,1] w = {2}> {
+          c = Conv(x, w)
+          r = Sigmoid(c)
+          p = QuantizeLinear(r, s, z)
+          y = DequantizeLinear(p, s, z)
+        }"""
+    )
+    assert Cost(graph).peak_activation_bytes == 2 * 64 * 4
