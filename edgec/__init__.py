@@ -59,4 +59,5 @@ def compile(
     from edgec.tools.compile import Job, compile_model
 
     place = None if output is None else Path(output)
-    return compile_model(Job(Path(model), Path(recipe), place, dict(inputs or {}), threads, timing=timing))
+    pins = dict(inputs or {})
+    return compile_model(Job(Path(model), Path(recipe), place, pins=pins, threads=threads, timing=timing))
