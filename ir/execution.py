@@ -128,8 +128,10 @@ def seeded_feeds(graph: Graph, seed: int = 0, samples: int = 4) -> list[dict[str
 
 
 def sqnr_db(reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
-    """Signal to quantization-noise ratio over all outputs of one run, in dB: infinite when equal, minus infinity when not
-    comparable (another shape, or values that are not finite).
+    """Signal to quantization-noise ratio over all outputs of one run, in dB.
+
+    It is infinite where they are equal, and minus infinity where they cannot be compared: shapes that differ, values
+    that are not finite.
 
     Defined as 10 log10(sum x^2 / sum (x - y)^2) with x the reference; each output is weighed alike by normalising
     its power to one first, so that a large tensor does not hide a small one.

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from edgec.ir.garbage import uncollected
 from edgec.ir.naming import Names
 from edgec.ir.node_list import NodeList
 from edgec.ir.stored import PACKED, Stored, numpy_dtype, onnx_dtype
@@ -413,7 +414,8 @@ class Graph(gs.Graph):
         """A graph of its own that shares the weights' memory (arrays are read-only, so sharing is safe)."""
         from edgec.ir.copying import copy
 
-        return copy(self, {} if tensor_map is None else tensor_map)
+        with uncollected():
+            return copy(self, {} if tensor_map is None else tensor_map)
 
     # -- ordering (ir/order.py) -------------------------------------------------------------------------------------
 

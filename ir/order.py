@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterator
 
 from edgec.ir.errors import InternalError
+from edgec.ir.garbage import uncollected
 from edgec.ir.graph import Graph, Node, Tensor, detach
 
 
@@ -38,8 +39,12 @@ def sort(graph: Graph) -> None:
     for node in graph.nodes:
         for subgraph in node.subgraphs():
             sort(subgraph)
-    if is_sorted(graph):
-        return
+    if not is_sorted(graph):
+        with uncollected():
+            graph.nodes.reorder(_sorted(graph))
+
+
+def _sorted(graph: Graph) -> list[Node]:
     place = {id(node): index for index, node in enumerate(graph.nodes)}
     waiting = [0] * len(graph.nodes)
     followers: list[list[int]] = [[] for _ in graph.nodes]
@@ -62,7 +67,7 @@ def sort(graph: Graph) -> None:
         stuck = [node.name or node.op for node, count in zip(graph.nodes, waiting, strict=True) if count]
         names = ", ".join(f"'{name}'" for name in stuck[:5])
         raise InternalError(f"graph '{graph.name}'", f"its nodes form a cycle through {names}")
-    graph.nodes.reorder(order)
+    return order
 
 
 def remove_dead(graph: Graph) -> int:

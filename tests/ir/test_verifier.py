@@ -199,8 +199,8 @@ def test_functions_of_the_model_are_operators() -> None:
         ),
         (
             "y = Relu(x)",
-            "a node without a name (Relu): its types and shapes do not fit: Inferred shape and existing shape differ in "
-            "dimension 1: (3) vs (5); export the network again, or correct its shapes",
+            "a node without a name (Relu): its types and shapes do not fit: Inferred shape and existing shape differ "
+            "in dimension 1: (3) vs (5); export the network again, or correct its shapes",
         ),
         (
             "[s] t = Shape(x) [r] y = Relu(t)",
