@@ -131,11 +131,13 @@ def _run(options: argparse.Namespace) -> int:
     planned = plan(steps, source="-p", roles=roles)
     board = target(options.target, "--target") if options.target else None
     graph = open_model(options.model, pins_of(options), options.cut)
+    if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
+        planned = plan(steps, source="-p", roles=roles, facts=frozenset({"quantized"}))
     inputs = {t.name: (tuple(t.shape or ()), np.dtype(t.dtype)) for t in graph.inputs}
     preprocess = Preprocess(section.preprocess) if section is not None and section.preprocess is not None else None
     data = {role: open_dataset(getattr(section, role), preprocess, inputs) for role in sorted(roles)}
     affine = {}
-    if preprocess is not None:
+    if preprocess is not None and preprocess.spec.layout == "nchw":
         affine[preprocess.spec.input or graph.inputs[0].name] = preprocess.affine()
     for instrument in instruments:
         if isinstance(instrument, Dumps):

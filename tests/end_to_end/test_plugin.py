@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -131,6 +132,47 @@ def test_what_a_strange_package_registers(
 ) -> None:
     strange(entries)
     assert edgec(*arguments) == (2, "", f"edgec: {line}\n")
+
+
+BROKEN = """
+from dataclasses import dataclass
+from edgec.passes.protocol import Pass
+
+@dataclass(frozen=True)
+class Breaks(Pass):
+    name, effect = "breaks", "exact"
+
+    def run(self, graph, ctx):
+        {statement}
+"""
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        ("raise ZeroDivisionError('by nothing')", "raised ZeroDivisionError: by nothing"),
+        ("graph.nodes[0].op = 'Nonsense'", "left a broken graph: "),
+        ("graph.nodes[-1].op = 'Tanh'", "is exact but moved output 'reconstruction' by "),
+    ],
+)
+def test_a_pass_that_breaks_its_promise(
+    job: Path, edgec: Edgec, strange: Callable[[str], None], statement: str, what: str
+) -> None:
+    strange("[edgec.passes]\nbreaks = broken:Breaks\n")
+    (job / "site" / "broken.py").write_text(BROKEN.format(statement=statement))
+    sys.modules.pop("broken", None)
+    (job / "plugin.yaml").write_text("passes: [fold, breaks]\ntargets: [cpu]\n")
+    status, out, err = edgec(*RUN)
+    assert (status, out) == (70, "")
+    assert err.startswith(f"edgec: plugin.yaml: line 1: passes[1] 'breaks': {what}")
+    assert len(err.splitlines()) == 1
+    folder = Path(err.rstrip().rsplit(" are in ", 1)[1])
+    assert folder.is_relative_to("repro")
+    assert not (job / "out").exists()
+    # What is left there makes the failure happen again.
+    again = edgec(str(folder / "model.onnx"), "-O", str(folder / "compress.yaml"), "-q", "--no-timing")
+    assert again[0] == 70
+    assert f"compress.yaml: line 7: passes[0] 'breaks': {what}" in again[2]
 
 
 def test_one_broken_package_does_not_hide_the_others(edgec: Edgec, strange: Callable[[str], None]) -> None:
