@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
-# Wider than any table: what reads a pipe looks for lines, not for columns.
-_UNBOUNDED = 10_000
+_GAP = "  "
+_NARROWEST = 8
 
 
-def console() -> Console:
-    """A console on stdout that prints text as it is: no markup in names, no colour for figures."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() else _UNBOUNDED
-    return Console(width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
-
-
-def table(title: str, columns: Sequence[str], left: int = 1) -> Table:
-    """An empty table; the first ``left`` columns hold text, the others figures.
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """Prints a table whose first ``left`` columns hold text, the others figures.
 
     On a narrow terminal the text is folded within its column, and figures stay whole.
     """
-    from rich import box
-    from rich.table import Table
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    if sys.stdout.isatty():
+        _shrink(widths, left, shutil.get_terminal_size().columns)
+    lines = [title, ""]
+    for row in (columns, ["-" * width for width in widths], *rows):
+        parts = [[cell[i : i + w] for i in range(0, len(cell), w)] for cell, w in zip(row, widths, strict=True)]
+        for index in range(max(1, *map(len, parts))):
+            cells = [part[index] if index < len(part) else "" for part in parts]
+            aligned = [
+                cell.ljust(width) if place < left else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            ]
+            lines.append(_GAP.join(aligned).rstrip())
+    print(*lines, "", sep="\n")
 
-    look: dict[str, Any] = {"box": box.SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False}
-    made = Table(title=title, title_justify="left", title_style="bold", **look)
-    for index, name in enumerate(columns):
-        if index < left:
-            made.add_column(name, overflow="fold", justify="left")
-        else:
-            made.add_column(name, no_wrap=True, justify="right")
-    return made
+
+def _shrink(widths: list[int], left: int, room: int) -> None:
+    """Takes from the widest column of text until the table fits, or no text can be narrower."""
+    while sum(widths) + len(_GAP) * (len(widths) - 1) > room:
+        widest = max(range(left), key=lambda column: widths[column])
+        if widths[widest] <= _NARROWEST:
+            return
+        widths[widest] -= 1
 
 
 def printable(text: str) -> str:

@@ -11,7 +11,7 @@ from edgec.frontends.model import open_model
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph, Tensor
 from edgec.ir.printer import print_graph
-from edgec.tools.console import console, printable, table
+from edgec.tools.console import print_table, printable
 from edgec.tools.summary import short, size
 
 
@@ -35,27 +35,15 @@ def inspect(
             json.dumps({"model": model.name, "opset": graph.opset, "total": cost.as_dict(), "layers": rows}, indent=2)
         )
         return
-    shown = table(
+    print_table(
         f"{printable(model.name)}: {printable(graph.name)}, opset {graph.opset}",
         ("layer", "operator", "output", "params", "MACs", "MACs %", "moved"),
+        [_cells(row, cost.macs) for row in rows],
         left=2,
     )
-    for row in rows:
-        share = 100 * row["macs"] / cost.macs if cost.macs else 0.0
-        shown.add_row(
-            printable(row["name"]),
-            printable(row["operator"]),
-            "x".join(map(str, row["output"])),
-            short(row["params"]),
-            short(row["macs"]),
-            f"{share:.1f}" if row["macs"] else "",
-            size(row["bytes_moved"]),
-        )
-    out = console()
-    out.print(shown)
     for tensor, role in [*((t, "input") for t in graph.inputs), *((t, "output") for t in graph.outputs)]:
-        out.print(f"{role} {printable(tensor.name)}: {tensor.dtype} {_shape(tensor)}")
-    out.print(
+        print(f"{role} {printable(tensor.name)}: {tensor.dtype} {_shape(tensor)}")
+    print(
         f"{cost.nodes} nodes, {cost.params:,} params in {size(cost.weight_bytes)}, {cost.macs:,} MACs,"
         f" peak activations {size(cost.peak_activation_bytes)}"
     )
@@ -73,6 +61,18 @@ def layers(graph: Graph, cost: Cost) -> list[dict[str, Any]]:
             "bytes_moved": cost.by_node[node].bytes_moved,
         }
         for node in graph.nodes
+    ]
+
+
+def _cells(row: Mapping[str, Any], macs: int) -> list[str]:
+    return [
+        printable(row["name"]),
+        printable(row["operator"]),
+        "x".join(map(str, row["output"])),
+        short(row["params"]),
+        short(row["macs"]),
+        f"{100 * row['macs'] / macs:.1f}" if row["macs"] else "",
+        size(row["bytes_moved"]),
     ]
 
 

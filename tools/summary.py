@@ -6,23 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgec.tools.console import console, printable, table
+from edgec.tools.console import print_table, printable
 
 
 def print_summary(report: Mapping[str, Any], place: Path) -> None:
     """Prints the report's figures side by side, the requirements, and where the output lies."""
-    shown = table(f"{printable(report['name'])}: before and after", ("", "original", "compressed", *report["targets"]))
-    for row in rows(report):
-        shown.add_row(*row)
-    out = console()
-    out.print(shown)
+    columns = ("", "original", "compressed", *report["targets"])
+    print_table(f"{printable(report['name'])}: before and after", columns, rows(report))
     for name, target in report["targets"].items():
         for note in target["notes"]:
-            out.print(f"{name}: {printable(note)}")
+            print(f"{name}: {printable(note)}")
     for name, entry in report["require"].items():
         got = "infinite" if entry["got"] is None else f"{entry['got']:g}"
-        out.print(f"require {name}: asked {entry['asked']:g}, got {got}: {'met' if entry['met'] else 'NOT MET'}")
-    out.print(f"{place}: model.onnx, report.html, report.json, manifest.json, {', '.join(report['targets'])}")
+        print(f"require {name}: asked {entry['asked']:g}, got {got}: {'met' if entry['met'] else 'NOT MET'}")
+    print(f"{place}: model.onnx, report.html, report.json, manifest.json, {', '.join(report['targets'])}")
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
