@@ -104,7 +104,7 @@ def _operator_mend(op: str, domain: str) -> str:
 def _check_structure(graph: Graph, source: str) -> None:
     found = verify(graph)
     if found:
-        more = f" (and {len(found) - 1} more faults)" if len(found) > 1 else ""
+        more = f" (and {len(found) - 1} more fault{'s' if len(found) > 2 else ''})" if len(found) > 1 else ""
         raise InputError(f"{source}: {found[0].where}", f"{found[0].what}{more}", "export the network again")
 
 

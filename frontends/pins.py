@@ -64,7 +64,8 @@ def pin(graph: Graph, pins: Pins, source: str) -> None:
     for tensor in graph.inputs:
         if not isinstance(tensor, Variable) or tensor.type_proto is not None:
             kind = getattr(tensor, "type", "constant").removesuffix("_type").replace("_", " ")
-            raise InputError(f"{source}: input '{tensor.name}'", f"is a {kind}", "edgec takes tensors only")
+            article = "an" if kind[0] in "aeiou" else "a"
+            raise InputError(f"{source}: input '{tensor.name}'", f"is {article} {kind}", "edgec takes tensors only")
         if tensor.dtype is None:
             raise InputError(f"{source}: input '{tensor.name}'", "has no element type", "export the network again")
         declared = tensor.shape
