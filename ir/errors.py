@@ -28,6 +28,8 @@ class EdgecError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}" if self.where else self.what
+        if line.endswith("?") and self.mend:
+            return f"{line} {self.mend[0].upper()}{self.mend[1:]}"
         return f"{line}; {self.mend}" if self.mend else line
 
 

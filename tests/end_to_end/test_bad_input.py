@@ -240,7 +240,7 @@ def test_unknown_pass(earlier: Path, edgec: Edgec) -> None:
         earlier,
         edgec,
         2,
-        "compress.yaml: line 9: passes[3]: no pass named 'quantise'. Did you mean 'quantize'?; "
+        "compress.yaml: line 9: passes[3]: no pass named 'quantise'. Did you mean 'quantize'? "
         "'edgec passes' lists them",
     )
 

@@ -50,7 +50,7 @@ def test_data_and_target(opt: Opt) -> None:
     ("arguments", "status", "line"),
     [
         (("-p", "fold,"), 2, "-p 'fold,': a pass has no name; write fold,factorize{params=0.1}"),
-        (("-p", "fould"), 2, "-p: passes[0]: no pass named 'fould'. Did you mean 'fold'?; 'edgec passes' lists them"),
+        (("-p", "fould"), 2, "-p: passes[0]: no pass named 'fould'. Did you mean 'fold'? 'edgec passes' lists them"),
         (("-p", "fold{x=1}"), 2, "-p: passes[0] 'fold': has no option 'x'; it takes no options"),
         (
             ("-p", "quantize"),
@@ -60,7 +60,7 @@ def test_data_and_target(opt: Opt) -> None:
         (
             ("--target", "cpux"),
             2,
-            "--target: no target named 'cpux'. Did you mean 'cpu'?; 'edgec targets' lists them",
+            "--target: no target named 'cpux'. Did you mean 'cpu'? 'edgec targets' lists them",
         ),
         (("-o", "good/none/x.onnx"), 2, "good/none/x.onnx: cannot be written (no such file or directory); "
                                         "give another file with -o"),

@@ -58,7 +58,7 @@ def test_it_runs_in_edgec_opt(job: Path, capsys: pytest.CaptureFixture[str]) -> 
     ("options", "line"),
     [
         ("{factor: 0}", "factor: input should be greater than 0; 'edgec passes scale-outputs' explains"),
-        ("{faktor: 1}", "has no option 'faktor'. Did you mean 'factor'?; it takes factor"),
+        ("{faktor: 1}", "has no option 'faktor'. Did you mean 'factor'? It takes factor"),
     ],
 )
 def test_its_options_are_checked(job: Path, edgec: Edgec, options: str, line: str) -> None:

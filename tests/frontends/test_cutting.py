@@ -49,7 +49,7 @@ def test_several_in_the_order_given() -> None:
     [
         (
             ["nek"],
-            "--cut nek: the model computes nothing named 'nek'. Did you mean 'neck'?; "
+            "--cut nek: the model computes nothing named 'nek'. Did you mean 'neck'? "
             "'edgec inspect net.onnx' lists the nodes",
         ),
         (

@@ -318,7 +318,7 @@ def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:
     with pytest.raises(UsageError) as error:
         run_pass(Factorize(skip=("enc_*", "decc")), model(THREE, IMAGE, THREE_WEIGHTS))
     assert str(error.value) == (
-        "factorize: skip: 'decc' matches no Conv, ConvTranspose, Gemm or MatMul. Did you mean 'dec'?; "
+        "factorize: skip: 'decc' matches no Conv, ConvTranspose, Gemm or MatMul. Did you mean 'dec'? "
         "'edgec inspect' lists the layers"
     )
 

@@ -275,7 +275,7 @@ def test_inserted_operators_reach_readers_inside_subgraphs() -> None:
         (
             Normalize(input="imag"),
             None,
-            "normalize: input: the model has no input 'imag'. Did you mean 'image'?; its inputs are image, mask",
+            "normalize: input: the model has no input 'imag'. Did you mean 'image'? Its inputs are image, mask",
         ),
         (
             Normalize(mean=0.5),

@@ -30,14 +30,14 @@ def test_a_sound_recipe_is_split_where_the_target_begins_to_matter() -> None:
 
 def test_unknown_pass() -> None:
     assert message(("quantise", {})) == (
-        "compress.yaml: passes[0]: no pass named 'quantise'. Did you mean 'quantize'?; 'edgec passes' lists them"
+        "compress.yaml: passes[0]: no pass named 'quantise'. Did you mean 'quantize'? 'edgec passes' lists them"
     )
 
 
 def test_unknown_option() -> None:
     text = message(("fold", {}), ("factorize", {"parms": 0.1}))
     assert text.startswith(
-        "compress.yaml: passes[1] 'factorize': has no option 'parms'. Did you mean 'params'?; it takes "
+        "compress.yaml: passes[1] 'factorize': has no option 'parms'. Did you mean 'params'? It takes "
     )
 
 

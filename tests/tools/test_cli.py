@@ -63,16 +63,16 @@ def test_version(edgec: Edgec) -> None:
         ),
         (
             ("inspct", "model.onnx"),
-            "no command and no file is named 'inspct'. Did you mean 'inspect'?; 'edgec --help' lists the commands",
+            "no command and no file is named 'inspct'. Did you mean 'inspect'? 'edgec --help' lists the commands",
         ),
         (("inspect",), "inspect: the following arguments are required: MODEL; 'edgec inspect --help' explains"),
         (("schema", "x"), "schema: unrecognized arguments: x; 'edgec schema --help' explains"),
-        (("passes", "fould"), "passes: no pass named 'fould'. Did you mean 'fold'?; 'edgec passes' lists them"),
+        (("passes", "fould"), "passes: no pass named 'fould'. Did you mean 'fold'? 'edgec passes' lists them"),
         (("passes", "xyzzy"), "passes: no pass named 'xyzzy'; 'edgec passes' lists them"),
-        (("targets", "gpu"), "targets: no target named 'gpu'. Did you mean 'cpu'?; 'edgec targets' lists them"),
+        (("targets", "gpu"), "targets: no target named 'gpu'. Did you mean 'cpu'? 'edgec targets' lists them"),
         (
             ("m", "-O", "r", "--print-after", "fould"),
-            "--print-after: no pass named 'fould'. Did you mean 'fold'?; 'edgec passes' lists them",
+            "--print-after: no pass named 'fould'. Did you mean 'fold'? 'edgec passes' lists them",
         ),
     ],
 )
