@@ -59,14 +59,15 @@ def open_model(path: str | os.PathLike[str], pins: Pins | None = None, outputs: 
     settle_constants(graph)
     pin(graph, pins or {}, source)
     _check_weights(graph, source)
-    graph = upgrade(graph, source)
-    settle_constants(graph)
+    sound, graph = graph, upgrade(graph, source)
+    if graph is not sound:
+        settle_constants(graph)
+        _check_structure(graph, source)
     name_nodes(graph)
     try:
         Shapes(graph).annotate(graph)
     except InputError as error:
         raise InputError(f"{source}: {error.where}", error.what, error.mend) from None
-    _check_structure(graph, source)
     if outputs:
         cut(graph, outputs, source)
     return graph

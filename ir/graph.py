@@ -206,14 +206,17 @@ class Node(_Identity, gs.Node):
 
     def subgraphs(self, recursive: bool = False) -> Iterator[Graph]:
         """The graphs in its attributes (If, Loop, Scan); with ``recursive`` those inside them too."""
+        found: list[Graph] = []
         for value in self.attrs.values():
-            found = value if isinstance(value, list) else [value]
-            for graph in found:
-                if isinstance(graph, Graph):
-                    yield graph
-                    if recursive:
-                        for node in graph.nodes:
-                            yield from node.subgraphs(recursive=True)
+            if isinstance(value, Graph):
+                found.append(value)
+            elif value.__class__ is list and value and isinstance(value[0], Graph):
+                found.extend(value)
+        if recursive:
+            for graph in found:  # grows while deeper ones are met
+                for node in graph.nodes:
+                    found.extend(node.subgraphs())
+        return iter(found)
 
     def __repr__(self) -> str:
         names = ", ".join(t.name for t in self.inputs)

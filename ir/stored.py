@@ -13,6 +13,8 @@ from onnx import TensorProto
 from onnx.numpy_helper import to_array
 
 _CHUNK = 16 << 20
+# Pages of smaller weights stay: letting go of them costs more than they take.
+_RELEASED = 64 << 10
 
 
 class Stored:
@@ -66,7 +68,7 @@ class Stored:
     def chunks(self) -> Iterator[memoryview]:
         """The raw bytes in pieces of whole elements; pages of a map are let go once a piece was dealt with."""
         assert self.raw is not None
-        if len(self.raw) <= _CHUNK or self.mapping is None:
+        if len(self.raw) < _RELEASED or self.mapping is None:
             yield self.raw
             return
         mapped, offset = self.mapping
@@ -74,7 +76,8 @@ class Stored:
             yield self.raw[start : start + _CHUNK]
             if hasattr(mmap, "MADV_DONTNEED"):
                 first = (offset + start) // mmap.PAGESIZE * mmap.PAGESIZE
-                mapped.madvise(mmap.MADV_DONTNEED, first, min(_CHUNK, len(mapped) - first))
+                length = min(_CHUNK, len(self.raw) - start) + offset + start - first
+                mapped.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 def numpy_dtype(data_type: int) -> np.dtype:

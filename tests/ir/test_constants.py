@@ -118,6 +118,7 @@ def test_nothing_is_decoded_to_tell_sizes(small_file: Path) -> None:
 
 def test_pieces_hold_every_element_once(small_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgec.ir.stored._CHUNK", 4096)
+    monkeypatch.setattr("edgec.ir.stored._RELEASED", 4096)
     large = load(small_file).nodes[-1].inputs[1]
     assert isinstance(large, Constant)
     pieces = list(large.pieces())
