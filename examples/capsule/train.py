@@ -23,6 +23,9 @@ SIZE = 128
 BATCH = 16
 SEED = 0
 LEARNING_RATE = 2e-3
+# Decoupled from the gradient, so this large: what the loss does not hold up is gone by the end, and kernels of
+# hundreds of channels are left with few directions. That is what a factorization can take away.
+WEIGHT_DECAY = 2.0
 FROZEN_FROM = 0.9  # of the epochs: the last ones run BatchNorm on the statistics that it will be exported with
 FLAWS = ("crack", "faulty_imprint", "poke", "scratch", "squeeze")
 
@@ -80,11 +83,14 @@ def build_autoencoder(latent: int = 32) -> nn.Sequential:
 
 
 def train(model: nn.Module, images: np.ndarray, epochs: int) -> None:
-    """Adam on the mean squared error, one-cycle learning rate, BatchNorm frozen at the end."""
+    """AdamW on the mean squared error, one-cycle learning rate, BatchNorm frozen at the end."""
     order = torch.Generator().manual_seed(SEED)
     data = torch.from_numpy(images)
     steps = -(-len(data) // BATCH)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    kernels = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, epochs * steps, pct_start=0.1)
     model.train()
     for epoch in range(1, epochs + 1):
