@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgec.ir.cost import Cost
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.files import files_of, save
 from edgec.ir.graph import Graph
+from edgec.passes import input_domain
 from edgec.passes.instruments import Dumps, Instrument
 from edgec.passes.pipeline import Pipeline, Record
 from edgec.passes.plan import INITIAL_FACTS, Plan, plan
@@ -147,8 +149,7 @@ class _Run:
     def _plan(self, facts: frozenset[str]) -> Plan:
         steps = [(step.name, step.options) for step in self.recipe.passes]
         roles = {role for role in ("calibration", "train", "eval") if getattr(self.recipe.data, role) is not None}
-        at = lambda index: self.recipe.where("passes", index)  # noqa: E731
-        return plan(steps, source=self.recipe.file, where=at, roles=roles, facts=facts)
+        return plan(steps, where=lambda index: self.recipe.where("passes", index), roles=roles, facts=facts)
 
     def _open_data(self, graph: Graph) -> None:
         section = self.recipe.data
@@ -234,8 +235,6 @@ class _Run:
         }
         if judge is not None:
             progress.stage(f"{found.name}: measuring {judge.metric.name}")
-            from edgec.passes import input_domain
-
             value = judge.measure(lambda feeds: runner(input_domain.enter(graph, feeds))).value
             entry["metric"] = rounded(value)
         return {**entry, **self._speed(emitter.name, own / emitted.model)}
@@ -248,8 +247,6 @@ class _Run:
             if pinned is None:
                 speed = measure(backend_name, model)
             else:
-                import tempfile
-
                 with tempfile.TemporaryDirectory(prefix="edgec-") as scratch:
                     path = Path(scratch) / "model.onnx"
                     with writing(path):
