@@ -216,7 +216,8 @@ class _External:
             target = (self.folder / location).resolve()
             regular = target.is_file()
         except (OSError, RuntimeError, ValueError) as error:  # a name too long, a loop of links, a null character
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            # Python's own words for the last two change from version to version.
+            reason = error.strerror if isinstance(error, OSError) else "no path can be made of it"
             raise InputError(where, f"names the file {location!r}, which is none ({reason})", CORRUPTED) from None
         # A model from elsewhere must not make the compiler read (or publish) files that are not its own.
         if Path(location).is_absolute() or not target.is_relative_to(root):

@@ -34,7 +34,7 @@ def write_reproducer(
     import yaml
 
     root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{rest[0].step.name}-", dir=root))
+    folder = root / Path(tempfile.mkdtemp(prefix=f"{rest[0].step.name}-", dir=root)).name
     save(graph, folder / "model.onnx")
     stacked = {name: np.concatenate([sample[name] for sample in feeds]) for name in feeds[0]}
     np.savez(folder / "probes.npz", allow_pickle=False, **stacked)

@@ -274,7 +274,7 @@ def test_external_data_is_found(tmp_path: Path) -> None:
         ),
         ({"location": "link"}, "points to 'link', outside the model's folder; put its data file beside the model"),
         ({"location": "folder"}, "needs 'folder', which does not exist; copy the data file beside the model"),
-        ({"location": "a\0b"}, f"names the file 'a\\x00b', which is none (embedded null byte); {AGAIN}"),
+        ({"location": "a\0b"}, f"names the file 'a\\x00b', which is none (no path can be made of it); {AGAIN}"),
         ({"location": "a" * 300}, f"names the file '{'a' * 300}', which is none (File name too long); {AGAIN}"),
     ],
 )
