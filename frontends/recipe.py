@@ -31,11 +31,11 @@ from edgec.frontends.recipe_yaml import (
     Document,
     Loc,
     MissingDataError,
-    Mistake,
     RecipeError,
     parse_document,
     read_document,
 )
+from edgec.ir.errors import InputError, UsageError
 
 __all__ = [
     "MissingDataError",
@@ -246,7 +246,7 @@ def _recipe(document: Document, folder: Path) -> Recipe:
         for detail in error.errors():
             context = detail.get("ctx", {})
             where = document.where(tuple(detail["loc"]))
-            mistakes.append(Mistake(where, context.get("what", detail["msg"]), context.get("mend", "")))
+            mistakes.append(UsageError(where, context.get("what", detail["msg"]), context.get("mend", "")))
         raise RecipeError(_in_order(mistakes)) from None
     if mistakes:
         raise RecipeError(_in_order(mistakes))
@@ -260,10 +260,10 @@ def _recipe(document: Document, folder: Path) -> Recipe:
     return recipe
 
 
-def _in_order(mistakes: list[Mistake]) -> list[Mistake]:
+def _in_order(mistakes: list[UsageError]) -> list[UsageError]:
     """As they stand in the file."""
 
-    def line(mistake: Mistake) -> int:
+    def line(mistake: UsageError) -> int:
         words = mistake.where.split(": line ")
         return int(words[1].split(":")[0]) if len(words) > 1 else 0
 
@@ -290,6 +290,6 @@ def check_data(recipe: Recipe) -> None:
     mistakes = []
     for loc, spec in recipe.data.sets():
         for inner, what, mend in spec.missing():
-            mistakes.append(Mistake(recipe.where("data", *loc, *inner), what, mend))
+            mistakes.append(InputError(recipe.where("data", *loc, *inner), what, mend))
     if mistakes:
         raise MissingDataError(mistakes)

@@ -7,14 +7,14 @@ Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-cor
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from edgec.ir.errors import InputError, UsageError
+from edgec.ir.errors import InputErrors, UsageError, UsageErrors
 
 Loc = tuple[str | int, ...]
 """The way from the root of the recipe to a value: keys and list positions."""
@@ -24,39 +24,12 @@ MAX_VALUES = 50_000
 MAX_DEPTH = 40
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """One thing that is wrong: ``where`` is the file, the line and the place."""
-
-    where: str
-    what: str
-    mend: str = ""
-
-    def __str__(self) -> str:
-        line = f"{self.where}: {self.what}"
-        return f"{line}; {self.mend}" if self.mend else line
+class RecipeError(UsageErrors):
+    """All that is wrong with a recipe."""
 
 
-class RecipeError(UsageError):
-    """All that is wrong with a recipe, one line for each mistake (exit status 2)."""
-
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
-        super().__init__(mistakes[0].where, mistakes[0].what, mistakes[0].mend)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.mistakes))
-
-
-class MissingDataError(InputError):
-    """The files and folders that a recipe names and that are not there, one line for each (exit status 3)."""
-
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
-        super().__init__(mistakes[0].where, mistakes[0].what, mistakes[0].mend)
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.mistakes))
+class MissingDataError(InputErrors):
+    """The files and folders that a recipe names and that are not there."""
 
 
 def dotted(loc: Loc) -> str:
@@ -81,7 +54,7 @@ class Document:
     file: str
     value: Any = None
     lines: dict[Loc, int] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: list[UsageError] = field(default_factory=list)
 
     def where(self, loc: Loc, name: str = "") -> str:
         """``compress.yaml: line 7: data.preprocess.size``, cut to the part of ``loc`` that was written.
@@ -176,7 +149,7 @@ class _Reader:
 
     def mistake(self, line: int, loc: Loc, what: str, mend: str) -> None:
         place = f": {dotted(loc)}" if loc else ""
-        self.document.mistakes.append(Mistake(f"{self.document.file}: line {line}{place}", what, mend))
+        self.document.mistakes.append(UsageError(f"{self.document.file}: line {line}{place}", what, mend))
 
 
 def read_document(path: Path) -> Document:

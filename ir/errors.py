@@ -6,6 +6,7 @@ Every error edgec raises on purpose is an :class:`EdgecError`. Its class decides
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -27,10 +28,7 @@ class EdgecError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        line = f"{self.where}: {self.what}" if self.where else self.what
-        if line.endswith("?") and self.mend:
-            return f"{line} {self.mend[0].upper()}{self.mend[1:]}"
-        return f"{line}; {self.mend}" if self.mend else line
+        return error_line(self.where, self.what, self.mend)
 
 
 class UsageError(EdgecError):
@@ -55,6 +53,40 @@ class InternalError(EdgecError):
     """A pass or edgec itself broke a promise; a reproducer is left behind (exit status 70)."""
 
     exit_status = 70
+
+
+class _Several(EdgecError):
+    """More than one mistake: a line for each, so that all can be mended before the next run."""
+
+    def __init__(self, mistakes: Sequence[EdgecError]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__(mistakes[0].where, mistakes[0].what, mistakes[0].mend)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.mistakes))
+
+
+class UsageErrors(_Several, UsageError):
+    """All that is wrong with the command line or the recipe (exit status 2)."""
+
+
+class InputErrors(_Several, InputError):
+    """All that is wrong with the model or the data (exit status 3)."""
+
+
+def error_line(where: str, what: str, mend: str = "") -> str:
+    """``file: place: what is wrong; the mend`` on one line, whatever characters the names in it hold."""
+    line = f"{where}: {what}" if where else what
+    if line.endswith("?") and mend:
+        line = f"{line} {mend[0].upper()}{mend[1:]}"
+    elif mend:
+        line = f"{line}; {mend}"
+    return printable(line)
+
+
+def printable(text: str) -> str:
+    """``text`` without what would break a line or steer the terminal: names in a model may hold any character."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:

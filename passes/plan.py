@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgec.ir.errors import UsageError, did_you_mean
+from edgec.ir.errors import UsageError, UsageErrors, did_you_mean
 from edgec.passes.protocol import Pass
 from edgec.passes.registry import pass_class, pass_names
 
@@ -64,7 +64,7 @@ def plan(
         facts: what holds at the start; a quantized model starts with ``quantized`` instead of ``float``.
 
     Raises:
-        UsageError: a name, an option or a value is wrong, a pass stands where it cannot, or its data are missing. All
+        UsageErrors: a name, an option or a value is wrong, a pass stands where it cannot, or its data are missing. All
             mistakes are in it, one line each.
     """
     mistakes: list[UsageError] = []
@@ -90,10 +90,8 @@ def plan(
             ended[fact] = f"{place} '{name}'"
         held |= step.gives
         planned.append(Planned(step, place, file))
-    if len(mistakes) == 1:
-        raise mistakes[0]
     if mistakes:
-        raise UsageError("", "\n".join(str(mistake) for mistake in mistakes))
+        raise UsageErrors(mistakes)
     cut = next((i for i, item in enumerate(planned) if item.step.per_target), len(planned))
     return Plan(tuple(planned[:cut]), tuple(planned[cut:]))
 

@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["completion"] and arguments[1:2] in (["--answer"], ["--answer-line"]):
         return guarded("edgec", lambda: _answer(arguments[1:]))
-    return guarded("edgec", lambda: _run(arguments), traceback="--traceback" in arguments)
+    return guarded("edgec", lambda: _run(arguments), traceback="--traceback" in arguments, last=argv is None)
 
 
 def _run(arguments: list[str]) -> int:

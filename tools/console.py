@@ -38,8 +38,3 @@ def _shrink(widths: list[int], left: int, room: int) -> None:
         if widths[widest] <= _NARROWEST:
             return
         widths[widest] -= 1
-
-
-def printable(text: str) -> str:
-    """``text`` without what would steer the terminal: names in a model may hold any character."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

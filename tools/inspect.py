@@ -9,9 +9,10 @@ from typing import Any
 
 from edgec.frontends.model import open_model
 from edgec.ir.cost import Cost
+from edgec.ir.errors import printable
 from edgec.ir.graph import Graph, Tensor
 from edgec.ir.printer import print_graph
-from edgec.tools.console import print_table, printable
+from edgec.tools.console import print_table
 from edgec.tools.summary import short, size
 
 

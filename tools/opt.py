@@ -20,7 +20,12 @@ from edgec.tools.options import Parser, add_model_options, add_run_options, inst
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    return guarded("edgec-opt", lambda: _run(opt_parser().parse_args(arguments)), traceback="--traceback" in arguments)
+    return guarded(
+        "edgec-opt",
+        lambda: _run(opt_parser().parse_args(arguments)),
+        traceback="--traceback" in arguments,
+        last=argv is None,
+    )
 
 
 def opt_parser() -> Parser:

@@ -6,17 +6,19 @@ An interrupted run leaves the old output as it was.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from edgec.ir.errors import EmitError, UsageError
+from edgec.tools.guard import undisturbed
 
 MANIFEST = "manifest.json"
 _ANOTHER = "give another folder with -o"
@@ -36,15 +38,19 @@ def output_folder(place: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
         UsageError: the place cannot be written, or holds something that is not edgec's output.
         EmitError: the disk is full.
     """
+    made: list[Path] = []
     try:
-        real = place.resolve()
+        real = Path(os.path.realpath(place))
         _check(place, real, inputs)
-        previous = real.with_name(f".{real.name}.previous")
-        if previous.exists() and not real.exists():
-            previous.rename(real)  # a run was killed between its two renames
+        made = [folder for folder in real.parents if not folder.exists()]
         real.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(real.parent):
+            previous = _previous(real)
+            if previous.exists() and not real.exists():
+                previous.rename(real)  # a run was killed between its two renames
         temporary = Path(tempfile.mkdtemp(prefix=f".{real.name}.", dir=real.parent))
     except OSError as error:
+        _remove_empty(made)
         raise _unwritable(place, error) from None
     try:
         with writing(place, temporary):
@@ -53,14 +59,42 @@ def output_folder(place: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
             mask = os.umask(0)
             os.umask(mask)
             temporary.chmod(0o777 & ~mask)
-        with writing(place):
-            _swap(temporary, real, previous)
+        with writing(place), _alone(real.parent), undisturbed():
+            _swap(temporary, real)
+    except BaseException:
+        with undisturbed():
+            shutil.rmtree(temporary, ignore_errors=True)
+            _remove_empty(made)
+        raise
+
+
+def _previous(place: Path) -> Path:
+    """Where the earlier output is between the two renames."""
+    return place.with_name(f".{place.name}.previous")
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Removes the folders, innermost first, that nobody has put anything into."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Within the block no other run renames in ``folder``, where the file system knows locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
 
 
-def _swap(new: Path, place: Path, previous: Path) -> None:
+def _swap(new: Path, place: Path) -> None:
     """``new`` takes ``place``; what was there goes away only after that, and comes back when that fails."""
+    previous = _previous(place)
     if previous.exists():
         shutil.rmtree(previous)
     if not place.exists():
@@ -126,8 +160,12 @@ def _check(place: Path, real: Path, inputs: Iterable[Path]) -> None:
     if Path.cwd().is_relative_to(real):
         raise UsageError(str(place), "is the current folder or one around it", _ANOTHER)
     for path in inputs:
-        if path.resolve().is_relative_to(real):
+        if Path(os.path.realpath(path)).is_relative_to(real):
             raise UsageError(str(place), f"holds '{path}', which this run reads, and is replaced at its end", _ANOTHER)
+    if real.is_symlink():
+        raise UsageError(str(place), "is a link that leads back to itself", _ANOTHER)
+    if os.path.ismount(real):
+        raise UsageError(str(place), "is a mount point, which cannot be replaced", "give a folder inside it with -o")
     if not real.exists():
         return
     if not real.is_dir():

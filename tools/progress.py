@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+from edgec.ir.errors import printable
+
 
 class Progress:
     """Tells the user what is being done.
@@ -49,9 +51,9 @@ class Progress:
         if self._bars is not None:
             if self._task is not None:
                 self._bars.remove_task(self._task)
-            self._task = self._bars.add_task(what, total=None)
+            self._task = self._bars.add_task(printable(what), total=None)
         elif not self._quiet:
-            print(f"edgec: {what}", file=sys.stderr, flush=True)
+            print(f"edgec: {printable(what)}", file=sys.stderr, flush=True)
         self._told = time.monotonic()
 
     def __call__(self, done: int, total: int, what: str = "") -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgec.tools.console import print_table, printable
+from edgec.ir.errors import printable
+from edgec.tools.console import print_table
 
 
 def print_summary(report: Mapping[str, Any], place: Path) -> None:
@@ -19,7 +20,8 @@ def print_summary(report: Mapping[str, Any], place: Path) -> None:
     for name, entry in report["require"].items():
         got = "infinite" if entry["got"] is None else f"{entry['got']:g}"
         print(f"require {name}: asked {entry['asked']:g}, got {got}: {'met' if entry['met'] else 'NOT MET'}")
-    print(f"{place}: model.onnx, report.html, report.json, manifest.json, {', '.join(report['targets'])}")
+    files = ("model.onnx", "report.html", "report.json", "manifest.json", *report["targets"])
+    print(f"{printable(str(place))}: {', '.join(files)}")
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from edgec.ir.errors import EdgecError, EmitError, InputError, InternalError, UsageError, did_you_mean
+from edgec.ir.errors import (
+    EdgecError,
+    EmitError,
+    InputError,
+    InputErrors,
+    InternalError,
+    UsageError,
+    UsageErrors,
+    did_you_mean,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,3 +30,16 @@ def test_suggestions() -> None:
     assert did_you_mean("quantise", ["fold", "quantize"]) == ". Did you mean 'quantize'?"
     assert did_you_mean("nothing", ["fold", "quantize"]) == ""
     assert did_you_mean("x", []) == ""
+
+
+def test_a_name_with_any_character_stays_on_one_line() -> None:
+    names = "a\nb\r\x1b[2J\u2028\ud800"
+    assert str(InputError(f"node '{names}'", "is wrong")) == r"node 'a\nb\r\x1b[2J\u2028\ud800': is wrong"
+    assert str(InputError("node 'größe'", "is wrong")) == "node 'größe': is wrong"
+
+
+@pytest.mark.parametrize(("kind", "status"), [(UsageErrors, 2), (InputErrors, 3)])
+def test_a_line_for_each_mistake(kind: type[UsageErrors] | type[InputErrors], status: int) -> None:
+    error = kind([EdgecError("a", "is wrong", "mend it"), EdgecError("b\n", "is it?", "no")])
+    assert str(error) == "a: is wrong; mend it\nb\\n: is it? No"
+    assert (error.where, error.what, error.mend, error.exit_status) == ("a", "is wrong", "mend it", status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import resource
 import shutil
 import signal
@@ -225,6 +226,55 @@ def test_a_manifest_that_is_not_ours(place: Path, manifest: str) -> None:
     refused(place, "out: holds 'cpu/model.onnx', which is no output of edgec; move it, or give another folder with -o")
 
 
+def test_a_link_that_leads_to_itself(place: Path) -> None:
+    place.symlink_to("out")
+    refused(place, "out: is a link that leads back to itself; give another folder with -o")
+
+
+def test_a_mount_point(place: Path) -> None:
+    refused(Path("/proc"), "/proc: is a mount point, which cannot be replaced; give a folder inside it with -o")
+
+
+def test_a_run_that_fails_leaves_no_folder_around_it(place: Path) -> None:
+    (place / "kept").mkdir(parents=True)
+    with pytest.raises(ValueError), output_folder(place / "kept" / "a" / "b"):
+        raise ValueError
+    with pytest.raises(UsageError), output_folder(place / "kept" / ("a" * 250) / ("b" * 250)):
+        pass
+    assert list((place / "kept").iterdir()) == []
+
+
+def test_a_second_interrupt_leaves_nothing_behind(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(place, "first")
+    remove = shutil.rmtree
+
+    def interrupted(path: Path, **named: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        remove(path, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), output_folder(place) as folder:
+        (folder / "half").write_text("half")
+        patch.setattr(shutil, "rmtree", interrupted)
+        raise KeyboardInterrupt
+    assert content(place) == "first"
+    assert beside(place) == ["out"]
+
+
+RACING = """
+from pathlib import Path
+from edgec.tools.output import output_folder, write_manifest
+for _ in range(200):
+    with output_folder(Path("out")) as folder:
+        write_manifest(folder, {})
+"""
+
+
+def test_runs_at_the_same_time_do_not_meet(place: Path) -> None:
+    runs = [subprocess.Popen([sys.executable, "-c", RACING], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [(run.communicate()[1], run.returncode) for run in runs] == [("", 0), ("", 0)]
+    assert beside(place) == ["out"]
+
+
 def test_the_current_folder(place: Path) -> None:
     for given in (Path(), Path(".."), Path("/")):
         refused(given, f"{given}: is the current folder or one around it; give another folder with -o")
@@ -256,7 +306,7 @@ def test_a_place_that_cannot_be_written(place: Path, monkeypatch: pytest.MonkeyP
     refused(place, "out: cannot be written (permission denied); give another folder with -o")
 
 
-def test_a_mount_point(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_is_busy(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(place, "first")
     busy = OSError(errno.EBUSY, "Device or resource busy", str(place))
     monkeypatch.setattr(Path, "rename", failing_at(1, Path.rename, busy))
