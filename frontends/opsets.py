@@ -20,6 +20,8 @@ from edgec.ir.protos import data_type, from_proto, is_structural, to_proto
 # The oldest opset that is read, and the one that older models are brought to: per-channel quantization needs 13.
 OLDEST = 11
 WORKING = 17
+# Where exporters spell a Gelu out with an Erf, the opset that has it as an operator.
+WITH_GELU = 20
 
 
 def inline_functions(graph: Graph, source: str) -> Graph:
@@ -41,7 +43,7 @@ def inline_functions(graph: Graph, source: str) -> Graph:
 
 
 def upgrade(graph: Graph, source: str) -> Graph:
-    """``graph`` in opset 17 where it is older; as it is where it is newer.
+    """``graph`` in opset 17 where it is older, in opset 20 where it has an Erf; as it is where it is newer.
 
     Raises:
         InputError: the opset is older than 11, newer than the onnx installed, or its upgrade fails.
@@ -54,15 +56,16 @@ def upgrade(graph: Graph, source: str) -> Graph:
         mend = f"install a newer onnx, or export with opset_version={WORKING}"
         what = f"is of opset {version}, and onnx {onnx.__version__} knows {newest} and earlier"
         raise InputError(source, what, mend)
-    if version >= WORKING:
+    wanted = WITH_GELU if any(node.op == "Erf" for node in graph.nodes) else WORKING
+    if version >= wanted:
         return graph
 
     def convert(message: onnx.ModelProto) -> onnx.ModelProto:
         # Adapters such as Softmax's ask for ranks.
         inferred = onnx.shape_inference.infer_shapes(message, data_prop=True)
-        return onnx.version_converter.convert_version(inferred, WORKING)
+        return onnx.version_converter.convert_version(inferred, wanted)
 
-    return _through(graph, convert, source, f"cannot be upgraded from opset {version} to {WORKING}")
+    return _through(graph, convert, source, f"cannot be upgraded from opset {version} to {wanted}")
 
 
 def _through(graph: Graph, change: Callable[[onnx.ModelProto], onnx.ModelProto], source: str, failure: str) -> Graph:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from edgec.ir.graph import Graph, Node
 from edgec.passes.folding_affine import fold_affine, matmul_to_gemm
+from edgec.passes.folding_composites import fold_gelu, fold_layer_normalization
 from edgec.passes.folding_constants import fold_constants
 from edgec.passes.folding_identities import OPERATORS, fold_identity, fold_relu, fold_views
 from edgec.passes.folding_pad import fold_pad
@@ -23,6 +24,8 @@ def _rules() -> dict[str, Sequence[Rule]]:
         (fold_views, ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")),
         (fold_relu, ("Relu", "Clip")),
         (fold_pad, ("Pad",)),
+        (fold_gelu, ("Erf",)),
+        (fold_layer_normalization, ("Sqrt",)),
         (matmul_to_gemm, ("Add",)),
         (fold_affine, ("BatchNormalization", "Add", "Sub", "Mul", "Div")),
     ):

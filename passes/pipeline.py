@@ -22,7 +22,7 @@ from edgec.ir.verifier import verify
 from edgec.passes.instruments import Instrument
 from edgec.passes.plan import Planned
 from edgec.passes.protocol import Context, DataSet, Remark
-from edgec.passes.reference import Outputs, Reference, differences
+from edgec.passes.reference import Outputs, Reference, coarsest, differences
 from edgec.passes.reproducer import write_reproducer
 from edgec.passes.target import Target
 
@@ -203,7 +203,7 @@ def settle(graph: Graph, where: str) -> Shapes:
 
 def _check_exact(graph: Graph, before: Outputs, after: Outputs, where: str) -> None:
     quantized = any(node.op == "QuantizeLinear" for node in graph.nodes)
-    moved = differences(before, after, quantized=quantized)
+    moved = differences(before, after, quantized=quantized, epsilon=coarsest(graph))
     if moved:
         worst = max(moved, key=lambda d: d.largest)
         what = f"is exact but moved output '{worst.output}' by {worst.largest:.3g} (allowed {worst.allowed:.3g})"

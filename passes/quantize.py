@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from edgec.ir.errors import InputError, UsageError
-from edgec.ir.graph import Constant, Graph, Node, Variable
+from edgec.ir.graph import Constant, Graph, Node, Variable, producer
 from edgec.ir.shapes import Shapes
 from edgec.passes import input_domain
 from edgec.passes.calibration import Statistics, calibrate
@@ -219,6 +219,12 @@ class _Problem:
                 continue
             if seen[tensor].pixels:
                 self.variables[tensor].prescribed = _unchanged_pixels(graph, tensor, scheme, ctx)
+        for tensor, activation in self.variables.items():
+            maker = producer(tensor)
+            # What a kernel prescribes holds for an operator that stays in float too: its readers are integers.
+            if maker is not None and maker.op in scheme.fixed:
+                scale, zero_point = scheme.fixed[maker.op]
+                activation.prescribed = Parameters(scale, zero_point, scheme.activations)
         for site in placement.sites:
             members = [self.variables[tensor] for tensor in site.outputs]
             for index in site.activations:
@@ -228,10 +234,6 @@ class _Problem:
                     members.append(self.constants[site.node, index])
                 else:
                     members.append(self.variables[tensor])
-            if site.node.op in scheme.fixed:
-                scale, zero_point = scheme.fixed[site.node.op]
-                for tensor in site.outputs:
-                    self.variables[tensor].prescribed = Parameters(scale, zero_point, scheme.activations)
             if site.node.op in scheme.tied:
                 self.ties.append(Tie(site.node, members))
 

@@ -56,8 +56,23 @@ class Reference:
         return sqnr_db(_stacked(self.outputs), _stacked(outputs))
 
 
-def differences(before: Outputs, after: Outputs, *, quantized: bool) -> list[Difference]:
-    """The outputs of an exact pass that moved by more than rounding explains; the worst of each name."""
+def coarsest(graph: Graph) -> float:
+    """The epsilon of the least precise float type among a network's inputs and constants; 0.0 where there is none.
+
+    An output may be declared more precise than what it is computed from: exporters leave a Cast to double in a head.
+    """
+    kinds = {np.dtype(t.dtype) for t in (*graph.inputs, *graph.constants()) if t.dtype is not None}
+    return max((float(np.finfo(kind).eps) for kind in kinds if kind.kind == "f"), default=0.0)
+
+
+def differences(before: Outputs, after: Outputs, *, quantized: bool, epsilon: float = 0.0) -> list[Difference]:
+    """The outputs of an exact pass that moved by more than rounding explains; the worst of each name.
+
+    Args:
+        before, after: outputs by name, a mapping for each probe.
+        quantized: whether values go through 8-bit tensors.
+        epsilon: of the coarsest type on the way (:func:`coarsest`); that of an output itself counts in any case.
+    """
     found = []
     for name, old in _stacked(before).items():
         new = _stacked(after)[name]
@@ -66,7 +81,8 @@ def differences(before: Outputs, after: Outputs, *, quantized: bool) -> list[Dif
             if moved:
                 found.append(Difference(name, moved, 0.0))
             continue
-        allowed_share = _EXACT_QUANTIZED if quantized else _EXACT_EPSILONS * float(np.finfo(old.dtype).eps)
+        precision = max(float(np.finfo(old.dtype).eps), epsilon)
+        allowed_share = _EXACT_QUANTIZED if quantized else _EXACT_EPSILONS * precision
         finite = np.isfinite(old)
         scale = float(np.max(np.abs(old), where=finite, initial=0.0))
         with np.errstate(invalid="ignore"):

@@ -16,10 +16,13 @@ from edgec.backends.coral import (  # noqa: F401
     compiler,
     convolution,
     elementwise,
+    exponential,
     input_shift,
     interpreter,
     legalize,
+    legalize_indexing,
     matrix,
+    normalization,
     pooling,
     ports,
     qdq,
@@ -31,7 +34,9 @@ from edgec.backends.coral import (  # noqa: F401
 )
 from edgec.backends.coral.interpreter import Interpreter
 from edgec.backends.coral.lowering import Lowered, Lowering
+from edgec.backends.counted_padding import count_padding_outside
 from edgec.backends.protocol import Emitted, Runner
+from edgec.ir.errors import EmitError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
@@ -41,8 +46,13 @@ MODEL = "model.tflite"
 CHECK = "check.json"
 
 
-def lower(graph: Graph) -> Lowered:
+def lower(graph: Graph, board: str = "", cuttable: frozenset[str] | None = None) -> Lowered:
     """Lowers a graph, float or QDQ, to a TFLite file.
+
+    Args:
+        graph: what is lowered.
+        board: the target's name, which errors begin with.
+        cuttable: names of the tensors that the user's model has; ``None`` where ``graph`` is that model.
 
     Raises:
         EmitError: a node has no TFLite counterpart; the line names it and what would help.
@@ -50,7 +60,11 @@ def lower(graph: Graph) -> Lowered:
     """
     if any(t.shape is None for node in graph.nodes for t in node.outputs if t.name):
         Shapes(graph).annotate(graph)
-    return Lowering(graph=graph).run()
+    try:
+        return Lowering(graph=graph, cuttable=cuttable).run()
+    except EmitError as error:
+        where = f"{board}: {error.where}" if board else error.where
+        raise EmitError(where, error.what, error.mend) from None
 
 
 class CoralBackend:
@@ -68,9 +82,10 @@ class CoralBackend:
         Raises:
             EmitError: an operator cannot be lowered.
         """
-        if input_shift.shift_inputs(graph) + legalize.rewrite(graph):
+        names = frozenset(t.name for t in graph.variables())
+        if input_shift.shift_inputs(graph) + legalize.rewrite(graph) + count_padding_outside(graph):
             Shapes(graph).annotate(graph)
-        lower(graph)
+        lower(graph, target.name, names)
 
     def emit(self, graph: Graph, target: Target, folder: Path, probes: Sequence[Mapping[str, np.ndarray]]) -> Emitted:
         """Writes model.tflite and check.json, and what the Edge TPU compiler makes where it is on PATH.
@@ -84,7 +99,7 @@ class CoralBackend:
         Raises:
             EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.
         """
-        lowered = lower(graph)
+        lowered = lower(graph, target.name)
         contents = lowered.file.to_bytes()
         checked = check.check(graph, lowered, contents, list(probes) or seeded_feeds(graph))
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ def conv(low: Lowering, node: Node) -> None:
         raise refusal(
             node,
             f"it convolves over {rank} dimensions, and TFLite's integer kernels over at most 2",
-            "cut the network before it with --output",
+            low.cut_before(node),
         )
     to = low.destination(node)
     integer = low.is_integer(node, [source, low.value(node.inputs[1])], to.quantization)
@@ -110,8 +110,11 @@ class _Call:
         batch, _, height, width = self.shape
         options.padding = self.padding  # type: ignore[attr-defined]
         options.strideH, options.strideW = self.rows.stride, self.columns.stride  # type: ignore[attr-defined]
-        options.dilationHFactor = self.rows.dilation  # type: ignore[attr-defined]
-        options.dilationWFactor = self.columns.dilation  # type: ignore[attr-defined]
+        # Along one element any dilation is the same, and the Edge TPU wants it alike for both axes.
+        rows = self.rows.dilation if self.rows.kernel > 1 else self.columns.dilation
+        columns = self.columns.dilation if self.columns.kernel > 1 else rows
+        options.dilationHFactor = rows  # type: ignore[attr-defined]
+        options.dilationWFactor = columns  # type: ignore[attr-defined]
         options.fusedActivationFunction = self.activation  # type: ignore[attr-defined]
         assert isinstance(inputs[0], Value)
         return self.low.emit(

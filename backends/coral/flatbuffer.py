@@ -137,7 +137,7 @@ class File:
             raise EmitError(
                 "model.tflite",
                 f"the weights take {weights:,} bytes, and a TFLite file holds at most {LARGEST_FILE:,}",
-                "compress the network, or cut it with --output",
+                "compress the network, or end it earlier with --cut",
             )
 
         model = schema.ModelT()

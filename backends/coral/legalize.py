@@ -40,11 +40,13 @@ def rewrite(graph: Graph) -> int:
     return done
 
 
-def _known(tensor: Tensor) -> np.ndarray | None:
+def known(tensor: Tensor) -> np.ndarray | None:
+    """The values of a constant."""
     return tensor.values if isinstance(tensor, Constant) else None
 
 
-def _shaped(made: Variable, like: Tensor) -> Variable:
+def shaped(made: Variable, like: Tensor) -> Variable:
+    """A tensor declared as another one is."""
     made.shape = None if like.shape is None else list(like.shape)
     made.dtype = like.dtype
     return made
@@ -52,13 +54,14 @@ def _shaped(made: Variable, like: Tensor) -> Variable:
 
 def _with(graph: Graph, node: Node, op: str, x: Tensor, number: np.ndarray | float, label: str) -> Variable:
     """``op(x, number)``, in the shape of x."""
-    other = graph.const(f"{node.name}.{label}", np.asarray(number, np.float32))
-    return _shaped(graph.op(op, [x, other], name=f"{node.name}.{label}"), x)
+    precision = x.dtype if x.dtype is not None and np.dtype(x.dtype).kind == "f" else np.float32
+    other = graph.const(f"{node.name}.{label}", np.asarray(number, precision))
+    return shaped(graph.op(op, [x, other], name=f"{node.name}.{label}"), x)
 
 
 def _clip(graph: Graph, node: Node, x: Tensor, low: float, high: float) -> Variable:
     bounds = [graph.const(f"{node.name}.low", np.float32(low)), graph.const(f"{node.name}.high", np.float32(high))]
-    return _shaped(graph.op("Clip", [x, *bounds], name=f"{node.name}.clip"), x)
+    return shaped(graph.op("Clip", [x, *bounds], name=f"{node.name}.clip"), x)
 
 
 @rewrites("HardSwish")
@@ -66,7 +69,7 @@ def hard_swish(graph: Graph, node: Node) -> bool:
     """x * clip(x + 3, 0, 6) / 6."""
     x = node.inputs[0]
     gate = _clip(graph, node, _with(graph, node, "Add", x, 3.0, "shift"), 0.0, 6.0)
-    product = _shaped(graph.op("Mul", [x, gate], name=f"{node.name}.product"), x)
+    product = shaped(graph.op("Mul", [x, gate], name=f"{node.name}.product"), x)
     graph.replace(node, _with(graph, node, "Mul", product, 1 / 6, "scale"))
     return True
 
@@ -89,19 +92,39 @@ def swish(graph: Graph, node: Node) -> bool:
     """x * sigmoid(alpha x)."""
     x, alpha = node.inputs[0], float(node.attrs.get("alpha", 1.0))
     scaled = x if alpha == 1.0 else _with(graph, node, "Mul", x, alpha, "alpha")
-    gate = _shaped(graph.op("Sigmoid", [scaled], name=f"{node.name}.sigmoid"), x)
-    graph.replace(node, _shaped(graph.op("Mul", [x, gate], name=f"{node.name}.product"), x))
+    gate = shaped(graph.op("Sigmoid", [scaled], name=f"{node.name}.sigmoid"), x)
+    graph.replace(node, shaped(graph.op("Mul", [x, gate], name=f"{node.name}.product"), x))
+    return True
+
+
+@rewrites("Neg")
+def negation(graph: Graph, node: Node) -> bool:
+    """A multiplication by -1."""
+    if node.inputs[0].dtype != np.float32:
+        return False
+    graph.replace(node, shaped(_with(graph, node, "Mul", node.inputs[0], -1.0, "minus"), node.outputs[0]))
+    return True
+
+
+@rewrites("Abs")
+def absolute(graph: Graph, node: Node) -> bool:
+    """The greater one of x and -x."""
+    x = node.inputs[0]
+    if x.dtype != np.float32:
+        return False
+    turned = _with(graph, node, "Mul", x, -1.0, "minus")
+    graph.replace(node, shaped(graph.op("Max", [x, turned], name=f"{node.name}.max"), node.outputs[0]))
     return True
 
 
 @rewrites("BatchNormalization")
 def batch_normalization(graph: Graph, node: Node) -> bool:
     """A scale and a shift for each channel, where no convolution took them in."""
-    known = [_known(t) for t in node.inputs[1:5]]
+    numbers = [known(t) for t in node.inputs[1:5]]
     x = node.inputs[0]
-    if any(values is None for values in known) or x.shape is None or any(t.outputs for t in node.outputs[1:]):
+    if any(values is None for values in numbers) or x.shape is None or any(t.outputs for t in node.outputs[1:]):
         return False
-    gain, shift, mean, variance = (np.asarray(values, np.float64) for values in known)
+    gain, shift, mean, variance = (np.asarray(values, np.float64) for values in numbers)
     scale = gain / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
     along = (-1, *[1] * (len(x.shape) - 2))
     scaled = _with(graph, node, "Mul", x, scale.reshape(along), "scale")
@@ -113,23 +136,23 @@ def batch_normalization(graph: Graph, node: Node) -> bool:
 @rewrites("Div")
 def division(graph: Graph, node: Node) -> bool:
     """Division by a known number is multiplication by its inverse."""
-    divisor = _known(node.inputs[1])
+    divisor = known(node.inputs[1])
     if divisor is None or divisor.dtype.kind != "f" or not divisor.all() or isinstance(node.inputs[0], Constant):
         return False
-    inverse = (1 / divisor.astype(np.float64)).astype(np.float32)
+    inverse = 1 / divisor.astype(np.float64)
     made = _with(graph, node, "Mul", node.inputs[0], inverse, "inverse")
-    graph.replace(node, _shaped(made, node.outputs[0]))
+    graph.replace(node, shaped(made, node.outputs[0]))
     return True
 
 
 @rewrites("Pow")
 def power(graph: Graph, node: Node) -> bool:
     """A square is a multiplication."""
-    exponent = _known(node.inputs[1])
+    exponent = known(node.inputs[1])
     if exponent is None or exponent.size != 1 or float(exponent.reshape(-1)[0]) != 2.0:
         return False
     x = node.inputs[0]
-    graph.replace(node, _shaped(graph.op("Mul", [x, x], name=f"{node.name}.square"), node.outputs[0]))
+    graph.replace(node, shaped(graph.op("Mul", [x, x], name=f"{node.name}.square"), node.outputs[0]))
     return True
 
 
@@ -142,7 +165,7 @@ def addition(graph: Graph, node: Node) -> bool:
         total.dtype = node.outputs[0].dtype
     if len(node.inputs) == 1:
         return False
-    graph.replace(node, _shaped(total, node.outputs[0]))
+    graph.replace(node, shaped(total, node.outputs[0]))
     return True
 
 
@@ -160,7 +183,7 @@ def clip(graph: Graph, node: Node) -> bool:
         graph.replace(node, node.inputs[0])
         return True
     if low == 0.0 and high >= largest:
-        graph.replace(node, _shaped(graph.op("Relu", [node.inputs[0]], name=f"{node.name}.relu"), node.outputs[0]))
+        graph.replace(node, shaped(graph.op("Relu", [node.inputs[0]], name=f"{node.name}.relu"), node.outputs[0]))
         return True
     return False
 
@@ -178,12 +201,12 @@ def dropout(graph: Graph, node: Node) -> bool:
 def gemm(graph: Graph, node: Node) -> bool:
     """alpha and beta go into the weights and the bias."""
     alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
-    weight, changed = _known(node.inputs[1]), False
+    weight, changed = known(node.inputs[1]), False
     if weight is not None and alpha != 1.0:
         node.inputs[1] = graph.const(f"{node.inputs[1].name}.alpha", weight * np.float32(alpha))
         node.attrs["alpha"] = 1.0
         changed = True
-    bias = _known(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = known(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None and beta != 1.0:
         node.inputs[2] = graph.const(f"{node.inputs[2].name}.beta", bias * np.float32(beta))
         node.attrs["beta"] = 1.0
@@ -194,7 +217,7 @@ def gemm(graph: Graph, node: Node) -> bool:
 @rewrites("MatMul")
 def biased_matmul(graph: Graph, node: Node) -> bool:
     """MatMul of matrices and an Add of a known row are a Gemm, so that the bias stays 32 bits wide."""
-    weight, product = _known(node.inputs[1]), node.outputs[0]
+    weight, product = known(node.inputs[1]), node.outputs[0]
     source = node.inputs[0]
     if weight is None or weight.ndim != 2 or source.shape is None or len(source.shape) != 2:
         return False
@@ -206,5 +229,5 @@ def biased_matmul(graph: Graph, node: Node) -> bool:
         return False
     row = graph.const(f"{bias.name}.row", bias.values.reshape(-1))
     made = graph.op("Gemm", [source, node.inputs[1], row], name=node.name)
-    graph.replace(add, _shaped(made, add.outputs[0]))
+    graph.replace(add, shaped(made, add.outputs[0]))
     return True

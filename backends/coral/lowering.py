@@ -18,47 +18,15 @@ from edgec.backends.coral import layout
 from edgec.backends.coral.emission import Clamp, Emission
 from edgec.backends.coral.flatbuffer import File
 from edgec.backends.coral.quantization import UNBOUNDED, Quantization
+from edgec.backends.coral.reading import ANY_ORDER, IMAGE_OPERATORS, SAME_INDEX, reading_order
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.errors import EmitError, InternalError
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
 
 Rule = Callable[["Lowering", Node], None]
 
 #: The rule for each ONNX operator; filled by :func:`lowers`.
 RULES: dict[str, Rule] = {}
-
-#: Operators that read ``(N, C, H, W)`` and whose TFLite counterparts want it channels last.
-IMAGE_OPERATORS = frozenset(
-    [
-        "Conv",
-        "ConvTranspose",
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Resize",
-        "Upsample",
-        "SpaceToDepth",
-        "DepthToSpace",
-    ]
-)
-#: Operators that take each element for itself, so that any memory order passes through.
-_ANY_ORDER = frozenset(
-    [
-        "Relu",
-        "Clip",
-        "LeakyRelu",
-        "PRelu",
-        "Sigmoid",
-        "Tanh",
-        "Elu",
-        "Gelu",
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "Identity",
-    ]
-)
-_SAME_INDEX = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze"])
 
 _ONNX_INT8 = 3
 
@@ -126,11 +94,19 @@ class Destination:
 
 @dataclass
 class Lowering(Emission):
-    """The state of one walk."""
+    """The state of one walk.
+
+    Attributes:
+        graph: what is lowered.
+        values: where each tensor is that the walk has passed.
+        absorbed: nodes that became part of the operator before them.
+        cuttable: tensors that the user's model has, for errors to name; ``None`` where ``graph`` is that model.
+    """
 
     graph: Graph = field(default_factory=Graph)
     values: dict[Tensor, Value] = field(default_factory=dict)
     absorbed: set[Node] = field(default_factory=set)
+    cuttable: frozenset[str] | None = None
 
     # -- the walk ---------------------------------------------------------------------------------------------------
 
@@ -153,7 +129,7 @@ class Lowering(Emission):
                 raise refusal(
                     node,
                     "the coral backend cannot lower it",
-                    f"cut the network before it with --cut {_first_input(node)}, or replace it in the model",
+                    f"{self.cut_before(node)}, or replace it in the model",
                 )
             self.source = node.name or node.outputs[0].name
             rule(self, node)
@@ -164,13 +140,13 @@ class Lowering(Emission):
         shape = self.shape_of(tensor)
         if shape is None:
             raise EmitError(
-                f"model: input '{tensor.name}'",
+                f"input '{tensor.name}'",
                 f"its shape {tensor.shape} is not static",
                 f"pin it with --input {tensor.name}:1x3x224x224",
             )
         if tensor.dtype not in (None, np.dtype(np.float32)):
             raise EmitError(
-                f"model: input '{tensor.name}'",
+                f"input '{tensor.name}'",
                 f"it is {tensor.dtype}, and the coral backend takes float32 inputs",
                 "cut the network behind the conversion",
             )
@@ -206,9 +182,7 @@ class Lowering(Emission):
     def _output(self, tensor: Tensor) -> Port:
         value = self.value(tensor)
         if value.is_constant:
-            raise EmitError(
-                f"model: output '{tensor.name}'", "it does not depend on the input", "remove it from the outputs"
-            )
+            raise EmitError(f"output '{tensor.name}'", "it does not depend on the input", "remove it from the outputs")
         permutation = layout.permutation_of(value.order, value.shape)
         if permutation is None:
             permutation = self.default_permutation(len(value.shape))
@@ -235,7 +209,11 @@ class Lowering(Emission):
         if tensor not in self.values:
             if not isinstance(tensor, Constant):
                 raise InternalError("coral", f"tensor '{tensor.name}' is read before it is computed")
-            self.values[tensor] = constant(tensor.name, tensor.values)
+            data = tensor.values
+            # The file computes in float32 whatever the precision of the model.
+            if data.dtype != np.float32 and np.issubdtype(data.dtype, np.floating):
+                data = data.astype(np.float32)
+            self.values[tensor] = constant(tensor.name, data)
         return self.values[tensor]
 
     def optional(self, node: Node, place: int) -> Value | None:
@@ -343,9 +321,9 @@ class Lowering(Emission):
         for node in consumers(tensor):
             if node.op in IMAGE_OPERATORS and tensor is node.inputs[0] and len(shape) in (3, 4):
                 return reading_order(node, shape)
-            if node.op in _ANY_ORDER and tensor is node.inputs[0]:
+            if node.op in ANY_ORDER and tensor is node.inputs[0]:
                 found = self.wanted_order(node.outputs[0], shape, reach - 1)
-            elif node.op in _SAME_INDEX and tensor is node.inputs[0]:
+            elif node.op in SAME_INDEX and tensor is node.inputs[0]:
                 inner = self.shape_of(node.outputs[0])
                 # Inference miscounts some pools (ceil_mode): what follows from that is no order of this tensor.
                 known = inner is not None and prod(inner) == prod(shape)
@@ -357,6 +335,18 @@ class Lowering(Emission):
             if found is not None:
                 return found
         return None
+
+    def cut_before(self, node: Node) -> str:
+        """The mend for a node that has to go: the nearest tensor before it that the user's model has is named."""
+        behind: Node | None = node
+        while behind is not None:
+            tensor = next((t for t in behind.inputs if isinstance(t, Variable) and t.name), None)
+            if tensor is None:
+                break
+            if self.cuttable is None or tensor.name in self.cuttable:
+                return f"cut the network before it with --cut {tensor.name}"
+            behind = producer(tensor)
+        return "cut the network before it with --cut NAME"
 
     def finish(self, to: Destination, value: Value, clamp: Clamp = UNBOUNDED) -> None:
         """Leaves the value of a destination, behind the clamp that the operator could not take in."""
@@ -379,31 +369,4 @@ class Lowering(Emission):
 
 def refusal(node: Node, what: str, mend: str) -> EmitError:
     """The error for a node that cannot be lowered."""
-    return EmitError(f"model: node '{node.name or node.outputs[0].name}' ({node.op})", what, mend)
-
-
-def reading_order(node: Node, shape: Sequence[int]) -> layout.Order:
-    """The memory order in which an image operator wants its input of that ONNX shape."""
-    if len(shape) == 3:
-        return layout.permuted(shape, (0, 2, 1))
-    if node.op == "DepthToSpace" and node.attrs.get("mode", "DCR") == "CRD":
-        return depth_order(shape, int(node.attrs["blocksize"]))
-    return layout.permuted(shape, layout.CHANNELS_LAST)
-
-
-def depth_order(shape: Sequence[int], block: int) -> layout.Order:
-    """Pixels outside, and channels ``(C, block, block)`` with the block in front, as DEPTH_TO_SPACE reads them."""
-    batch, channels, height, width = shape
-    pixels = height * width
-    return layout.canonical(
-        [
-            (batch, channels * pixels),
-            (pixels, 1),
-            (block * block, pixels),
-            (channels // (block * block), block * block * pixels),
-        ]
-    )
-
-
-def _first_input(node: Node) -> str:
-    return next((t.name for t in node.inputs if isinstance(t, Variable) and t.name), "NAME")
+    return EmitError(f"node '{node.name or node.outputs[0].name}' ({node.op})", what, mend)

@@ -56,6 +56,7 @@ _INT8_IS_2 = frozenset(
         "BATCH_MATMUL",
         "SPACE_TO_DEPTH",
         "GELU",
+        "GATHER",
         "ABS",
         "RSQRT",
     ]

@@ -21,10 +21,15 @@ from edgec.backends.coral.padding import Window, windows
 from edgec.backends.coral.quantization import Quantization, exactly
 from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value, constant
-from edgec.ir.graph import Node, producer
+from edgec.ir.graph import Node, Tensor, producer
 
 _REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX", "ReduceMin": "REDUCE_MIN"}
-_NOT_NEGATIVE = frozenset(("Relu", "Sigmoid", "Softmax"))
+_NOT_NEGATIVE = frozenset(("Sigmoid", "Softmax"))
+# Operators of one tensor whose result has no sign that their input has not, and how many of them are looked through.
+_SIGN_KEPT = frozenset(
+    ("QuantizeLinear", "DequantizeLinear", "Identity", "Dropout", "MaxPool", "AveragePool", "Reshape", "Transpose")
+)
+_REACH = 30
 
 
 def _image(low: Lowering, node: Node) -> tuple[Value, int]:
@@ -35,7 +40,7 @@ def _image(low: Lowering, node: Node) -> tuple[Value, int]:
         raise refusal(
             node,
             f"it pools over {rank} dimensions, and TFLite over at most 2",
-            "cut the network before it with --output",
+            low.cut_before(node),
         )
     if rank == 1:
         source = source.reshaped((*source.shape[:2], 1, source.shape[2]))
@@ -86,7 +91,7 @@ def _row(value: Value, rank: int) -> Value:
 def max_pool(low: Lowering, node: Node) -> None:
     """MAX_POOL_2D in the integers of its input."""
     if len(node.outputs) > 1 and node.outputs[1].outputs:
-        raise refusal(node, "its indices are used", "cut the network before it with --output")
+        raise refusal(node, "its indices are used", low.cut_before(node))
     source, rank = _image(low, node)
     windowed = _windows(node, source, rank)
     source = low.arranged(source, layout.CHANNELS_LAST)
@@ -96,17 +101,26 @@ def max_pool(low: Lowering, node: Node) -> None:
             padding = schema.Padding.SAME
         else:
             before, after = [w.before for w in windowed], [w.needed_after for w in windowed]
-            source = low.padded(source, before, after, low=not _is_not_negative(node, source))
+            source = low.padded(source, before, after, low=not _is_not_negative(low, node.inputs[0], source))
     made = _pool(low, "MAX_POOL_2D", source, windowed, padding, node.outputs[0].name)
     low.set(node.outputs[0], _row(made, rank))
 
 
-def _is_not_negative(node: Node, source: Value) -> bool:
-    """Whether 0 is the lowest number that the input can hold, so that a PAD with zeros never wins a maximum."""
-    if source.quantization is not None:
-        return int(source.quantization.zero_point[0]) == -128
-    maker = producer(node.inputs[0])
-    return maker is not None and maker.op in _NOT_NEGATIVE
+def _is_not_negative(low: Lowering, tensor: Tensor, source: Value) -> bool:
+    """Whether no number of the input is below 0, so that a PAD with zeros never wins a maximum."""
+    if source.quantization is not None and int(source.quantization.zero_point[0]) == -128:
+        return True
+    for _ in range(_REACH):
+        maker = producer(tensor)
+        if maker is None:
+            return False
+        bounds = low.bounds(maker)
+        if maker.op in _NOT_NEGATIVE or (bounds is not None and bounds[0] >= 0):
+            return True
+        if maker.op not in _SIGN_KEPT:
+            return False
+        tensor = maker.inputs[0]
+    return False
 
 
 @lowers("AveragePool")

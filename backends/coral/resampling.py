@@ -26,7 +26,7 @@ def resize(low: Lowering, node: Node) -> None:
         raise refusal(
             node,
             f"it resizes a tensor of rank {len(value.shape)}, and TFLite images only",
-            "cut the network before it with --output",
+            low.cut_before(node),
         )
     mode = node.attrs.get("mode", "nearest")
     if mode not in ("nearest", "linear"):

@@ -13,13 +13,15 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgec.backends.coral import layout
-from edgec.backends.coral.lowering import Lowering, depth_order, lowers, refusal
+from edgec.backends.coral.lowering import Lowering, lowers, refusal
 from edgec.backends.coral.quantization import Quantization
+from edgec.backends.coral.reading import depth_order
 from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.graph import Node
 
-_ONNX_FLOAT = 1
+# float32, float16, double, bfloat16 in ONNX.
+_ONNX_FLOATS = frozenset([1, 10, 11, 16])
 
 
 @lowers("Reshape")
@@ -219,10 +221,10 @@ def depth_space(low: Lowering, node: Node) -> None:
 
 @lowers("Cast")
 def cast(low: Lowering, node: Node) -> None:
-    """Nothing where floats stay floats or the tensor is known."""
+    """Nothing where floats stay floats, of whatever precision: the file computes in float32."""
     value = low.value(node.inputs[0])
-    if int(node.attrs["to"]) != _ONNX_FLOAT:
-        raise refusal(node, "it converts to another type than float32", "cut the network before it with --output")
+    if int(node.attrs["to"]) not in _ONNX_FLOATS:
+        raise refusal(node, "it converts to a type that is no float", low.cut_before(node))
     if value.is_constant:
         value = constant(value.name, value.known().astype(np.float32))
     low.set(node.outputs[0], value)

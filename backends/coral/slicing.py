@@ -1,4 +1,4 @@
-"""Slice and Split: STRIDED_SLICE and SPLIT along the stored dimensions. The integers are only moved."""
+"""Slice, Split and Gather: STRIDED_SLICE, SPLIT and GATHER along the stored dimensions. Integers are only moved."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def slice_(low: Lowering, node: Node) -> None:
         low.set(node.outputs[0], constant(source.name, source.known()[tuple(cut)], source.quantization))
         return
     if any(s.step is not None and s.step < 0 for s in cut):
-        raise refusal(node, "it runs backwards", "cut the network before it with --output")
+        raise refusal(node, "it runs backwards", low.cut_before(node))
     taken = [s.indices(size) for s, size in zip(cut, source.shape, strict=True)]
     begin, end_, step_ = (list(part) for part in zip(*taken, strict=True))
     if (begin, end_, step_) == ([0] * rank, list(source.shape), [1] * rank):
@@ -87,6 +87,38 @@ def split(low: Lowering, node: Node) -> None:
         low.set(tensor, made)
 
 
+@lowers("Gather")
+def gather(low: Lowering, node: Node) -> None:
+    """GATHER along a stored dimension, by known indices."""
+    source = low.value(node.inputs[0])
+    indices = low.static(node, 1, "index")
+    assert indices is not None
+    if source.is_constant:
+        raise refusal(node, "it reads a table", "fold the constants (pass 'fold')")
+    axis = int(node.attrs.get("axis", 0)) % len(source.shape)
+    if indices.ndim > 1:
+        raise refusal(node, f"its indices have {indices.ndim} dimensions", "take rows by a vector of indices")
+    size = source.shape[axis]
+    numbers = np.where(indices < 0, indices + size, indices).reshape(-1)
+    permutation = held_permutation(low, source)
+    source = low.arranged(source, permutation)
+    shape = tuple(numbers.size if a == axis else s for a, s in enumerate(source.shape))
+    options = schema.GatherOptionsT()
+    options.axis, options.batchDims = permutation.index(axis), 0
+    made = low.emit(
+        "GATHER",
+        [source, low.ints(f"{node.name}.indices", numbers)],
+        [shape[a] for a in permutation],
+        source,
+        options,
+        shape=shape,
+        permutation=permutation,
+        quantization=source.quantization,
+        name=node.outputs[0].name,
+    )
+    low.set(node.outputs[0], made if indices.ndim else made.reshaped([s for a, s in enumerate(shape) if a != axis]))
+
+
 def held_permutation(low: Lowering, value: Value) -> tuple[int, ...]:
     """The stored order of a value's dimensions, or the one that it will be brought to."""
     found = layout.permutation_of(value.order, value.shape)
@@ -104,6 +136,8 @@ def strided_slice(
 ) -> Value:
     """A part of a value; ``begin``, ``end`` and ``step`` are by ONNX dimension and inside the shape."""
     source = low.arranged(source, permutation)
+    if any(s > 1 for s in step[2:]) and list(step[:2]) == [1, 1] and tuple(permutation) == layout.CHANNELS_LAST:
+        return _subsampled(low, source, begin, end, step, name)
     shape = tuple(-(-(e - b) // s) for b, e, s in zip(begin, end, step, strict=True))
     assert prod(shape) > 0, name
     inputs: list[Value | int] = [
@@ -122,5 +156,32 @@ def strided_slice(
         shape=shape,
         permutation=permutation,
         quantization=source.quantization,
+        name=name,
+    )
+
+
+def _subsampled(
+    low: Lowering, source: Value, begin: Sequence[int], end: Sequence[int], step: Sequence[int], name: str
+) -> Value:
+    """Every so many rows and columns: a MAX_POOL_2D of single elements, because the Edge TPU's slices have no steps."""
+    whole = [1] * len(step)
+    part = source
+    if (list(begin), list(end)) != ([0] * len(step), list(source.shape)):
+        part = strided_slice(low, source, layout.CHANNELS_LAST, begin, end, whole, f"{name}.part")
+    batch, channels, height, width = part.shape
+    shape = (batch, channels, -(-height // step[2]), -(-width // step[3]))
+    options = schema.Pool2DOptionsT()
+    options.padding = schema.Padding.VALID
+    options.filterHeight = options.filterWidth = 1
+    options.strideH, options.strideW = step[2], step[3]
+    return low.emit(
+        "MAX_POOL_2D",
+        [part],
+        [shape[axis] for axis in layout.CHANNELS_LAST],
+        part,
+        options,
+        shape=shape,
+        permutation=layout.CHANNELS_LAST,
+        quantization=part.quantization,
         name=name,
     )

@@ -14,10 +14,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edgec.backends.counted_padding import count_padding_outside
 from edgec.backends.protocol import Emitted, Runner
 from edgec.ir.execution import Session, seeded_feeds, sqnr_db
 from edgec.ir.files import load, save
 from edgec.ir.graph import Graph
+from edgec.ir.shapes import Shapes
 from edgec.passes.target import Target
 
 MODEL = "model.onnx"
@@ -36,7 +38,9 @@ class CpuBackend:
         return []
 
     def legalize(self, graph: Graph, target: Target) -> None:
-        """Nothing: onnxruntime takes every ONNX operator, in float where it has no integer kernel."""
+        """Rewrites what onnxruntime's integer kernels compute in another way than its float kernels."""
+        if count_padding_outside(graph):
+            Shapes(graph).annotate(graph)
 
     def emit(self, graph: Graph, target: Target, folder: Path, probes: Sequence[Mapping[str, np.ndarray]]) -> Emitted:
         """Writes ``model.onnx`` and ``check.json`` into ``folder``.

@@ -12,11 +12,11 @@ from edgec.backends.registry import target
 from edgec.ir.errors import EmitError, InputError
 
 IMAGE = (1, 4, 6, 6)
-OUT = "cut the network before it with --output"
+OUT = "cut the network before it with --cut x0"
 
 REFUSALS = {
-    "Gather": (
-        lambda b, x: b("Gather", x, b.ints(0, 2), axis=1),
+    "Erf": (
+        lambda b, x: b("Erf", x),
         [IMAGE],
         "the coral backend cannot lower it; cut the network before it with --cut x0, or replace it in the model",
     ),
@@ -116,15 +116,25 @@ REFUSALS = {
         [IMAGE, ()],
         "its bounds are computed by the network; fold the constants (pass 'fold')",
     ),
-    "Elu": (
-        lambda b, x: b("Elu", x, alpha=0.5),
+    "Gather": (
+        lambda b, x: b("Gather", x, b.const([[0, 2], [1, 3]], np.int64), axis=1),
         [IMAGE],
-        "its alpha is not 1; use alpha 1 or another activation in the model",
+        "its indices have 2 dimensions; take rows by a vector of indices",
+    ),
+    "Gather, table": (
+        lambda b, x: b("Add", x, b("Gather", b.weight(4, 6), b.ints(0, 2, 1, 1, 3, 0))),
+        [IMAGE],
+        "it reads a table; fold the constants (pass 'fold')",
+    ),
+    "LayerNormalization": (
+        lambda b, x: b("LayerNormalization", x, b.weight(6), outputs=2),
+        [IMAGE],
+        "its mean or deviation is used; compute it with ReduceMean in the model",
     ),
     "Cast": (
         lambda b, x: b("Cast", b("Cast", x, to=7), to=1),
         [IMAGE],
-        f"it converts to another type than float32; {OUT}",
+        f"it converts to a type that is no float; {OUT}",
     ),
 }
 
@@ -137,27 +147,39 @@ def test_refusals(lab, case):
     node = next(n for n in graph.nodes if n.op == op)
     with pytest.raises(EmitError) as caught:
         lower(graph)
-    assert str(caught.value) == f"model: node '{node.name}' ({op}): {text}"
+    assert str(caught.value) == f"node '{node.name}' ({op}): {text}"
     assert caught.value.exit_status == 4
 
 
 def test_refusals_come_before_calibration(lab):
-    graph = lab.build(lambda b, x: b("Gather", x, b.ints(0, 2), axis=1), [IMAGE])
-    with pytest.raises(EmitError, match=r"^model: node 'gather' \(Gather\): "):
+    graph = lab.build(lambda b, x: b("Erf", x), [IMAGE])
+    with pytest.raises(EmitError, match=r"^coral-dev-board: node 'erf' \(Erf\): "):
         CoralBackend().legalize(graph, target("coral-dev-board"))
 
 
+def test_the_cut_is_at_a_tensor_that_the_model_has(lab):
+    graph = lab.build(lambda b, x: b("Erf", b("Neg", b("HardSwish", b("Relu", x)))), [IMAGE])
+    relu, swish, neg, _ = (node.outputs[0] for node in graph.nodes)
+    relu.name, swish.name, neg.name = "relu", "swish", "neg"
+    with pytest.raises(EmitError) as caught:
+        CoralBackend().legalize(graph, target("coral-dev-board"))
+    assert str(caught.value) == (
+        "coral-dev-board: node 'erf' (Erf): the coral backend cannot lower it; "
+        "cut the network before it with --cut relu, or replace it in the model"
+    )
+
+
 def test_a_node_without_a_name_is_named_for_its_output(lab):
-    graph = lab.build(lambda b, x: b("Gather", x, b.ints(0), axis=1), [IMAGE])
+    graph = lab.build(lambda b, x: b("Erf", x), [IMAGE])
     graph.nodes[0].name = ""
-    with pytest.raises(EmitError, match=r"^model: node 'y0' \(Gather\): "):
+    with pytest.raises(EmitError, match=r"^node 'y0' \(Erf\): "):
         lower(graph)
 
 
 def test_another_domain_is_refused(lab):
     graph = lab.build(lambda b, x: b("Relu", x), [IMAGE])
     graph.nodes[0].domain = "com.example"
-    with pytest.raises(EmitError, match=r"^model: node 'relu' \(Relu\): the coral backend cannot lower it; "):
+    with pytest.raises(EmitError, match=r"^node 'relu' \(Relu\): the coral backend cannot lower it; "):
         lower(graph)
 
 
@@ -167,7 +189,7 @@ def test_an_open_shape(lab):
     with pytest.raises(EmitError) as caught:
         lower(graph)
     assert str(caught.value) == (
-        "model: input 'x0': its shape ['batch', 4, 6, 6] is not static; pin it with --input x0:1x3x224x224"
+        "input 'x0': its shape ['batch', 4, 6, 6] is not static; pin it with --input x0:1x3x224x224"
     )
 
 
@@ -177,8 +199,7 @@ def test_an_integer_input(lab):
     with pytest.raises(EmitError) as caught:
         lower(graph)
     assert str(caught.value) == (
-        "model: input 'x0': it is int64, and the coral backend takes float32 inputs; "
-        "cut the network behind the conversion"
+        "input 'x0': it is int64, and the coral backend takes float32 inputs; cut the network behind the conversion"
     )
 
 
@@ -186,7 +207,7 @@ def test_a_constant_output(lab):
     graph = lab.build(lambda b, x: [b("Relu", x), b("Identity", b.const([1.0]))], [IMAGE])
     with pytest.raises(EmitError) as caught:
         lower(graph)
-    assert str(caught.value) == ("model: output 'y1': it does not depend on the input; remove it from the outputs")
+    assert str(caught.value) == ("output 'y1': it does not depend on the input; remove it from the outputs")
 
 
 def _quantized(lab, make=None, shape=IMAGE):
@@ -209,7 +230,7 @@ def test_weights_with_a_zero_point(lab):
     node = _weight(graph)
     node.inputs.append(graph.const("zero", np.array([1, 0, 0], np.int8)))
     assert _text(graph) == (
-        "model: node 'conv' (Conv): its weights are not int8 with zero-point 0; "
+        "node 'conv' (Conv): its weights are not int8 with zero-point 0; "
         "quantize weights symmetrically to int8 (pass 'quantize' does)"
     )
 
@@ -220,7 +241,7 @@ def test_weights_along_another_axis(lab):
     node.attrs["axis"] = 1
     node.inputs[1] = graph.const("scale", np.full(4, 0.01, np.float32))
     assert _text(graph) == (
-        "model: node 'conv' (Conv): its weights are quantized along axis 1, and its output channels are axis 0; "
+        "node 'conv' (Conv): its weights are quantized along axis 1, and its output channels are axis 0; "
         "quantize weights along the output channel (pass 'quantize' does)"
     )
 
@@ -231,7 +252,7 @@ def test_activations_per_channel(lab):
     quantize.inputs[1] = graph.const("scale", np.full(4, 0.01, np.float32))
     quantize.inputs[2] = graph.const("zero", np.zeros(4, np.int8))
     assert _text(graph) == (
-        f"model: node '{quantize.name}' (QuantizeLinear): it quantizes an activation per channel; "
+        f"node '{quantize.name}' (QuantizeLinear): it quantizes an activation per channel; "
         "quantize activations with one scale"
     )
 
@@ -241,7 +262,7 @@ def test_activations_of_16_bits(lab):
     quantize = graph.inputs[0].outputs[0]
     quantize.inputs[2] = graph.const("zero", np.int16(0))
     assert _text(graph) == (
-        f"model: node '{quantize.name}' (QuantizeLinear): it quantizes to int16; "
+        f"node '{quantize.name}' (QuantizeLinear): it quantizes to int16; "
         "quantize to int8 with one scale for a tensor or a channel"
     )
 
@@ -251,7 +272,7 @@ def test_a_dequantize_that_disagrees(lab):
     dequantize = graph.inputs[0].outputs[0].outputs[0].outputs[0]
     dequantize.inputs[1] = graph.const("scale", np.float32(3.0))
     assert _text(graph) == (
-        f"model: node '{dequantize.name}' (DequantizeLinear): its scale or zero-point is not that of the "
+        f"node '{dequantize.name}' (DequantizeLinear): its scale or zero-point is not that of the "
         "QuantizeLinear before it; quantize with one scale and zero-point for each tensor"
     )
 
@@ -268,7 +289,7 @@ def test_a_file_over_2_gib(monkeypatch):
         file.to_bytes()
     assert str(caught.value) == (
         "model.tflite: the weights take 160 bytes, and a TFLite file holds at most 100; "
-        "compress the network, or cut it with --output"
+        "compress the network, or end it earlier with --cut"
     )
 
 

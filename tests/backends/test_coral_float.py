@@ -18,14 +18,20 @@ FLOAT = {
     "Cos": lambda b, x: b("Cos", x),
     "Div": lambda b, x: b("Div", b.const(1.0), b("Exp", x)),
     "Div, clipped": lambda b, x: b("Clip", b("Div", x, b.const(0.3)), b.const(0.0), b.const(1.5)),
+    "Celu": lambda b, x: b("Celu", x, alpha=1.5),
     "Elu": lambda b, x: b("Elu", x),
+    "Elu, alpha": lambda b, x: b("Elu", x, alpha=0.5),
     "Exp": lambda b, x: b("Exp", x),
     "Floor": lambda b, x: b("Floor", b("Mul", x, b.const(3.0))),
     "Log": lambda b, x: b("Log", b("Exp", x)),
+    "LogSoftmax": lambda b, x: b("LogSoftmax", x, axis=1),
+    "LogSoftmax, last": lambda b, x: b("LogSoftmax", x),
     "Neg": lambda b, x: b("Neg", x),
     "Pow": lambda b, x: b("Pow", b("Abs", x), b.const(1.5)),
     "Round": lambda b, x: b("Round", b("Mul", x, b.const(3.0))),
+    "Selu": lambda b, x: b("Selu", x),
     "Sin": lambda b, x: b("Sin", x),
+    "Softplus": lambda b, x: b("Softplus", b("Mul", x, b.const(100.0))),
     "Sqrt": lambda b, x: b("Sqrt", b("Abs", x)),
 }
 
@@ -55,6 +61,18 @@ def test_gelu(lab, approximate):
     found = lab.compared(lab.quantized(graph, feeds), feeds)
     assert found.kinds == ["MUL", "GELU"]
     assert found.steps() <= 1
+
+
+def test_mish(lab):
+    graph = lab.build(lambda b, x: b("Mish", b("Mul", x, b.const(9.0))), [IMAGE], opset=18)
+    lab.compared(graph, lab.noise(graph)).close()
+
+
+def test_double_precision_becomes_float32(lab):
+    graph = lab.build(
+        lambda b, x: b("Cast", b("Mul", b("Cast", x, to=11), b.const([1.5, 2, 3, 4, 5, 6], np.float64)), to=1), [IMAGE]
+    )
+    lab.compared(graph, lab.noise(graph)).close()
 
 
 OLDER = {

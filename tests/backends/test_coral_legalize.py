@@ -28,6 +28,20 @@ CASES = {
     "Pow": (lambda b, x: b("Pow", x, b.const(2.0)), {"Mul"}),
     "Sum": (lambda b, x: b("Sum", x, b.const(1.0), x), {"Add"}),
     "Clip": (lambda b, x: b("Clip", x, b.const(0.0)), {"Relu"}),
+    "Neg": (lambda b, x: b("Neg", x), {"Mul"}),
+    "Abs": (lambda b, x: b("Abs", x), {"Mul", "Max"}),
+    "Gather, one": (lambda b, x: b("Gather", x, b.const(-1, np.int64), axis=1), {"Slice", "Squeeze"}),
+    "Gather, steps": (lambda b, x: b("Gather", x, b.ints(1, 3, 5), axis=3), {"Slice"}),
+    "Gather, any": (lambda b, x: b("Gather", x, b.ints(0, 3, 1), axis=1), {"Gather"}),
+    "Expand": (lambda b, x: b("Expand", b("GlobalAveragePool", x), b.ints(1, 4, 6, 6)), {"GlobalAveragePool", "Add"}),
+    "Expand, before Mul": (
+        lambda b, x: b("Mul", x, b("Expand", b("GlobalAveragePool", x), b.ints(1, 4, 6, 6))),
+        {"GlobalAveragePool", "Mul"},
+    ),
+    "Expand, alone": (
+        lambda b, x: b("Mul", b("Expand", b("GlobalAveragePool", x), b.ints(1, 4, 6, 6)), b.const(2.0)),
+        {"GlobalAveragePool", "Add", "Mul"},
+    ),
     "Dropout": (lambda b, x: b("Relu", b("Dropout", x)), {"Relu"}),
 }
 

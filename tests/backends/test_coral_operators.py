@@ -189,6 +189,9 @@ CASES = [
     ("unsqueeze", lambda b, x: b("Mul", b("Unsqueeze", x, b.ints(2, 3)), b.weight(1, 6, 2, 2)), [(1, 6)]),
     ("channels_last_input", lambda b, x: _conv(4)(b, b("Transpose", x, perm=[0, 3, 1, 2])), [(1, 9, 11, 6)]),
     ("channels_last_output", lambda b, x: b("Transpose", _conv(4)(b, x), perm=[0, 2, 3, 1]), [IMAGE]),
+    ("gather", lambda b, x: b("Gather", x, b.ints(4, 0, -1), axis=1), [IMAGE]),
+    ("gather_one", lambda b, x: b("Gather", x, b.const(2, "int64"), axis=2), [IMAGE]),
+    ("subsampled", lambda b, x: b("Slice", x, b.ints(1, 0), b.ints(9, 10), b.ints(2, 3), b.ints(2, 3)), [IMAGE]),
     ("identity", lambda b, x: b("Identity", x), [IMAGE]),
 ]
 

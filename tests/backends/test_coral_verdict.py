@@ -15,6 +15,16 @@ from edgec.ir.errors import EmitError
 
 IMAGE = (1, 4, 6, 6)
 
+
+def _pool_with_negatives(b, x):
+    """A padded pool whose input has no negative number, though it shares its scale with a tensor that has."""
+    pooled = b(
+        "MaxPool", b("Relu", b("Conv", x, b.weight(4, 4, 1, 1))), kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]
+    )
+    other = b("Conv", x, b.weight(4, 4, 2, 2), strides=[2, 2])
+    return b("Concat", pooled, other, axis=1)
+
+
 #: node, input shapes, the reason that the first operator not mapped has.
 LIMITS = {
     "leaky relu is a PRELU": (lambda b, x: b("LeakyRelu", x), [IMAGE], ""),
@@ -27,10 +37,13 @@ LIMITS = {
     "mean": (lambda b, x: b("ReduceMean", x, axes=[1]), [(1, 6, 3, 3)], "it reduces 6 channels, not a multiple of 4"),
     "mean of 4": (lambda b, x: b("ReduceMean", x, axes=[1]), [IMAGE], ""),
     "slice": (
-        lambda b, x: b("Slice", x, b.ints(0), b.ints(6), b.ints(2), b.ints(2)),
+        lambda b, x: b("Slice", x, b.ints(0), b.ints(4), b.ints(1), b.ints(2)),
         [IMAGE],
         "its strides are not 1",
     ),
+    "subsampling": (lambda b, x: b("Slice", x, b.ints(1, 0), b.ints(6, 6), b.ints(2, 3), b.ints(2, 2)), [IMAGE], ""),
+    "dilated sequence": (lambda b, x: b("Conv", x, b.weight(4, 4, 3), dilations=[2]), [(1, 4, 9)], ""),
+    "pool behind a relu": (_pool_with_negatives, [IMAGE], ""),
     "softmax": (lambda b, x: b("Softmax", x, axis=1), [IMAGE], "it has more than one row"),
     "softmax, long": (lambda b, x: b("Softmax", x), [(1, 16_004)], "it has more than 16,000 elements"),
     "rows": (lambda b, x: b("MatMul", x, b.weight(4, 3)), [(5, 4)], ""),

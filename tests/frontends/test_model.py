@@ -364,6 +364,11 @@ def test_each_opset_between_is_upgraded(opset: int, write: Write) -> None:
     np.testing.assert_array_equal(graph.nodes[0].inputs[1].values, weight(4, 3, 3, 3))
 
 
+@pytest.mark.parametrize(("opset", "read"), [(13, 20), (17, 20), (21, 21)])
+def test_a_model_with_an_erf_is_read_in_an_opset_that_has_gelu(opset: int, read: int, write: Write) -> None:
+    assert open_model(write("(float[2] x) => (float[2] y) { y = Erf(x) }", f'"" : {opset}')).opset == read
+
+
 @pytest.mark.parametrize("opset", [17, 20, 25])
 def test_newer_opsets_stay(opset: int, write: Write) -> None:
     assert open_model(write("(float[2] x) => (float[2] y) { y = Relu(x) }", f'"" : {opset}')).opset == opset

@@ -101,6 +101,17 @@ def test_an_exact_pass_that_moves_the_outputs_is_stopped(tmp_path: Path) -> None
     assert "the model before it and the rest of the recipe are in" in text
 
 
+def test_a_double_output_of_a_float_network_may_move_as_floats_do(tmp_path: Path) -> None:
+    graph = parse(
+        TEXT.replace("float[1,4] y", "double[1,4] y").replace("y = Neg(b)", "c = Neg(b)\n  y = Cast<to=11>(c)")
+    )
+    Shapes(graph).annotate(graph)
+    pipeline = Pipeline(Reference(graph, seeded_feeds(graph)), repro=tmp_path / "repro")
+    pipeline.run(graph, [step(lambda g, ctx: scale_weights(g, ctx, by=1 + 2e-7))])
+    with pytest.raises(InternalError, match="is exact but moved output 'y'"):
+        pipeline.run(graph, [step(scale_weights)])
+
+
 def test_the_reproducer_holds_the_model_before(tmp_path: Path) -> None:
     with pytest.raises(InternalError):
         run(scale_weights, tmp_path)
