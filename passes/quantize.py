@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
@@ -10,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from edgec.ir.errors import InputError, UsageError
-from edgec.ir.graph import Constant, Graph, Node, Variable, producer
+from edgec.ir.graph import Constant, Graph, Node, Variable, consumers, producer
 from edgec.ir.shapes import Shapes
 from edgec.passes import input_domain
 from edgec.passes.calibration import Statistics, calibrate
@@ -25,6 +26,8 @@ from edgec.passes.target import Scheme
 _LEAST_OPSET = 13
 # How far, in pixels, the pixel of value zero may be from a whole one.
 _WHOLE = 1e-3
+# How many steps of a prescribed scale a tensor must reach for integers to be worth while.
+_FEWEST_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -78,21 +81,29 @@ class Quantize(Pass):
             ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
             return
         shapes = ctx.get(Shapes)
-        placement = place(graph, scheme, shapes, ctx.target.title, self._kept_float)
+        title, coarse = ctx.target.title, dict[Node, str]()
+        while True:
+            placement = place(graph, scheme, shapes, title, lambda node: self._kept_float(node) or coarse.get(node))
+            wanted = _tensors(placement)
+            if not wanted:
+                break
+            seen = calibrate(
+                graph,
+                wanted,
+                candidates(graph, shapes),
+                ctx,
+                samples=self.samples,
+                histograms=self.calibrator == "percentile",
+            )
+            found = _too_coarse(placement, seen, scheme)
+            if not found:
+                break
+            coarse.update(found)
         for node, reason in placement.left:
             ctx.missed(node, reason)
-        wanted = _tensors(placement)
         if not wanted:
-            ctx.missed("the network", f"has no operator that {ctx.target.title} runs on 8-bit integers")
+            ctx.missed("the network", f"has no operator that {title} runs on 8-bit integers")
             return
-        seen = calibrate(
-            graph,
-            wanted,
-            candidates(graph, shapes),
-            ctx,
-            samples=self.samples,
-            histograms=self.calibrator == "percentile",
-        )
         percent = self.percentile if self.calibrator == "percentile" else None
         problem = _Problem(graph, placement, seen, percent, scheme, ctx)
         chosen, broken = solve(problem.activations, problem.ties, scheme)
@@ -219,12 +230,8 @@ class _Problem:
                 continue
             if seen[tensor].pixels:
                 self.variables[tensor].prescribed = _unchanged_pixels(graph, tensor, scheme, ctx)
-        for tensor, activation in self.variables.items():
-            maker = producer(tensor)
-            # What a kernel prescribes holds for an operator that stays in float too: its readers are integers.
-            if maker is not None and maker.op in scheme.fixed:
-                scale, zero_point = scheme.fixed[maker.op]
-                activation.prescribed = Parameters(scale, zero_point, scheme.activations)
+        for tensor, fixed in _prescribed(placement, self.variables, scheme).items():
+            self.variables[tensor].prescribed = fixed
         for site in placement.sites:
             members = [self.variables[tensor] for tensor in site.outputs]
             for index in site.activations:
@@ -252,6 +259,40 @@ def _tensors(placement: Placement) -> list[Variable]:
                 found[tensor] = None
         found.update(dict.fromkeys(site.outputs))
     return list(found)
+
+
+def _prescribed(placement: Placement, tensors: Iterable[Variable], scheme: Scheme) -> dict[Variable, Parameters]:
+    """The tensors whose scale the target prescribes.
+
+    That of an operator that is not among the target's counts too: a runtime that says so makes an integer kernel of it
+    by itself where its neighbours are integers. One that could run on integers and stays float has a float kernel.
+    """
+    inside = {site.node for site in placement.sites}
+    found = {}
+    for tensor in tensors:
+        maker = producer(tensor)
+        if maker is not None and maker.op in scheme.fixed and (maker in inside or maker.op not in scheme.operators):
+            scale, zero_point = scheme.fixed[maker.op]
+            found[tensor] = Parameters(scale, zero_point, scheme.activations)
+    return found
+
+
+def _too_coarse(placement: Placement, seen: Mapping[Variable, Statistics], scheme: Scheme) -> dict[Node, str]:
+    """The nodes to keep in float because a prescribed scale would leave nothing of a tensor, and why.
+
+    A Softmax over a thousand elements gives a thousandth each, and 1/256 is the step that kernels prescribe.
+    """
+    inside = {site.node for site in placement.sites}
+    kept = {}
+    for tensor, by in _prescribed(placement, seen, scheme).items():
+        largest = max(abs(seen[tensor].low), abs(seen[tensor].high))
+        if largest >= _FEWEST_STEPS * by.scale:
+            continue
+        maker = tensor.inputs[0]
+        reason = f"'{tensor.name}' reaches {largest:.2g} only, and steps of {by.scale:.2g} are prescribed for it"
+        for node in [maker] if maker in inside else [n for n in consumers(tensor) if n in inside]:
+            kept[node] = reason
+    return kept
 
 
 def _unchanged_pixels(graph: Graph, tensor: Variable, scheme: Scheme, ctx: Context) -> Parameters | None:

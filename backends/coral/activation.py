@@ -12,12 +12,14 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgec.backends.coral import layout
-from edgec.backends.coral.lowering import Lowering, lowers, refusal
+from edgec.backends.coral.lowering import Destination, Lowering, lowers, refusal
 from edgec.backends.coral.quantization import FIXED_OUTPUT, UNBOUNDED, per_tensor
 from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.graph import Node
 
+# How many steps of the kernel the whole range of an output must span, and the steps that int8 has.
+FEWEST_STEPS, _STEPS = 8, 255
 _FIXED = {"Sigmoid": "LOGISTIC", "Tanh": "TANH"}
 #: TFLite's float kernels; in a quantized network these run between DEQUANTIZE and QUANTIZE.
 _FLOAT = {
@@ -62,7 +64,7 @@ def fixed_output(low: Lowering, node: Node) -> None:
     value = low.value(node.inputs[0])
     to = low.destination(node)
     kind = _FIXED[node.op]
-    integer = low.is_integer(node, [value], to.quantization)
+    integer = _resolves(kind, to) and low.is_integer(node, [value], to.quantization)
     source = value if integer else low.real(value)
     quantization = per_tensor(*FIXED_OUTPUT[kind]) if integer else None
     made = low.emit(kind, [source], source.stored, source, quantization=quantization, name=to.tensor.name)
@@ -150,7 +152,7 @@ def softmax(low: Lowering, node: Node) -> None:
         shape = (prod(value.shape[:axis]), prod(value.shape[axis:]))
         value, axis, rank = value.reshaped(shape), 1, 2
     to = low.destination(node)
-    integer = low.is_integer(node, [value], to.quantization)
+    integer = _resolves("SOFTMAX", to) and low.is_integer(node, [value], to.quantization)
     source = value if integer else low.real(value)
     source = low.arranged(source, _with_last(held_permutation(low, source), axis, source))
     options = schema.SoftmaxOptionsT()
@@ -158,6 +160,15 @@ def softmax(low: Lowering, node: Node) -> None:
     quantization = per_tensor(*FIXED_OUTPUT["SOFTMAX"]) if integer else None
     made = low.emit("SOFTMAX", [source], source.stored, source, options, quantization=quantization, name=to.tensor.name)
     low.finish(to, made.reshaped(low.value(node.inputs[0]).shape), to.clamp)
+
+
+def _resolves(kind: str, to: Destination) -> bool:
+    """Whether an output in the steps that the integer kernel has can be told from 0.
+
+    Where the graph wants the output in steps so fine that all of them together are a few of the kernel's, the kernel
+    would round it all away: a Softmax over a thousand elements gives a thousandth each.
+    """
+    return to.quantization is None or FIXED_OUTPUT[kind][0] * FEWEST_STEPS <= _STEPS * float(to.quantization.scale[0])
 
 
 def _with_last(permutation: tuple[int, ...], axis: int, value: Value) -> tuple[int, ...]:

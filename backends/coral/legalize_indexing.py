@@ -40,6 +40,28 @@ def gather(graph: Graph, node: Node) -> bool:
     return True
 
 
+@rewrites("Pad")
+def crop(graph: Graph, node: Node) -> bool:
+    """Negative padding is a Slice, and what is left of it a Pad behind that."""
+    x = node.inputs[0]
+    pads = known(node.inputs[1]) if len(node.inputs) > 1 else None
+    if pads is None or not (pads < 0).any() or x.shape is None or node.attrs.get("mode", "constant") != "constant":
+        return False
+    if (len(node.inputs) > 3 and node.inputs[3].name) or not all(isinstance(s, int) for s in x.shape):
+        return False
+    before, after = (half.astype(np.int64) for half in np.split(pads.reshape(-1), 2))
+    starts, ends = np.maximum(-before, 0), np.array(x.shape, np.int64) - np.maximum(-after, 0)
+    bounds = [graph.const(f"{node.name}.{what}", numbers) for what, numbers in (("start", starts), ("end", ends))]
+    made = graph.op("Slice", [x, *bounds], name=f"{node.name}.slice")
+    made.dtype, made.shape = x.dtype, (ends - starts).tolist()
+    if (pads > 0).any():
+        kept = graph.const(f"{node.name}.kept", np.maximum(pads, 0))
+        attrs = dict(node.attrs)
+        made = graph.op("Pad", [made, kept, *node.inputs[2:3]], name=f"{node.name}.pad", **attrs)
+    graph.replace(node, shaped(made, node.outputs[0]))
+    return True
+
+
 @rewrites("Expand")
 def expand(graph: Graph, node: Node) -> bool:
     """Nothing where readers broadcast by themselves, else an addition of zeros of the missing dimensions."""

@@ -63,6 +63,31 @@ def test_gelu(lab, approximate):
     assert found.steps() <= 1
 
 
+def test_a_long_softmax_is_not_given_to_the_reference_kernels(lab, tmp_path):
+    # Nearly equal numbers, whose exponentials sum up to 512 and more: the reference kernel would end this process.
+    graph = lab.build(lambda b, x: b("Softmax", b("Relu", x)), [(1, 3, 600)])
+    feeds = lab.noise(graph, high=0.01)
+    quantized = lab.quantized(graph, feeds)
+    emitted = CoralBackend().emit(quantized, target("coral-dev-board"), tmp_path, [feeds])
+    assert emitted.notes[0] == (
+        "LiteRT has no reference kernels for an operator of this file: it was run with XNNPACK only"
+    )
+
+
+def test_a_softmax_too_fine_for_the_integer_kernel_runs_in_float(lab):
+    graph = lab.build(lambda b, x: b("Mul", b("Softmax", b("Mul", x, b.const(3.0))), b.const(9.0)), [(1, 3, 400)])
+    feeds = lab.noise(graph)
+    quantized = lab.quantized(graph, feeds)
+    node = next(n for n in quantized.nodes if n.op == "Softmax")
+    (quantize,) = node.outputs[0].outputs
+    scale = quantized.const("fine", np.float32(0.02 / 255))
+    (dequantize,) = quantize.outputs[0].outputs
+    quantize.inputs[1] = dequantize.inputs[1] = scale
+    lowered = lower(quantized)
+    kinds = [operator.kind for operator in lowered.file.operators]
+    assert kinds[:4] == ["MUL", "DEQUANTIZE", "SOFTMAX", "QUANTIZE"]
+
+
 def test_mish(lab):
     graph = lab.build(lambda b, x: b("Mish", b("Mul", x, b.const(9.0))), [IMAGE], opset=18)
     lab.compared(graph, lab.noise(graph)).close()

@@ -33,6 +33,8 @@ CASES = {
     "Gather, one": (lambda b, x: b("Gather", x, b.const(-1, np.int64), axis=1), {"Slice", "Squeeze"}),
     "Gather, steps": (lambda b, x: b("Gather", x, b.ints(1, 3, 5), axis=3), {"Slice"}),
     "Gather, any": (lambda b, x: b("Gather", x, b.ints(0, 3, 1), axis=1), {"Gather"}),
+    "Pad, negative": (lambda b, x: b("Pad", x, b.ints(0, 0, -1, 0, 0, 0, -2, -1)), {"Slice"}),
+    "Pad, both": (lambda b, x: b("Pad", x, b.ints(0, 0, -1, 2, 0, 0, 1, -1), b.const(0.5)), {"Slice", "Pad"}),
     "Expand": (lambda b, x: b("Expand", b("GlobalAveragePool", x), b.ints(1, 4, 6, 6)), {"GlobalAveragePool", "Add"}),
     "Expand, before Mul": (
         lambda b, x: b("Mul", x, b("Expand", b("GlobalAveragePool", x), b.ints(1, 4, 6, 6))),

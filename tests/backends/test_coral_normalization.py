@@ -63,3 +63,12 @@ def test_in_a_network_of_integers_it_runs_in_float(lab, case):
     node = next(n for n in quantized.nodes if n.op.endswith("Normalization"))
     note = f"node '{node.name}' ({node.op}) runs in float: TFLite has no int8 kernel for it"
     assert note in found.lowered.notes
+
+
+@pytest.mark.parametrize("opset", [18, 21])
+def test_group_normalization_is_typed(lab, opset):
+    scale = (lambda b: b.weight(4)) if opset == 18 else (lambda b: b.weight(8))
+    graph = lab.build(
+        lambda b, x: b("Relu", b("GroupNormalization", x, scale(b), scale(b), num_groups=4)), [IMAGE], opset
+    )
+    lab.compared(graph, lab.noise(graph)).close()
