@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgec.ir.graph import Graph
 
+# onnxruntime from 1.31 on sends telemetry and writes an identifier of the machine unless this is set before it is
+# loaded; a user who set it has decided.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __version__ = "0.1.0"
 __all__ = ["__version__", "compile", "load"]
 

@@ -16,11 +16,11 @@ from edgec.frontends.datasets_arrays import Arrays
 from edgec.frontends.datasets_images import ImageFolder
 from edgec.frontends.datasets_labels import read_labels
 from edgec.frontends.datasets_python import PythonData
-from edgec.frontends.datasets_signature import Inputs, feed_images
+from edgec.frontends.datasets_signature import Inputs, feed_images, inputs_of
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe_data import DataSpec, PreprocessSpec
 
-__all__ = ["Arrays", "DataSet", "ImageFolder", "Inputs", "PythonData", "open_dataset"]
+__all__ = ["Arrays", "DataSet", "ImageFolder", "Inputs", "PythonData", "inputs_of", "open_dataset"]
 
 
 class DataSet(Protocol):

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +29,12 @@ from edgec.frontends.datasets_signature import Inputs, check_finite, check_sampl
 from edgec.frontends.image_files import evenly
 from edgec.ir.errors import EdgecError, InputError, UsageError, did_you_mean
 
+MOST_SAMPLES = 10_000_000
+"""An iterable of more samples is taken to have no end."""
+
 _modules: dict[Path, ModuleType] = {}
+# All that a user's code can raise; Ctrl-C alone is not its own.
+_FOREIGN = (Exception, SystemExit, GeneratorExit)
 
 
 class PythonData:
@@ -53,7 +59,9 @@ class PythonData:
         if self._indexed and not isinstance(self._samples, Mapping):
             count = self._guard(lambda: len(self._samples))
         elif isinstance(self._samples, Iterable) and not isinstance(self._samples, Mapping):
-            count = sum(1 for _ in self._iterate())
+            count = sum(1 for _ in islice(self._iterate(), MOST_SAMPLES + 1))
+            if count > MOST_SAMPLES:
+                raise InputError(self.source, f"gives more than {MOST_SAMPLES:,} samples", "let it come to an end")
         else:
             raise InputError(
                 self.source,
@@ -141,7 +149,10 @@ class PythonData:
                     f"lacks the model's input '{input_name}'",
                     "add it to the mapping" + near,
                 )
-            array = np.asarray(item[input_name])
+            try:
+                array = np.asarray(item[input_name])
+            except ValueError as error:
+                raise InputError(where, f"gives no array for '{input_name}'", "give rows of one length") from error
             check_sample(where, input_name, array.shape, array.dtype, self._inputs, rows=False)
             feed[input_name] = array
         return feed, label
@@ -167,13 +178,13 @@ def run_foreign(call: Callable[[], Any], source: str, folder: Path) -> Any:
             return call()
     except EdgecError:
         raise
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            source,
-            f"failed with {type(error).__name__}" + (f" ({reason})" if reason else ""),
-            "mend the function",
-        ) from error
+    except _FOREIGN as error:
+        raise InputError(source, f"failed with {_named(error)}", "mend the function") from error
+
+
+def _named(error: BaseException) -> str:
+    reason = " ".join(str(error).split())
+    return type(error).__name__ + (f" ({reason})" if reason else "")
 
 
 def find_function(function: str, folder: Path, where: str) -> Callable[..., Any]:
@@ -197,12 +208,9 @@ def find_function(function: str, folder: Path, where: str) -> Callable[..., Any]
             f"there is no module '{module_name}'",
             f"put {module_name.split('.')[0]}.py beside the recipe",
         ) from None
-    except Exception as error:
-        reason = " ".join(str(error).split())
+    except _FOREIGN as error:
         raise InputError(
-            f"python: {function}",
-            f"the module '{module_name}' cannot be imported: {type(error).__name__} ({reason})",
-            "mend the module",
+            f"python: {function}", f"the module '{module_name}' cannot be imported: {_named(error)}", "mend the module"
         ) from error
     found = getattr(module, name, None)
     if not callable(found):

@@ -10,6 +10,7 @@ import numpy as np
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe_data import PreprocessSpec
 from edgec.ir.errors import InputError, UsageError, did_you_mean
+from edgec.ir.graph import Graph
 
 Shape = tuple[int | str | None, ...]
 Inputs = Mapping[str, tuple[Shape, np.dtype]]
@@ -23,6 +24,11 @@ class Feed:
     name: str
     shape: Shape
     dtype: np.dtype
+
+
+def inputs_of(graph: Graph) -> Inputs:
+    """What a model's inputs take."""
+    return {tensor.name: (tuple(tensor.shape or ()), np.dtype(tensor.dtype)) for tensor in graph.inputs}
 
 
 def times(shape: Sequence[int | str | None]) -> str:

@@ -6,6 +6,7 @@ constants as constants, a name for each node, only operators that onnx defines, 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import onnx
 
 from edgec.frontends.cutting import cut
-from edgec.frontends.opsets import inline_functions, upgrade
+from edgec.frontends.opsets import check_versions, inline_functions, upgrade
 from edgec.frontends.pins import Pins, parse_pin, pin
 from edgec.frontends.tidying import drop_default_inputs, name_nodes, settle_constants
 from edgec.ir.errors import InputError, InternalError, did_you_mean
@@ -24,6 +25,9 @@ from edgec.ir.shapes import Shapes
 from edgec.ir.verifier import STANDARD_DOMAINS, verify
 
 __all__ = ["open_model", "parse_pin"]
+
+# What a tensor may hold in TFLite, and in a message of protobuf.
+_LARGEST_INPUT = (1 << 31) - 1
 
 # Operators that multiply a constant into everything they compute: an infinite value there makes all of it useless. In
 # masks, bounds and padding infinities have their uses.
@@ -48,7 +52,11 @@ def open_model(path: str | os.PathLike[str], pins: Pins | None = None, outputs: 
     """
     path = Path(path)
     source = path.name
-    graph = inline_functions(load(path), source)
+    graph = load(path)
+    check_versions(graph, source)
+    if not graph.outputs:
+        raise InputError(source, "has no outputs", "export the network again")
+    graph = inline_functions(graph, source)
     _check_operators(graph, source)
     drop_default_inputs(graph)
     try:
@@ -58,6 +66,7 @@ def open_model(path: str | os.PathLike[str], pins: Pins | None = None, outputs: 
     _check_structure(graph, source)
     settle_constants(graph)
     pin(graph, pins or {}, source)
+    _check_inputs(graph, source)
     _check_weights(graph, source)
     sound, graph = graph, upgrade(graph, source)
     if graph is not sound:
@@ -71,6 +80,16 @@ def open_model(path: str | os.PathLike[str], pins: Pins | None = None, outputs: 
     if outputs:
         cut(graph, outputs, source)
     return graph
+
+
+def _check_inputs(graph: Graph, source: str) -> None:
+    for tensor in graph.inputs:
+        size = math.prod(d for d in tensor.shape or () if isinstance(d, int)) * np.dtype(tensor.dtype).itemsize
+        if size > _LARGEST_INPUT:
+            where = f"{source}: input '{tensor.name}'"
+            raise InputError(
+                where, f"takes {size:,} bytes, more than {_LARGEST_INPUT:,}", "export the network for smaller ones"
+            )
 
 
 def _check_operators(graph: Graph, source: str) -> None:

@@ -42,12 +42,8 @@ def inline_functions(graph: Graph, source: str) -> Graph:
     return made
 
 
-def upgrade(graph: Graph, source: str) -> Graph:
-    """``graph`` in opset 17 where it is older, in opset 20 where it has an Erf; as it is where it is newer.
-
-    Raises:
-        InputError: the opset is older than 11, newer than the onnx installed, or its upgrade fails.
-    """
+def check_versions(graph: Graph, source: str) -> None:
+    """Raises InputError where the opset is older than 11, or the opset or the format newer than the onnx installed."""
     version, newest = graph.opset, onnx.defs.onnx_opset_version()
     if version < OLDEST:
         mend = f"export the network again with opset_version={WORKING}"
@@ -56,6 +52,18 @@ def upgrade(graph: Graph, source: str) -> Graph:
         mend = f"install a newer onnx, or export with opset_version={WORKING}"
         what = f"is of opset {version}, and onnx {onnx.__version__} knows {newest} and earlier"
         raise InputError(source, what, mend)
+    if (graph.ir_version or 0) > onnx.IR_VERSION:
+        what = f"is of IR version {graph.ir_version}, and onnx {onnx.__version__} knows {onnx.IR_VERSION} and earlier"
+        raise InputError(source, what, "install a newer onnx, or export the network again")
+
+
+def upgrade(graph: Graph, source: str) -> Graph:
+    """``graph`` in opset 17 where it is older, in opset 20 where it has an Erf; as it is where it is newer.
+
+    Raises:
+        InputError: its upgrade fails.
+    """
+    version = graph.opset
     wanted = WITH_GELU if any(node.op == "Erf" for node in graph.nodes) else WORKING
     if version >= wanted:
         return graph

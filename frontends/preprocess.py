@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,11 @@ class Preprocess:
         """``(scale, offset)``, float64 of shape ``[channels]``: ``x = pixels * scale + offset``."""
         return self._scale, self._offset
 
+    def affine_by_input(self, inputs: Iterable[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """:meth:`affine` by the name of the input that images feed; empty where its channels are not axis 1."""
+        name = self.spec.input or next(iter(inputs), None)
+        return {name: self.affine()} if name is not None and self.spec.layout == "nchw" else {}
+
     @property
     def sample_shape(self) -> tuple[int | None, ...]:
         """The shape of one input without its sample axis; None for a side that each image decides."""
@@ -78,6 +84,8 @@ class Preprocess:
             # Broken metadata and large sizes are Pillow's warnings; the sizes are checked below.
             warnings.simplefilter("ignore")
             try:
+                if path.is_fifo():  # opening one would wait for a writer
+                    raise InputError(str(path), "is a pipe, not an image", "take it out of the folder")
                 with Image.open(path, formats=_FORMATS) as picture:
                     _check_size(path, picture)
                     return self._pixels(_eight_bits(path, picture))

@@ -55,6 +55,9 @@ _SIZE_SCHEMA = {
 Size = Annotated[tuple[int, int], BeforeValidator(_read_size), WithJsonSchema(_SIZE_SCHEMA)]
 
 
+_TRAINED = "write what the network was trained with"
+
+
 class PreprocessSpec(Section):
     """How an image file becomes an input: ``x = (pixels * scale - mean) / std`` with pixels of 0 to 255."""
 
@@ -98,6 +101,10 @@ class PreprocessSpec(Section):
             yield ("scale",), "must not be 0", "write 1/255 for pixels from 0 to 1"
         if any(value <= 0 for value in self.std):
             yield ("std",), "must be greater than 0", "write 1 to leave the pixels undivided"
+        elif all(len(values) in (1, self.channels) for values in (self.scale, self.mean, self.std)):
+            scale, offset = self.affine()
+            if max(np.abs(255 * scale).max(), np.abs(offset).max()) > np.finfo(np.float32).max / 2:
+                yield (), "scale, mean and std make values that no float32 holds", _TRAINED
 
     @property
     def channels(self) -> int:

@@ -23,6 +23,9 @@ MAX_BYTES = 1 << 20
 MAX_VALUES = 50_000
 MAX_DEPTH = 40
 
+# What an escape can write, and no text can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 class RecipeError(UsageErrors):
     """All that is wrong with a recipe."""
@@ -113,6 +116,8 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
             return [self.value(item, (*loc, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+            if not node.value.isascii() and _SURROGATE.search(node.value):
+                self.mistake(line, loc, "holds half a character", "write the character itself, not \\ud... escapes")
             return self.scalar(node)
         raise UsageError(
             self.document.where(loc),
@@ -160,6 +165,8 @@ def read_document(path: Path) -> Document:
     """
     file = str(path)
     try:
+        if path.is_fifo():  # opening one would wait for a writer, and the manifest reads the recipe again
+            raise UsageError(file, "this is a pipe, not a recipe", "write the recipe to a file")
         with path.open("rb") as stream:
             content = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,10 @@ from edgec.ir.files import INTERNAL_LIMIT, save, to_bytes
 from edgec.ir.graph import Graph, Tensor
 
 Feeds = Mapping[str, np.ndarray]
+
+_MEND = "export the network again, or end it before that node with --cut"
+# Where in onnxruntime's own source a check stands, and in which function.
+_SOURCE_PLACE = re.compile(r"\S*/onnxruntime_src/\S+:\d+ .*?\)(?: const)? (?=\S)")
 
 
 class Session:
@@ -63,9 +68,7 @@ class Session:
                 message = to_bytes(graph, extra_outputs=extra)
                 self._session = ort.InferenceSession(message, settings, providers=["CPUExecutionProvider"])
         except runtime_errors() as error:
-            raise InputError(
-                "onnxruntime", f"does not take the model ({first_line(error)})", "see the node named"
-            ) from None
+            raise InputError("onnxruntime", f"does not take the model ({first_line(error)})", _MEND) from None
         self.inputs = [item.name for item in self._session.get_inputs()]
         self.outputs = [item.name for item in self._session.get_outputs()]
 
@@ -82,7 +85,7 @@ class Session:
                 "the data", f"has no values for the model's input {error}", "name the array for it"
             ) from None
         except runtime_errors() as error:
-            raise InputError("onnxruntime", f"cannot run the model ({first_line(error)})") from None
+            raise InputError("onnxruntime", f"cannot run the model ({first_line(error)})", _MEND) from None
         return dict(zip(self.outputs, values, strict=True))
 
 
@@ -95,9 +98,10 @@ def runtime_errors() -> tuple[type[Exception], ...]:
 
 
 def first_line(error: Exception) -> str:
-    """The reason in an onnxruntime error, without its status prefix."""
+    """The reason in an onnxruntime error, without its status prefix and the place in onnxruntime's source."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text.split(" : ", 3)[-1].strip() if text.startswith("[ONNXRuntimeError]") else text
+    reason = text.split(" : ", 3)[-1].strip() if text.startswith("[ONNXRuntimeError]") else text
+    return _SOURCE_PLACE.sub("", reason)
 
 
 def seeded_feeds(graph: Graph, seed: int = 0, samples: int = 4) -> list[dict[str, np.ndarray]]:
@@ -127,6 +131,11 @@ def seeded_feeds(graph: Graph, seed: int = 0, samples: int = 4) -> list[dict[str
     return made
 
 
+def stacked(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The outputs of several runs by name, the runs on a new first axis."""
+    return {name: np.stack([run[name] for run in runs]) for name in runs[0]}
+
+
 def sqnr_db(reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
     """Signal to quantization-noise ratio over all outputs of one run, in dB.
 
@@ -144,11 +153,10 @@ def sqnr_db(reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
             return float("-inf")
         y = other[name].astype(np.float64)
         x = x.astype(np.float64)
-        power = float(np.mean(x * x))
-        if power == 0.0:
-            power = 1.0
-        signal += float(np.mean(x * x)) / power
-        noise += float(np.mean((x - y) ** 2)) / power
+        with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite make the noise so
+            power = float(np.mean(x * x))
+            noise += float(np.mean((x - y) ** 2)) / (power or 1.0)
+        signal += 1.0 if power else 0.0
     if noise == 0.0:
         return float("inf")
     return float(10 * np.log10(max(signal, 1e-300) / noise)) if np.isfinite(noise) else float("-inf")

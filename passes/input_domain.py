@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from edgec.ir.errors import InputError
 from edgec.ir.graph import Graph
 
 _KEY = "edgec.input."
@@ -24,12 +25,26 @@ def record(graph: Graph, name: str, scale: np.ndarray, offset: np.ndarray) -> No
 
 
 def folded(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """The (scale, offset) folded into the graph behind input ``name``; ``None`` where nothing was."""
+    """The (scale, offset) folded into the graph behind input ``name``; ``None`` where nothing was.
+
+    Raises:
+        InputError: the entry is not one that :func:`record` wrote.
+    """
     entry = graph.metadata.get(_KEY + name)
     if entry is None:
         return None
-    values = json.loads(entry)
-    return np.array(values["scale"], np.float64), np.array(values["offset"], np.float64)
+    try:
+        values = json.loads(entry)
+        scale, offset = (np.array(values[key], np.float64) for key in ("scale", "offset"))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        scale = offset = np.zeros(0)
+    shape = next((tensor.shape for tensor in graph.inputs if tensor.name == name), None) or [1]
+    sizes = {1, shape[1] if len(shape) > 1 else 1}
+    fits = all(v.ndim == 1 and v.size in sizes and np.isfinite(v).all() for v in (scale, offset))
+    if not fits or not scale.all():
+        mend = "remove it from the model's metadata, or export the network again"
+        raise InputError(f"metadata '{_KEY}{name}'", "is no scale and offset of that input", mend)
+    return scale, offset
 
 
 def enter(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from edgec.ir.errors import EmitError
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 class Instrument:
     """Told of every pass; does nothing by itself."""
+
+    def start(self, graph: Graph) -> None:
+        """``graph`` is the model as the frontend gave it."""
 
     def before(self, item: Planned, graph: Graph) -> None:
         """``item`` is about to run on ``graph``."""
@@ -54,9 +58,13 @@ class Dumps(Instrument):
     def _write(self, what: str, graph: Graph, *, model: bool = True) -> None:
         stem = f"{self.count:02}-{what}"
         self.count += 1
-        (self.folder / f"{stem}.txt").write_text(print_graph(graph), encoding="utf-8")
-        if model:
-            save(graph, self.folder / f"{stem}.onnx")
+        try:
+            (self.folder / f"{stem}.txt").write_text(print_graph(graph), encoding="utf-8")
+            if model:
+                save(graph, self.folder / f"{stem}.onnx")
+        except OSError as error:
+            reason = (error.strerror or "unknown reason").lower()
+            raise EmitError(str(self.folder), f"cannot be written ({reason})", "dump to another folder") from error
 
 
 class PrintAfter(Instrument):

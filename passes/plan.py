@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgec.ir.errors import UsageError, UsageErrors, did_you_mean
+from edgec.ir.graph import Graph
 from edgec.passes.protocol import Pass
 from edgec.passes.registry import pass_class, pass_names
 
 # What holds for a float model as it is loaded.
 INITIAL_FACTS = frozenset({"float", "trainable"})
+_QUANTIZED_FACTS = frozenset({"quantized"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,12 @@ class Plan:
         return iter((*self.shared, *self.per_target))
 
 
+def facts_of(graph: Graph) -> frozenset[str]:
+    """What holds of a model before any pass."""
+    quantized = any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
+    return _QUANTIZED_FACTS if quantized else INITIAL_FACTS
+
+
 def plan(
     steps: Sequence[tuple[str, Mapping[str, Any]]],
     *,
@@ -61,7 +69,7 @@ def plan(
         source: the recipe's name, for errors.
         where: for the index of a step, how an error begins there: ``compress.yaml: line 9: passes[1]``.
         roles: the data roles that the recipe has.
-        facts: what holds at the start; a quantized model starts with ``quantized`` instead of ``float``.
+        facts: what holds at the start (:func:`facts_of`).
 
     Raises:
         UsageErrors: a name, an option or a value is wrong, a pass stands where it cannot, or its data are missing. All

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.ir.execution import Session, sqnr_db
+from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph
 from edgec.passes import input_domain
 
@@ -53,7 +53,7 @@ class Reference:
 
     def sqnr_db(self, outputs: Outputs) -> float:
         """Signal to noise of ``outputs`` against the original's, in dB over all probes."""
-        return sqnr_db(_stacked(self.outputs), _stacked(outputs))
+        return sqnr_db(stacked(self.outputs), stacked(outputs))
 
 
 def coarsest(graph: Graph) -> float:
@@ -74,8 +74,8 @@ def differences(before: Outputs, after: Outputs, *, quantized: bool, epsilon: fl
         epsilon: of the coarsest type on the way (:func:`coarsest`); that of an output itself counts in any case.
     """
     found = []
-    for name, old in _stacked(before).items():
-        new = _stacked(after)[name]
+    for name, old in stacked(before).items():
+        new = stacked(after)[name]
         if old.dtype.kind != "f":
             moved = float(np.count_nonzero(old != new))
             if moved:
@@ -92,7 +92,3 @@ def differences(before: Outputs, after: Outputs, *, quantized: bool, epsilon: fl
         if not largest <= allowed_share * scale:
             found.append(Difference(name, largest, allowed_share * scale))
     return found
-
-
-def _stacked(outputs: Outputs) -> dict[str, np.ndarray]:
-    return {name: np.stack([sample[name] for sample in outputs]) for name in outputs[0]}

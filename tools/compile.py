@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from edgec import __version__
 from edgec.backends.protocol import Backend
 from edgec.backends.registry import backend, target
-from edgec.frontends.datasets import DataSet, open_dataset
+from edgec.frontends.datasets import DataSet, inputs_of, open_dataset
 from edgec.frontends.metrics import open_metric
 from edgec.frontends.model import open_model
 from edgec.frontends.preprocess import Preprocess
@@ -28,11 +28,11 @@ from edgec.ir.graph import Graph
 from edgec.passes import input_domain
 from edgec.passes.instruments import Dumps, Instrument
 from edgec.passes.pipeline import Pipeline, Record
-from edgec.passes.plan import INITIAL_FACTS, Plan, plan
+from edgec.passes.plan import INITIAL_FACTS, Plan, facts_of, plan
 from edgec.passes.reference import Reference
 from edgec.passes.target import Target
 from edgec.tools import report as reports
-from edgec.tools.judging import Judge, check_requirements, decibel, rounded, run_of
+from edgec.tools.judging import Judge, check_requirements, decibel, freeze, rounded, run_of
 from edgec.tools.measure import Speed, measure
 from edgec.tools.output import output_folder, sha256, write_json, write_manifest, writing
 from edgec.tools.progress import Progress
@@ -101,17 +101,16 @@ class _Run:
 
     def run(self) -> dict[str, Any]:
         job, progress = self.job, self.job.progress
-        with output_folder(job.place, self._inputs()) as folder:
+        dumps = [instrument.folder for instrument in job.instruments if isinstance(instrument, Dumps)]
+        with output_folder(job.place, self._inputs(), dumps) as folder:
             progress.stage(f"reading {job.model.name}")
             graph = open_model(job.model, job.pins, job.cuts)
-            if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
-                self.plan = self._plan(frozenset({"quantized"}))
+            self.plan = self._plan(facts_of(graph))
             self._open_data(graph)
             original = graph.copy()
-            reference = Reference(graph, self._probes(graph))
+            reference = freeze(graph, self._probes(graph), job.model.name)
             for instrument in job.instruments:
-                if isinstance(instrument, Dumps):
-                    instrument.start(graph)
+                instrument.start(graph)
             judge = self._judge(original)
             baseline = self._baseline(original, judge)
             pipeline = Pipeline(
@@ -141,7 +140,7 @@ class _Run:
     def _inputs(self) -> list[Path]:
         paths = [self.job.model, self.job.recipe]
         for _, spec in self.recipe.data.sets():
-            paths += [*(spec.images or ()), *([spec.arrays] if spec.arrays is not None else [])]
+            paths += [*(spec.images or ()), *(path for path in (spec.arrays, spec.labels) if isinstance(path, Path))]
         return paths
 
     # -- what goes in -------------------------------------------------------------------------------------------------
@@ -154,19 +153,16 @@ class _Run:
     def _open_data(self, graph: Graph) -> None:
         section = self.recipe.data
         self.preprocess = Preprocess(section.preprocess) if section.preprocess is not None else None
-        self.inputs = {t.name: (tuple(t.shape or ()), np.dtype(t.dtype)) for t in graph.inputs}
+        inputs = inputs_of(graph)
         self.data: dict[str, DataSet] = {}
         for role in ("calibration", "train"):
             spec = getattr(section, role)
             if spec is not None:
-                self.data[role] = open_dataset(spec, self.preprocess, self.inputs)
+                self.data[role] = open_dataset(spec, self.preprocess, inputs)
         self.metric = None
         if section.eval is not None:
-            self.metric = open_metric(section.eval, self.preprocess, self.inputs)
-        self.affine = {}
-        if self.preprocess is not None and self.preprocess.spec.layout == "nchw":
-            name = self.preprocess.spec.input or graph.inputs[0].name
-            self.affine[name] = self.preprocess.affine()
+            self.metric = open_metric(section.eval, self.preprocess, inputs)
+        self.affine = {} if self.preprocess is None else self.preprocess.affine_by_input(inputs)
 
     def _probes(self, graph: Graph) -> list[dict[str, np.ndarray]]:
         """A few samples of the calibration data, or seeded noise where there are none."""
@@ -192,12 +188,13 @@ class _Run:
         if judge is not None:
             self.job.progress.stage(f"measuring {judge.metric.name} of the original")
             entry["metric"] = rounded(judge.measure(judge.original).value)
-        return {**entry, **self._speed("cpu", self.job.model, pinned=original)}
+        return {**entry, **self._speed("cpu", self.job.model, "the original", pinned=original)}
 
     def _compressed(
         self, graph: Graph, reference: Reference, judge: Judge | None, baseline: Mapping[str, Any], folder: Path
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        entry: dict[str, Any] = {**Cost(graph).as_dict(), **self._speed("cpu", folder / "model.onnx")}
+        speed = self._speed("cpu", folder / "model.onnx", "the compressed network")
+        entry: dict[str, Any] = {**Cost(graph).as_dict(), **speed}
         quality: dict[str, Any] = {"sqnr_db": decibel(reference.sqnr_db(reference.run(graph))), "metric": None}
         if judge is not None:
             self.job.progress.stage(f"measuring {judge.metric.name} of the compressed network")
@@ -237,13 +234,17 @@ class _Run:
             progress.stage(f"{found.name}: measuring {judge.metric.name}")
             value = judge.measure(lambda feeds: runner(input_domain.enter(graph, feeds))).value
             entry["metric"] = rounded(value)
-        return {**entry, **self._speed(emitter.name, own / emitted.model)}
+        return {**entry, **self._speed(emitter.name, own / emitted.model, f"{found.name}/{emitted.model}")}
 
-    def _speed(self, backend_name: str, model: Path, pinned: Graph | None = None) -> dict[str, Any]:
-        """Latency and memory here, by the report's names; ``pinned`` is saved and timed in the place of ``model``."""
+    def _speed(self, backend_name: str, model: Path, label: str, pinned: Graph | None = None) -> dict[str, Any]:
+        """Latency and memory here, by the report's names; ``pinned`` is saved and timed in the place of ``model``.
+
+        Args:
+            label: which network it is, as the user is told.
+        """
         speed: Speed | None = None
         if self.job.timing:
-            self.job.progress.stage(f"timing {model.parent.name}/{model.name}")
+            self.job.progress.stage(f"timing {label}")
             if pinned is None:
                 speed = measure(backend_name, model)
             else:
@@ -270,9 +271,9 @@ class _Run:
         require = check_requirements(asked, baseline, compressed, quality, targets, higher)
         return {
             "edgec": __version__,
-            "model": self.job.model.name,
-            "recipe": self.job.recipe.name,
-            "name": self.recipe.name or self.job.model.stem,
+            "model": _text(self.job.model.name),
+            "recipe": _text(self.job.recipe.name),
+            "name": self.recipe.name or _text(self.job.model.stem),
             "machine": platform.machine(),
             "baseline": baseline,
             "compressed": compressed,
@@ -288,9 +289,9 @@ class _Run:
             hashes["eval"] = [data.content_hash() for data in self.metric.data]
         return {
             "edgec": __version__,
-            "model": {"name": self.job.model.name, "sha256": sha256(self.job.model)},
-            "external_data": {path.name: sha256(path) for path in files_of(self.job.model)[1:]},
-            "recipe": {"name": self.job.recipe.name, "sha256": sha256(self.job.recipe)},
+            "model": {"name": _text(self.job.model.name), "sha256": sha256(self.job.model)},
+            "external_data": {_text(path.name): sha256(path) for path in files_of(self.job.model)[1:]},
+            "recipe": {"name": _text(self.job.recipe.name), "sha256": sha256(self.job.recipe)},
             "data": hashes,
         }
 
@@ -307,6 +308,11 @@ class _Staged(Instrument):
 
     def before(self, item: Any, graph: Graph) -> None:
         self.progress.stage(f"{item.place} {item.step.name}")
+
+
+def _text(name: str) -> str:
+    """A file's name as text that every encoding of Unicode can hold: file names are bytes."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _batch(graph: Graph) -> int:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgec.frontends.metrics import Measurement, Metric
+from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
 from edgec.passes import input_domain
+from edgec.passes.reference import Reference
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -40,6 +42,18 @@ class Judge:
     def measure(self, run: Run) -> Measurement:
         """The metric of a network that takes the original's feeds."""
         return self.metric.measure(run, batch_size=self.batch, reference=self.original)
+
+
+def freeze(graph: Graph, probes: Sequence[Mapping[str, np.ndarray]], source: str) -> Reference:
+    """The original's answers on the probes.
+
+    Raises:
+        InputError: onnxruntime does not run the original, whose file is ``source``.
+    """
+    try:
+        return Reference(graph, probes)
+    except InputError as error:
+        raise InputError(f"{source}: {error.where}", error.what, error.mend) from error
 
 
 def run_of(graph: Graph) -> Run:

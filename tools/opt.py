@@ -112,20 +112,17 @@ def _split(part: str, text: str) -> list[str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    import numpy as np
-
     from edgec.backends.registry import backend, target
-    from edgec.frontends.datasets import open_dataset
+    from edgec.frontends.datasets import inputs_of, open_dataset
     from edgec.frontends.model import open_model
     from edgec.frontends.preprocess import Preprocess
     from edgec.frontends.recipe import load_recipe
     from edgec.ir.execution import seeded_feeds
     from edgec.ir.files import save
     from edgec.ir.printer import print_graph
-    from edgec.passes.instruments import Dumps
     from edgec.passes.pipeline import Pipeline, settle
-    from edgec.passes.plan import plan
-    from edgec.passes.reference import Reference
+    from edgec.passes.plan import facts_of, plan
+    from edgec.tools.judging import freeze
     from edgec.tools.output import writing
 
     steps = parse_pipeline(options.pipeline)
@@ -136,21 +133,16 @@ def _run(options: argparse.Namespace) -> int:
     planned = plan(steps, source="-p", roles=roles)
     board = target(options.target, "--target") if options.target else None
     graph = open_model(options.model, pins_of(options), options.cut)
-    if any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes):
-        planned = plan(steps, source="-p", roles=roles, facts=frozenset({"quantized"}))
-    inputs = {t.name: (tuple(t.shape or ()), np.dtype(t.dtype)) for t in graph.inputs}
+    planned = plan(steps, source="-p", roles=roles, facts=facts_of(graph))
+    inputs = inputs_of(graph)
     preprocess = Preprocess(section.preprocess) if section is not None and section.preprocess is not None else None
     data = {role: open_dataset(getattr(section, role), preprocess, inputs) for role in sorted(roles)}
-    affine = {}
-    if preprocess is not None and preprocess.spec.layout == "nchw":
-        affine[preprocess.spec.input or graph.inputs[0].name] = preprocess.affine()
     for instrument in instruments:
-        if isinstance(instrument, Dumps):
-            instrument.start(graph)
+        instrument.start(graph)
     pipeline = Pipeline(
-        Reference(graph, seeded_feeds(graph)),
+        freeze(graph, seeded_feeds(graph), options.model.name),
         data=data,
-        affine=affine,
+        affine={} if preprocess is None else preprocess.affine_by_input(inputs),
         threads=options.threads or 1,
         instruments=instruments,
     )

@@ -27,45 +27,66 @@ _CHUNK = 1 << 20
 
 
 @contextmanager
-def output_folder(place: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
+def output_folder(place: Path, inputs: Iterable[Path] = (), dumps: Iterable[Path] = ()) -> Iterator[Path]:
     """A temporary folder that takes ``place`` when the block ends well, and is removed when it does not.
 
     Args:
         place: the output folder; a link is followed.
         inputs: what the run reads; none of it may lie in ``place``, whose old content goes away.
+        dumps: folders that the run writes to by the way, likewise.
 
     Raises:
         UsageError: the place cannot be written, or holds something that is not edgec's output.
         EmitError: the disk is full.
     """
+    real = Path(os.path.realpath(place))
+    _check(place, real, inputs, dumps)
+    with _parents(place, real):
+        try:
+            with _alone(real.parent):
+                _restore(real)
+                _check_content(place, real)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{real.name}.", dir=real.parent))
+        except OSError as error:
+            raise _unwritable(place, error) from None
+        try:
+            with writing(place, temporary):
+                yield temporary
+                # mkdtemp makes folders private; outputs are as readable as the user's other files.
+                mask = os.umask(0)
+                os.umask(mask)
+                temporary.chmod(0o777 & ~mask)
+            with writing(place), _alone(real.parent), undisturbed():
+                _swap(temporary, real)
+        finally:
+            with undisturbed():
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _parents(place: Path, real: Path) -> Iterator[None]:
+    """Makes the folders around the output; those that are empty when the block fails go away again."""
     made: list[Path] = []
     try:
-        real = Path(os.path.realpath(place))
-        _check(place, real, inputs)
-        made = [folder for folder in real.parents if not folder.exists()]
-        real.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(real.parent):
-            previous = _previous(real)
-            if previous.exists() and not real.exists():
-                previous.rename(real)  # a run was killed between its two renames
-        temporary = Path(tempfile.mkdtemp(prefix=f".{real.name}.", dir=real.parent))
-    except OSError as error:
-        _remove_empty(made)
-        raise _unwritable(place, error) from None
-    try:
-        with writing(place, temporary):
-            yield temporary
-            # mkdtemp makes folders private; outputs are as readable as the user's other files.
-            mask = os.umask(0)
-            os.umask(mask)
-            temporary.chmod(0o777 & ~mask)
-        with writing(place), _alone(real.parent), undisturbed():
-            _swap(temporary, real)
+        try:
+            made = [folder for folder in real.parents if not folder.exists()]
+            real.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(place, error) from None
+        yield
     except BaseException:
         with undisturbed():
-            shutil.rmtree(temporary, ignore_errors=True)
-            _remove_empty(made)
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
         raise
+
+
+def _restore(place: Path) -> None:
+    """Puts an earlier output back that a run which was killed between its two renames had moved away."""
+    previous = _previous(place)
+    if previous.exists() and not place.exists():
+        previous.rename(place)
 
 
 def _previous(place: Path) -> Path:
@@ -73,23 +94,18 @@ def _previous(place: Path) -> Path:
     return place.with_name(f".{place.name}.previous")
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
-    """Removes the folders, innermost first, that nobody has put anything into."""
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
-
-
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Within the block no other run renames in ``folder``, where the file system knows locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Within the block no other run renames in ``folder``, where that can be read and its file system knows locks."""
+    descriptor = None
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _swap(new: Path, place: Path) -> None:
@@ -156,12 +172,20 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check(place: Path, real: Path, inputs: Iterable[Path]) -> None:
+def _check(place: Path, real: Path, inputs: Iterable[Path], dumps: Iterable[Path]) -> None:
     if Path.cwd().is_relative_to(real):
         raise UsageError(str(place), "is the current folder or one around it", _ANOTHER)
     for path in inputs:
         if Path(os.path.realpath(path)).is_relative_to(real):
             raise UsageError(str(place), f"holds '{path}', which this run reads, and is replaced at its end", _ANOTHER)
+    for path in dumps:
+        if Path(os.path.realpath(path)).is_relative_to(real):
+            what = f"lies in the output folder '{place}', which is replaced at the end"
+            raise UsageError(str(path), what, "give another folder with --dump-ir")
+
+
+def _check_content(place: Path, real: Path) -> None:
+    """Raises UsageError where something stands in the output's place that is not edgec's, or cannot be replaced."""
     if real.is_symlink():
         raise UsageError(str(place), "is a link that leads back to itself", _ANOTHER)
     if os.path.ismount(real):

@@ -22,14 +22,14 @@ def entered(port: Port, x: np.ndarray) -> np.ndarray:
         raise InputError(
             f"input '{port.name}'", f"has shape {list(port.shape)}, and the feed {list(x.shape)}", "reshape the feed"
         )
-    stored = np.ascontiguousarray(np.asarray(x, np.float32).transpose(port.permutation))
+    stored = np.asarray(np.asarray(x, np.float32).transpose(port.permutation), order="C")
     return stored if port.quantization is None else port.quantization.integers(stored)
 
 
 def left(port: Port, stored: np.ndarray) -> np.ndarray:
     """What the file gave, in ONNX's layout and float."""
     real = stored if port.quantization is None else port.quantization.real(stored)
-    return np.ascontiguousarray(real.transpose(np.argsort(port.permutation)))
+    return np.asarray(real.transpose(np.argsort(port.permutation)), order="C")
 
 
 def described(ports: Sequence[Port]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
+from refusals import ARGUMENTS, Edgec
 
 RECIPE = """\
 data:
@@ -77,3 +78,10 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "compress.yaml").write_text(RECIPE)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def earlier(job: Path, edgec: Edgec) -> Path:
+    """The job with an output already there."""
+    assert edgec(*ARGUMENTS)[0] == 0
+    return job

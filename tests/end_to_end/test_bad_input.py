@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,39 +15,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
-
-Edgec = Callable[..., tuple[int, str, str]]
-ARGUMENTS = ("model.onnx", "-O", "compress.yaml", "-q", "--no-timing", "-o", "out")
-
-
-def fingerprint(folder: Path) -> dict[str, str]:
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file()
-    }
-
-
-@pytest.fixture
-def earlier(job: Path, edgec: Edgec) -> Path:
-    """The job with an output already there."""
-    assert edgec(*ARGUMENTS)[0] == 0
-    return job
-
-
-def refused(job: Path, edgec: Edgec, status: int, line: str, *more: str) -> None:
-    """The command fails with exactly ``line`` and leaves everything as it was."""
-    before = fingerprint(job)
-    got, _, err = edgec(*ARGUMENTS, *more)
-    assert (got, err) == (status, f"edgec: {line}\n")
-    assert fingerprint(job) == before
-    assert not [p for p in job.iterdir() if p.name.startswith(".out")]
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+from refusals import ARGUMENTS, Edgec, edit, fingerprint, refused
 
 
 def test_truncated_model(earlier: Path, edgec: Edgec) -> None:

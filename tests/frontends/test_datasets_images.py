@@ -289,3 +289,10 @@ def test_labels_from_folders(here: Path, save_image) -> None:
     assert str(caught.value) == (
         "x/0.png: lies in no class's folder, and labels: folders; move it into the folder of its class"
     )
+
+
+def test_a_pipe_among_the_images(folder_of_images: Path) -> None:
+    os.mkfifo(folder_of_images / "05b.png")
+    with pytest.raises(InputError) as caught:
+        list(opened({"images": [folder_of_images]}).batches(4))
+    assert str(caught.value) == f"{folder_of_images / '05b.png'}: is a pipe, not an image; take it out of the folder"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgec.frontends import datasets_python
 from edgec.frontends.datasets import open_dataset
 from edgec.frontends.recipe_data import DataSpec
 from edgec.ir.errors import EdgecError
@@ -16,6 +17,7 @@ F32 = np.dtype(np.float32)
 INPUTS = {"x": ((1, 2), F32)}
 
 MODULE = """
+import sys
 import numpy as np
 from values_beside import BASE
 
@@ -63,6 +65,13 @@ def of_float64(): return [np.zeros(2)]
 def too_long(): return [np.zeros(3, np.float32)]
 def not_finite(): return [row(0), row(0) * np.inf]
 def ragged_labels(): return [(row(0), [1]), (row(0), [1, 2])]
+def leaves(): sys.exit(7)
+def leaves_late():
+    yield row(0)
+    raise GeneratorExit
+def no_array(): return [[[1], [1, 2]]]
+def endless():
+    while True: yield row(0)
 def text_labels(): return [(row(0), "a")]
 not_callable = 3
 """
@@ -152,6 +161,15 @@ WRONG = [
     ),
     ("needy:f", 3, "python: needy:f: the module 'needy' needs 'not_installed_here'; install it"),
     ("fails", 3, "python: samples:fails: failed with KeyError ('no such thing'); mend the function"),
+    ("leaves", 3, "python: samples:leaves: failed with SystemExit (7); mend the function"),
+    ("leaves_late", 3, "python: samples:leaves_late: failed with GeneratorExit; mend the function"),
+    ("no_array", 3, "python: samples:no_array: sample 0: gives no array for 'x'; give rows of one length"),
+    ("endless", 3, "python: samples:endless: gives more than 99 samples; let it come to an end"),
+    (
+        "quits:f",
+        3,
+        "python: quits:f: the module 'quits' cannot be imported: SystemExit (7); mend the module",
+    ),
     ("fails_late", 3, "python: samples:fails_late: failed with OSError (disk is gone); mend the function"),
     ("none", 3, "python: samples:none: returned NoneType, not samples; return a sequence or an iterable of samples"),
     ("mapping", 3, "python: samples:mapping: returned dict, not samples; return a sequence or an iterable of samples"),
@@ -186,8 +204,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("function", "status", "message"), WRONG, ids=[name for name, _, _ in WRONG])
-def test_functions_that_are_not_right(folder: Path, function: str, status: int, message: str) -> None:
+def test_functions_that_are_not_right(
+    folder: Path, function: str, status: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets_python, "MOST_SAMPLES", 99)
     Path("broken.py").write_text("1 / 0\n")
+    Path("quits.py").write_text("import sys\nsys.exit(7)\n")
     Path("needy.py").write_text("import not_installed_here\n")
     with pytest.raises(EdgecError) as caught:
         data = opened(function, folder)

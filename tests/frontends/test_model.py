@@ -96,8 +96,8 @@ def weight(*shape: int) -> np.ndarray:
         ),
         (
             "{ [a] t = Nope(x)  [b] y = Relu(t) }",
-            '"" : 9',
-            "node 'a' (Nope): is no operator of ONNX opset 9; export the network with standard ONNX operators",
+            '"" : 11',
+            "node 'a' (Nope): is no operator of ONNX opset 11; export the network with standard ONNX operators",
         ),
     ],
 )
@@ -383,6 +383,39 @@ def test_opsets_out_of_reach(write: Write) -> None:
     assert said(write(body, f'"" : {newest + 1}')) == (
         f"model.onnx: is of opset {newest + 1}, and onnx {onnx.__version__} knows {newest} and earlier; "
         "install a newer onnx, or export with opset_version=17"
+    )
+
+
+@pytest.mark.parametrize("opset", [0, -5])
+def test_an_opset_that_never_was(opset: int, write: Write) -> None:
+    path = write("(float[2] x) => (float[2] y) { y = Relu(x) }")
+    model = onnx.load(path)
+    model.opset_import[0].version = opset
+    onnx.save(model, path)
+    assert said(path) == (
+        f"model.onnx: is of opset {opset}, and edgec reads 11 and later; export the network again with opset_version=17"
+    )
+
+
+def test_a_format_newer_than_onnx(write: Write) -> None:
+    path = write("(float[2] x) => (float[2] y) { y = Relu(x) }")
+    model = onnx.load(path)
+    model.ir_version = 999
+    onnx.save(model, path)
+    assert said(path) == (
+        f"model.onnx: is of IR version 999, and onnx {onnx.__version__} knows {onnx.IR_VERSION} and earlier; "
+        "install a newer onnx, or export the network again"
+    )
+
+
+def test_no_outputs(write: Write) -> None:
+    assert said(write("(float[2] x) => () { y = Relu(x) }")) == "model.onnx: has no outputs; export the network again"
+
+
+@pytest.mark.parametrize(("side", "size"), [(1 << 20, 1 << 42), (1 << 62, 1 << 126)])
+def test_an_input_that_no_memory_holds(side: int, size: int, write: Write) -> None:
+    assert said(write(f"(float[{side},{side}] x) => (float y) {{ y = ReduceMean <keepdims = 0> (x) }}")) == (
+        f"model.onnx: input 'x': takes {size:,} bytes, more than 2,147,483,647; export the network for smaller ones"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ ONE_MISTAKE = [
     ("name: 3", "c.yaml: line 1: name: must be text, not 3"),
     ("name:", "c.yaml: line 1: name: is empty; give it a value, or leave the key out"),
     ("seed: 1.5", "c.yaml: line 1: seed: must be a whole number from 0 to 4294967295, not 1.5"),
+    (
+        'name: "\\ud800"',
+        "c.yaml: line 1: name: holds half a character; write the character itself, not \\ud... escapes",
+    ),
+    ('"a\\nb": 1', f"c.yaml: line 1: a\\nb: unknown key; the keys here are {ROOT_KEYS}"),
     ("seed: true", "c.yaml: line 1: seed: must be a whole number from 0 to 4294967295, not true"),
     # passes
     ("passes: fold", "c.yaml: line 1: passes: must be a list of passes, not 'fold'; write [fold]"),
@@ -334,6 +340,23 @@ def test_a_file_that_cannot_be_read(here: Path) -> None:
             load_recipe(path)
         assert str(caught.value) == message
         assert caught.value.exit_status == 2
+
+
+def test_a_pipe(here: Path) -> None:
+    os.mkfifo("c.yaml")
+    with pytest.raises(UsageError) as caught:
+        load_recipe("c.yaml")
+    assert str(caught.value) == "c.yaml: this is a pipe, not a recipe; write the recipe to a file"
+
+
+@pytest.mark.parametrize("key", ["scale: 1e300", "scale: 1e39", "mean: -1e38, std: 1e-3", "std: 1e-300"])
+def test_values_that_overflow(key: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(f"data:\n  preprocess: {{{key}}}", "c.yaml")
+    assert str(caught.value) == (
+        "c.yaml: line 2: data.preprocess: scale, mean and std make values that no float32 holds; "
+        "write what the network was trained with"
+    )
 
 
 def test_a_byte_order_mark_is_no_part_of_the_recipe(here: Path) -> None:

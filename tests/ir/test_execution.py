@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +75,8 @@ def test_what_onnxruntime_refuses_is_one_line() -> None:
     assert str(caught.value) == (
         'onnxruntime: does not take the model (This is an invalid model. In Node, ("add", Nothing, "", -1) : '
         '("x": tensor(float),"one": tensor(float),) -> ("a",) , '
-        "Error No Op registered for Nothing with domain_version of 17); see the node named"
+        "Error No Op registered for Nothing with domain_version of 17); "
+        "export the network again, or end it before that node with --cut"
     )
 
 
@@ -123,3 +128,41 @@ def test_sqnr() -> None:
     assert sqnr_db({"y": np.zeros((2, 1))}, {"y": np.zeros((1, 2))}) == -np.inf
     quantized = {"y": np.array([200], np.uint8)}
     assert sqnr_db(quantized, {"y": np.array([199], np.uint8)}) == pytest.approx(20 * np.log10(200))
+
+
+def test_what_is_not_finite_is_no_warning() -> None:
+    infinite = {"y": np.array([1.0, np.inf], np.float32)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sqnr_db(infinite, infinite) == float("-inf")
+        assert sqnr_db({"y": np.array([1e300])}, {"y": np.array([-1e300])}) == float("-inf")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/onnxruntime/core/graph/model.cc:256 "
+            "onnxruntime::Model::Model(onnx::ModelProto&&, const onnxruntime::PathString&) Unsupported IR version: 99",
+            "Unsupported IR version: 99",
+        ),
+        (
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Name:'r' Status Message: /onnxruntime_src/a/reshape.h:91 "
+            "bool ok(const T&) const a == b was false. Shapes (1) and (2) differ\nmore",
+            "Name:'r' Status Message: a == b was false. Shapes (1) and (2) differ",
+        ),
+        ("another error", "another error"),
+        ("", "ValueError"),
+    ],
+)
+def test_reasons_without_places_in_other_sources(text: str, reason: str) -> None:
+    assert execution.first_line(ValueError(text)) == reason
+
+
+def test_nothing_is_sent_and_nothing_written_at_home(tmp_path: Path) -> None:
+    """onnxruntime would write an identifier of the machine, and send telemetry."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_"))}
+    places = {name: str(tmp_path) for name in ("HOME", "TMPDIR")}
+    code = "import edgec.ir.execution, onnxruntime; onnxruntime.SessionOptions()"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**environment, **places})
+    assert list(tmp_path.iterdir()) == []
