@@ -25,7 +25,7 @@ from edgec.backends.coral.interpreter import Interpreter
 from edgec.backends.coral.localize import departures
 from edgec.backends.coral.lowering import Lowered, Port
 from edgec.ir.errors import EmitError
-from edgec.ir.execution import Session, sqnr_db
+from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph
 
 #: dB under which an integer file is refused, if the error is more than STEPS_REFUSED steps too; noted under the next.
@@ -68,14 +68,14 @@ def check(graph: Graph, lowered: Lowered, contents: bytes, probes: Sequence[Feed
         EmitError: the file does not compute what the graph computes.
     """
     session = Session(graph)
-    wanted = _joined([_outputs(session.run(feeds), lowered.outputs) for feeds in probes])
+    wanted = stacked([_outputs(session.run(feeds), lowered.outputs) for feeds in probes])
     fast = Interpreter(contents, lowered.inputs, lowered.outputs)
-    found = _joined([fast.run(feeds) for feeds in probes])
+    found = stacked([fast.run(feeds) for feeds in probes])
     plain = _plain(contents, lowered, probes[0])
     whole = wanted
     if any(port.quantization is not None for port in lowered.outputs):
         optimized = Session(graph, integer=True)
-        whole = _joined([_outputs(optimized.run(feeds), lowered.outputs) for feeds in probes])
+        whole = stacked([_outputs(optimized.run(feeds), lowered.outputs) for feeds in probes])
     notes: list[str] = []
     if plain is None:
         notes.append("LiteRT has no reference kernels for an operator of this file: it was run with XNNPACK only")
@@ -91,7 +91,7 @@ def check(graph: Graph, lowered: Lowered, contents: bytes, probes: Sequence[Feed
         if _judge(port, outputs[port.name], notes):
             _name_fault(graph, lowered, probes[0], port, outputs[port.name], notes)
         if plain is not None:
-            x, y = found[port.name][: len(plain[port.name])], plain[port.name]
+            x, y = found[port.name][0], plain[port.name]
             kernels = sqnr_db({port.name: x}, {port.name: y})
             outputs[port.name]["reference_kernels_sqnr_db"] = _number(kernels)
             if kernels < (FLOAT_NOTED if port.quantization is None else INTEGER_NOTED):
@@ -133,10 +133,6 @@ def has_reference(file: File) -> bool:
 
 def _outputs(values: Feeds, ports: Sequence[Port]) -> dict[str, np.ndarray]:
     return {port.name: values[port.name] for port in ports}
-
-
-def _joined(runs: Sequence[Feeds]) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([np.atleast_1d(run[name]) for run in runs]) for name in runs[0]}
 
 
 def _measured(port: Port, wanted: np.ndarray, found: np.ndarray) -> dict[str, Any]:
