@@ -15,7 +15,7 @@ import importlib.util
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -241,12 +241,16 @@ def _load(name: str, folder: Path) -> ModuleType:
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """The folder on ``sys.path``, and no byte code written into it."""
+    """The folder on ``sys.path``, and no byte code written into it; what is printed goes to stderr.
+
+    stdout is for edgec's own: the report, or its summary.
+    """
     entry, writes = str(folder.resolve()), sys.dont_write_bytecode
     sys.path.insert(0, entry)
     sys.dont_write_bytecode = True
     try:
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         sys.dont_write_bytecode = writes
         if entry in sys.path:

@@ -105,6 +105,21 @@ def test_data_that_leave(earlier: Path, edgec: Edgec, function: str) -> None:
     refused(earlier, edgec, 3, f"python: leaving:samples: failed with SystemExit{said}; mend the function")
 
 
+def test_data_that_print_leave_the_report_alone(job: Path, edgec: Edgec) -> None:
+    (job / "loud.py").write_text(
+        "import numpy as np\n"
+        "print('imported')\n"
+        "def samples():\n"
+        "    print('called')\n"
+        "    yield np.zeros((1, 16, 16), np.float32)\n"
+    )
+    edit(job / "compress.yaml", "{images: good}", "{python: 'loud:samples'}")
+    status, out, err = edgec(*ARGUMENTS, "--json")
+    assert status == 0
+    assert json.loads(out)["model"] == "model.onnx"
+    assert set(err.split()) == {"imported", "called"}
+
+
 def test_dumps_in_the_output_folder(earlier: Path, edgec: Edgec) -> None:
     refused(
         earlier,
