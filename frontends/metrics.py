@@ -1,4 +1,4 @@
-"""What a network is judged by: numbers over arrays, and metrics that run a network over a data set.
+"""What a network is judged by: metrics that run it over a data set.
 
 A metric runs whatever it is given as ``run``: the original in onnxruntime, the compressed graph, an emitted
 file in its own interpreter. It streams: no more than a batch of feeds and outputs is held at a time.
@@ -10,66 +10,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from edgec.frontends.datasets import DataSet, Inputs, open_dataset
 from edgec.frontends.datasets_python import find_function, run_foreign
-from edgec.frontends.metrics_numbers import (
-    absolute_errors,
-    auroc,
-    decibel,
-    hits,
-    mae,
-    powers,
-    reconstruction_error,
-    sqnr_db,
-    top1,
-)
+from edgec.frontends.metrics_numbers import absolute_error, auroc, decibel, powers, reconstruction_error
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe_data import EvalSpec, PreprocessSpec
 from edgec.ir.errors import InputError, did_you_mean
-
-__all__ = [
-    "Measurement",
-    "Metric",
-    "Run",
-    "SampleScore",
-    "auroc",
-    "mae",
-    "open_metric",
-    "reconstruction_error",
-    "sqnr_db",
-    "top1",
-]
+from edgec.ir.execution import filled
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Runs a network: feeds by input name (normalised, as the original takes them) to outputs by output name."""
-
-
-@dataclass(frozen=True)
-class SampleScore:
-    """One sample's part of a metric.
-
-    Attributes:
-        name: the sample: an image's path, or its number.
-        label: ``ok`` or ``ng``, the class, or empty.
-        score: auroc: its anomaly score; top1: 1 where it is right; mae: its mean absolute error; sqnr: its
-        dB.
-    """
-
-    name: str
-    label: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A metric's value and what each sample gave to it, in the data set's order; ok samples before ng."""
-
-    value: float
-    samples: tuple[SampleScore, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +45,7 @@ def samples_of(run: Run, data: DataSet, labels: np.ndarray | None, batch_size: i
     position = 0
     for feeds in data.batches(batch_size):
         count = len(next(iter(feeds.values())))
-        full = {name: _filled(array, batch_size) for name, array in feeds.items()}
+        full = {name: filled(array, batch_size) for name, array in feeds.items()}
         outputs = run(full)
         for name, output in outputs.items():
             if output.ndim == 0 or len(output) != batch_size:
@@ -116,52 +70,33 @@ def samples_of(run: Run, data: DataSet, labels: np.ndarray | None, batch_size: i
             position += 1
 
 
-def _filled(array: np.ndarray, size: int) -> np.ndarray:
-    missing = size - len(array)
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
-
-
 class Metric(ABC):
     """A judgement of networks on data.
 
     Attributes:
         name: as the recipe writes it.
         higher_is_better: which way is better.
-        needs_reference: whether ``measure`` must be given the original network too.
         data: the data sets that it reads.
     """
 
     name: str
     higher_is_better: bool = True
-    needs_reference: ClassVar[bool] = False
 
     def __init__(self, name: str, data: tuple[DataSet, ...], output: str | None = None) -> None:
         self.name, self.data, self._output = name, data, output
 
-    def __len__(self) -> int:
-        """How many samples one measurement runs."""
-        return sum(map(len, self.data))
-
-    def evaluate(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> float:
-        """The metric's value; see :meth:`measure`."""
-        return self.measure(run, batch_size=batch_size, reference=reference).value
-
     @abstractmethod
-    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
-        """Runs a network over the data.
+    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
+        """The metric of a network, by running it over the data.
 
         Args:
             run: the network.
+            reference: the original network.
             batch_size: the size of each batch, what a model with a static sample axis takes.
-            reference: the original network, where :attr:`needs_reference`.
 
         Raises:
             InputError: the data cannot be read, or the outputs cannot be judged.
         """
-
-    def drop(self, baseline: float, compressed: float) -> float:
-        """How much worse ``compressed`` is than ``baseline``; negative where it is better."""
-        return baseline - compressed if self.higher_is_better else compressed - baseline
 
     def _judged(self, outputs: Mapping[str, np.ndarray], name: str | None = None) -> np.ndarray:
         name = name or self._output or next(iter(outputs))
@@ -183,14 +118,12 @@ class Auroc(Metric):
     shape (an autoencoder); an output of one value is the score itself, greater for ng.
     """
 
-    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
-        scores = [
-            SampleScore(sample.name, label, self._score(sample))
-            for label, data in zip(("ok", "ng"), self.data, strict=True)
-            for sample in samples_of(run, data, None, batch_size)
-        ]
-        classes = (np.asarray([s.score for s in scores if s.label == label]) for label in ("ok", "ng"))
-        return Measurement(auroc(*classes), tuple(scores))
+    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
+        ok, ng = (
+            np.asarray([self._score(sample) for sample in samples_of(run, data, None, batch_size)])
+            for data in self.data
+        )
+        return auroc(ok, ng)
 
     def _score(self, sample: Sample) -> float:
         output = self._judged(sample.outputs)
@@ -204,7 +137,7 @@ class Auroc(Metric):
                 f" {list(x.shape)}",
                 "name another output, or judge by python: module:function",
             )
-        return float(reconstruction_error(x[np.newaxis], output[np.newaxis])[0])
+        return reconstruction_error(x, output)
 
 
 class Top1(Metric):
@@ -221,17 +154,17 @@ class Top1(Metric):
             )
         self._labels = labels
 
-    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
+    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
         scores = []
         for sample in samples_of(run, self.data[0], self._labels, batch_size):
-            logits = self._judged(sample.outputs).reshape(1, -1)
-            if sample.label >= logits.shape[1]:
+            logits = self._judged(sample.outputs)
+            if sample.label >= logits.size:
                 raise InputError(
                     sample.name,
-                    f"its label is {sample.label}, and the model's output has {logits.shape[1]} classes",
+                    f"its label is {sample.label}, and the model's output has {logits.size} classes",
                     "correct the labels",
                 )
-            scores.append(SampleScore(sample.name, str(sample.label), float(hits(logits, sample.label)[0])))
+            scores.append(float(logits.argmax() == sample.label))
         return _mean(scores)
 
 
@@ -240,7 +173,7 @@ class MeanAbsoluteError(Metric):
 
     higher_is_better = False
 
-    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
+    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
         scores = []
         for sample in samples_of(run, self.data[0], self.data[0].labels, batch_size):
             output = self._judged(sample.outputs)
@@ -252,8 +185,7 @@ class MeanAbsoluteError(Metric):
                     f"an output of {list(output.shape)} cannot be compared with the {against} of {list(wanted.shape)}",
                     "label each sample with as many numbers as the model's output has",
                 )
-            error = float(absolute_errors(output.reshape(1, -1), wanted.reshape(1, -1))[0])
-            scores.append(SampleScore(sample.name, "", error))
+            scores.append(absolute_error(output, wanted))
         return _mean(scores)
 
 
@@ -264,18 +196,12 @@ class Sqnr(Metric):
     not decide the value.
     """
 
-    needs_reference = True
-
-    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
-        if reference is None:
-            raise ValueError("the metric sqnr compares with the original network: pass reference")
+    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
         sums: dict[str, tuple[float, float]] = {}
-        scores = []
         ours = samples_of(run, self.data[0], None, batch_size)
         originals = samples_of(reference, self.data[0], None, batch_size)
         for sample, original in zip(ours, originals, strict=True):
             names = list(original.outputs) if self._output is None else [self._output]
-            decibels = []
             for name in names:
                 exact = self._judged(original.outputs, name)
                 output = sample.outputs.get(name)
@@ -288,9 +214,7 @@ class Sqnr(Metric):
                 signal, noise = powers(exact, output)
                 total = sums.get(name, (0.0, 0.0))
                 sums[name] = total[0] + signal, total[1] + noise
-                decibels.append(decibel(signal, noise))
-            scores.append(SampleScore(sample.name, "", min(decibels)))
-        return Measurement(min(decibel(*total) for total in sums.values()), tuple(scores))
+        return min(decibel(*total) for total in sums.values())
 
 
 class PythonMetric(Metric):
@@ -306,7 +230,7 @@ class PythonMetric(Metric):
         self.higher_is_better = bool(getattr(function, "higher_is_better", True))
         self._function, self._folder = function, spec.folder
 
-    def measure(self, run: Run, *, batch_size: int = 1, reference: Run | None = None) -> Measurement:
+    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
         ours: list[Exception] = []
 
         def samples() -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray], Any]]:
@@ -315,7 +239,7 @@ class PythonMetric(Metric):
                     labels = data.labels if len(self.data) == 1 else np.full(len(data), index)
                     for sample in samples_of(run, data, labels, batch_size):
                         yield sample.feeds, sample.outputs, sample.label
-            except Exception as error:
+            except Exception as error:  # told apart from what the user's function raises, and raised again
                 ours.append(error)
                 raise
 
@@ -331,11 +255,11 @@ class PythonMetric(Metric):
             value = math.nan
         if math.isnan(value):
             raise InputError(self.name, f"returned {got!r:.60}, not a number", "return the metric's value")
-        return Measurement(value)
+        return value
 
 
-def _mean(scores: list[SampleScore]) -> Measurement:
-    return Measurement(math.fsum(s.score for s in scores) / len(scores), tuple(scores))
+def _mean(scores: list[float]) -> float:
+    return math.fsum(scores) / len(scores)
 
 
 _METRICS: dict[str, type[Metric]] = {"auroc": Auroc, "top1": Top1, "mae": MeanAbsoluteError, "sqnr": Sqnr}

@@ -1,4 +1,4 @@
-"""The numbers behind the metrics, over whole arrays of samples."""
+"""The numbers behind the metrics."""
 
 from __future__ import annotations
 
@@ -21,42 +21,14 @@ def auroc(scores_ok: np.ndarray, scores_ng: np.ndarray) -> float:
     return int(below_twice.sum()) / (2 * ok.size * ng.size)
 
 
-def reconstruction_error(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The mean squared difference of each sample (first axis), float64 of shape [samples]."""
-    return np.square(_rows(x) - _rows(y)).mean(axis=1)
+def reconstruction_error(x: np.ndarray, y: np.ndarray) -> float:
+    """The mean squared difference of a sample and its reconstruction."""
+    return float(np.square(np.asarray(x, np.float64) - y).mean())
 
 
-def top1(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The share of samples whose largest logit, the first of equals, is the label's."""
-    return float(hits(logits, labels).mean())
-
-
-def mae(outputs: np.ndarray, labels: np.ndarray) -> float:
-    """The mean absolute difference over all samples and values."""
-    return float(absolute_errors(outputs, labels).mean())
-
-
-def sqnr_db(reference: np.ndarray, outputs: np.ndarray) -> float:
-    """Signal to quantisation noise, ``10 log10(sum(reference^2) / sum((reference - outputs)^2))``, in dB.
-
-    Infinite where the two are equal; minus infinite where the reference is zero and the outputs are not.
-    """
-    return decibel(*powers(reference, outputs))
-
-
-def _rows(array: np.ndarray) -> np.ndarray:
-    array = np.asarray(array, np.float64)
-    return array.reshape(len(array), -1)
-
-
-def hits(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """1 for each sample whose first largest logit is its label's, else 0; float64 of shape [samples]."""
-    return (_rows(logits).argmax(axis=1) == np.asarray(labels)).astype(np.float64)
-
-
-def absolute_errors(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean absolute difference of each sample (first axis), float64 of shape [samples]."""
-    return np.abs(_rows(outputs) - _rows(labels)).mean(axis=1)
+def absolute_error(output: np.ndarray, wanted: np.ndarray) -> float:
+    """The mean absolute difference of two arrays of as many values, whatever their shapes."""
+    return float(np.abs(np.ravel(output).astype(np.float64) - np.ravel(wanted)).mean())
 
 
 def powers(reference: np.ndarray, outputs: np.ndarray) -> tuple[float, float]:
@@ -67,7 +39,7 @@ def powers(reference: np.ndarray, outputs: np.ndarray) -> tuple[float, float]:
 
 
 def decibel(signal: float, noise: float) -> float:
-    """The ratio of two powers in dB; see :func:`sqnr_db` for zeros."""
+    """The ratio of two powers in dB: infinite without noise, minus infinite with noise and no signal."""
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf

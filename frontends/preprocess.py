@@ -101,11 +101,6 @@ class Preprocess:
         scale, offset = self._per_channel()
         return (pixels * scale + offset).astype(np.float32)
 
-    def denormalize(self, x: np.ndarray) -> np.ndarray:
-        """The pixels that :meth:`normalize` made ``x`` of, float32."""
-        scale, offset = self._per_channel()
-        return ((x - offset) / scale).astype(np.float32)
-
     def _per_channel(self) -> tuple[np.ndarray, np.ndarray]:
         shape = (-1, 1, 1) if self.spec.layout == "nchw" else (1, 1, -1)
         return self._scale.reshape(shape), self._offset.reshape(shape)

@@ -131,6 +131,12 @@ def seeded_feeds(graph: Graph, seed: int = 0, samples: int = 4) -> list[dict[str
     return made
 
 
+def filled(values: np.ndarray, size: int) -> np.ndarray:
+    """A batch that is short, filled up to ``size`` with its own last sample: a static model takes full ones only."""
+    missing = size - len(values)
+    return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)]) if missing > 0 else values
+
+
 def stacked(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The outputs of several runs by name, the runs on a new first axis."""
     return {name: np.stack([run[name] for run in runs]) for name in runs[0]}

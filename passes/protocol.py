@@ -30,6 +30,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 import numpy as np
 
 from edgec.ir.analyses import Analyses, Analysis
+from edgec.ir.execution import filled
 from edgec.ir.graph import Graph, Node
 from edgec.passes import input_domain
 from edgec.passes.target import Target
@@ -127,7 +128,7 @@ class Context:
         first = graph.inputs[0].shape
         size = first[0] if first and isinstance(first[0], int) else 1
         for feeds in self.data[role].batches(size):
-            full = {name: _filled(values, size) for name, values in feeds.items()}
+            full = {name: filled(values, size) for name, values in feeds.items()}
             yield input_domain.enter(graph, full)
 
     def progress(self, done: int, total: int, what: str = "") -> None:
@@ -178,8 +179,3 @@ class Pass(abc.ABC):
 
 def _label(node: Node | str) -> str:
     return node if isinstance(node, str) else node.name or node.op
-
-
-def _filled(values: np.ndarray, size: int) -> np.ndarray:
-    short = size - len(values)
-    return values if short <= 0 else np.concatenate([values, np.repeat(values[-1:], short, axis=0)])

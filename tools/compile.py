@@ -187,7 +187,7 @@ class _Run:
         entry: dict[str, Any] = Cost(original).as_dict()
         if judge is not None:
             self.job.progress.stage(f"measuring {judge.metric.name} of the original")
-            entry["metric"] = rounded(judge.measure(judge.original).value)
+            entry["metric"] = rounded(judge.measure(judge.original))
         return {**entry, **self._speed("cpu", self.job.model, "the original", pinned=original)}
 
     def _compressed(
@@ -198,7 +198,7 @@ class _Run:
         quality: dict[str, Any] = {"sqnr_db": decibel(reference.sqnr_db(reference.run(graph))), "metric": None}
         if judge is not None:
             self.job.progress.stage(f"measuring {judge.metric.name} of the compressed network")
-            value = rounded(judge.measure(run_of(graph)).value)
+            value = rounded(judge.measure(run_of(graph)))
             quality["metric"] = {"name": judge.metric.name, "baseline": baseline["metric"], "compressed": value}
             entry["metric"] = value
         return entry, quality
@@ -232,7 +232,7 @@ class _Run:
         }
         if judge is not None:
             progress.stage(f"{found.name}: measuring {judge.metric.name}")
-            value = judge.measure(lambda feeds: runner(input_domain.enter(graph, feeds))).value
+            value = judge.measure(lambda feeds: runner(input_domain.enter(graph, feeds)))
             entry["metric"] = rounded(value)
         return {**entry, **self._speed(emitter.name, own / emitted.model, f"{found.name}/{emitted.model}")}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.frontends.metrics import Measurement, Metric
+from edgec.frontends.metrics import Metric
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
@@ -39,9 +39,9 @@ class Judge:
     original: Run
     batch: int
 
-    def measure(self, run: Run) -> Measurement:
+    def measure(self, run: Run) -> float:
         """The metric of a network that takes the original's feeds."""
-        return self.metric.measure(run, batch_size=self.batch, reference=self.original)
+        return self.metric.measure(run, self.original, self.batch)
 
 
 def freeze(graph: Graph, probes: Sequence[Mapping[str, np.ndarray]], source: str) -> Reference:
