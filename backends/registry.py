@@ -7,7 +7,6 @@ package that registers its backend, or of edgec itself.
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from typing import Any
 
@@ -15,29 +14,19 @@ import yaml
 
 from edgec.backends.protocol import Backend
 from edgec.ir.errors import UsageError, did_you_mean
+from edgec.passes.plugins import imported, registered
 from edgec.passes.target import Scheme, Target
 
-GROUP = "edgec.backends"
-
-
-@lru_cache(maxsize=1)
-def _entries() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP):
-        known = found.get(entry.name)
-        if known is not None and known.value != entry.value:
-            raise UsageError(
-                f"backend '{entry.name}'", f"is registered twice ({known.value} and {entry.value})", "uninstall one"
-            )
-        found[entry.name] = entry
-    return found
+GROUP, KIND = "edgec.backends", "backend"
 
 
 @lru_cache(maxsize=1)
 def _profiles() -> dict[str, dict[str, Any]]:
     """Every target's profile by name, read from the packages that have a ``targets`` folder."""
     found: dict[str, dict[str, Any]] = {}
-    packages = {"edgec.backends"} | {entry.module.split(".")[0] for entry in _entries().values()} - {"edgec"}
+    packages = {"edgec.backends"} | {entry.module.split(".")[0] for entry in registered(GROUP, KIND).values()} - {
+        "edgec"
+    }
     for package in sorted(packages):
         folder = files(package) / "targets"
         if not folder.is_dir():
@@ -81,8 +70,8 @@ def target(name: str, where: str = "the command line") -> Target:
 
 def backend(name: str) -> Backend:
     """The backend registered under ``name``."""
-    entries = _entries()
+    entries = registered(GROUP, KIND)
     if name not in entries:
         raise UsageError(f"backend '{name}'", "is not installed", f"installed are {', '.join(sorted(entries))}")
-    made: Backend = entries[name].load()()
+    made: Backend = imported(entries[name], KIND)()
     return made

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 
 from edgec.backends import registry as backends
-from edgec.passes import registry as passes
+from edgec.passes import plugins
 
 Edgec = Callable[..., tuple[int, str, str]]
 RECIPE = "passes: [fold, scale-outputs: {factor: 3}]\ntargets: [cpu, coral-dev-board]\n"
@@ -27,7 +27,7 @@ def outputs(path: Path, feeds: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def test_it_is_installed_as_a_package_of_its_own() -> None:
-    (entry,) = importlib.metadata.entry_points(group=passes.GROUP, name="scale-outputs")
+    (entry,) = importlib.metadata.entry_points(group="edgec.passes", name="scale-outputs")
     assert entry.dist is not None
     assert entry.dist.name == "edgec-test-plugin", "install it: pip install --no-deps -e tests/plugin"
 
@@ -84,7 +84,7 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (tmp_path / "site" / "strange.py").write_text("class NoPass:\n    pass\n")
         monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
-    registries = (passes._entries, backends._entries, backends._profiles)
+    registries = (plugins.registered, backends._profiles)
     for registry in registries:
         registry.cache_clear()
     yield install
@@ -122,8 +122,8 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (
             "[edgec.backends]\ncpu = strange:NoPass\n",
             ("targets",),
-            "backend 'cpu': is registered twice (strange:NoPass and edgec.backends.cpu.backend:CpuBackend); "
-            "uninstall one",
+            "backend 'cpu': is registered twice, by 'strange' (strange:NoPass) and 'edgec' "
+            "(edgec.backends.cpu.backend:CpuBackend); uninstall one of them",
         ),
     ],
 )
