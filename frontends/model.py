@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from edgec.frontends.pins import Pins, parse_pin, pin
 from edgec.frontends.tidying import drop_default_inputs, name_nodes, settle_constants
 from edgec.ir.errors import InputError, InternalError, did_you_mean
 from edgec.ir.files import load
-from edgec.ir.graph import Graph, Node
+from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.ir.verifier import STANDARD_DOMAINS, verify
 
@@ -94,7 +94,7 @@ def _check_inputs(graph: Graph, source: str) -> None:
 
 def _check_operators(graph: Graph, source: str) -> None:
     versions = {("" if domain == "ai.onnx" else domain): version for domain, version in graph.opsets.items()}
-    for node in _nodes(graph):
+    for node in (node for inside in graph.graphs() for node in inside.nodes):
         where = f"{source}: node '{node.name}' ({node.op})"
         domain = "" if node.domain in (None, "ai.onnx") else node.domain
         if domain.startswith("com.microsoft") or domain == "com.ms.internal.nhwc":
@@ -143,10 +143,3 @@ def _check_weights(graph: Graph, source: str) -> None:
 def _not_finite(values: np.ndarray, infinities: bool) -> int:
     """How many values are NaN, or with ``infinities`` infinite."""
     return int(np.count_nonzero(~np.isfinite(values) if infinities else np.isnan(values)))
-
-
-def _nodes(graph: Graph) -> Iterator[Node]:
-    for node in graph.nodes:
-        yield node
-        for subgraph in node.subgraphs():
-            yield from _nodes(subgraph)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from edgec.ir.graph import Constant, Graph, Node, Variable
-from edgec.ir.stored import Stored
+from edgec.ir.graph import Constant, Graph, Variable
+from edgec.ir.literals import literal
 
 
 def name_nodes(graph: Graph) -> None:
@@ -16,7 +12,7 @@ def name_nodes(graph: Graph) -> None:
     A node without one is named for its operator and its first output.
     """
     seen: set[str] = set()
-    for inside in _graphs(graph):
+    for inside in graph.graphs():
         for node in inside.nodes:
             if not node.name:
                 output = next((tensor.name for tensor in node.outputs if tensor.name), "")
@@ -33,11 +29,11 @@ def drop_default_inputs(graph: Graph) -> None:
 
 def settle_constants(graph: Graph) -> None:
     """Turns the results of Constant nodes into constants; one that is an output of its graph stays computed."""
-    for inside in _graphs(graph):
+    for inside in graph.graphs():
         outputs = set(inside.outputs)
         for node in [n for n in inside.nodes if n.op == "Constant" and n.domain in ("", "ai.onnx")]:
             result = node.outputs[0]
-            values = _values(node)
+            values = literal(node)
             if result in outputs or values is None:
                 continue
             constant = Constant(result.name, values)
@@ -46,30 +42,3 @@ def settle_constants(graph: Graph) -> None:
                 constant.quantization = result.quantization
             inside.replace_uses(result, constant)
             inside.erase(node)
-
-
-def _graphs(graph: Graph) -> list[Graph]:
-    found = [graph]
-    for inside in found:  # grows while subgraphs are met
-        for node in inside.nodes:
-            found.extend(node.subgraphs())
-    return found
-
-
-def _values(node: Node) -> np.ndarray | Stored | None:
-    """What a Constant node holds; ``None`` for a form that has to stay a node (sparse, or a function's attribute)."""
-    value: Any
-    for key, value in node.attrs.items():
-        if key == "value" and isinstance(value, Constant):
-            return value.held
-        if key == "value" and isinstance(value, np.ndarray):
-            return value
-        if key in ("value_float", "value_floats"):
-            return np.asarray(value, np.float32)
-        if key in ("value_int", "value_ints"):
-            return np.asarray(value, np.int64)
-        if key == "value_string":
-            return np.array(value, object)
-        if key == "value_strings":
-            return np.array(value, object).reshape(len(value))
-    return None

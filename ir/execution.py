@@ -131,6 +131,12 @@ def seeded_feeds(graph: Graph, seed: int = 0, samples: int = 4) -> list[dict[str
     return made
 
 
+def batch_size(graph: Graph) -> int:
+    """How many samples ``graph`` takes at once: the first dimension of its first input, 1 where that is not static."""
+    shape = graph.inputs[0].shape if graph.inputs else None
+    return shape[0] if shape and isinstance(shape[0], int) else 1
+
+
 def filled(values: np.ndarray, size: int) -> np.ndarray:
     """A batch that is short, filled up to ``size`` with its own last sample: a static model takes full ones only."""
     missing = size - len(values)

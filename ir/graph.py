@@ -389,6 +389,10 @@ class Graph(gs.Graph):
 
     # -- views ------------------------------------------------------------------------------------------------------
 
+    def graphs(self) -> list[Graph]:
+        """This graph and those inside it, outer ones first."""
+        return [self, *(inner for node in self.nodes for inner in node.subgraphs(recursive=True))]
+
     def constants(self) -> list[Constant]:
         """Every constant in use, once, in the order of first use; those of subgraphs included."""
         found: dict[Constant, None] = {}

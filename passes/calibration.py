@@ -16,7 +16,7 @@ from itertools import islice
 import numpy as np
 
 from edgec.ir.errors import InputError
-from edgec.ir.execution import Session
+from edgec.ir.execution import Session, batch_size
 from edgec.ir.graph import Graph, Variable
 from edgec.passes import input_domain
 from edgec.passes.fingerprints import fingerprints
@@ -125,7 +125,7 @@ def _gather(
     inputs = {t: input_domain.pixels(graph, t.name, ctx.affine.get(t.name)) for t in graph.inputs}
     outputs = {t.name for t in graph.outputs}
     session = Session(graph, [t for t in tensors if t not in inputs and t.name not in outputs])
-    size = _batch_size(graph)
+    size = batch_size(graph)
     data = ctx.data["calibration"]
     count = len(data) if samples is None else min(samples, len(data))
     batches = -(-count // size)
@@ -163,8 +163,3 @@ def _are_pixels(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
     found = (values.astype(np.float64) - b.reshape(shape)) / a.reshape(shape)
     whole = np.abs(found - np.rint(found)) <= 1e-3
     return bool(whole.all() and found.min() >= -1e-3 and found.max() <= _PIXEL + 1e-3)
-
-
-def _batch_size(graph: Graph) -> int:
-    first = graph.inputs[0].shape
-    return first[0] if first and isinstance(first[0], int) else 1

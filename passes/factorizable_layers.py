@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -56,7 +56,6 @@ class Layer:
     kind: str
     params: ChainCost
     macs: ChainCost | None = None
-    names: list[str] = field(default_factory=list)
 
     @property
     def is_matrix(self) -> bool:

@@ -11,6 +11,8 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.literals import literal
+from edgec.ir.stored import Stored
 from edgec.passes.protocol import Context
 from edgec.passes.rewriting import Rewriter
 
@@ -51,7 +53,7 @@ def _fold_shapes(rw: Rewriter) -> bool:
         if node.domain not in ("", "ai.onnx"):
             continue
         if node.op == "Constant":
-            values = _literal(node)
+            values = literal(node)
             if values is not None:
                 literals += 1
                 _become(rw, node, values)
@@ -70,29 +72,14 @@ def _fold_shapes(rw: Rewriter) -> bool:
     return progress
 
 
-def _literal(node: Node) -> np.ndarray | Constant | None:
-    for key, value in node.attrs.items():
-        if key == "value":
-            return value if isinstance(value, Constant | np.ndarray) else None
-        if key in ("value_float", "value_floats"):
-            return np.array(value, np.float32)
-        if key in ("value_int", "value_ints"):
-            return np.array(value, np.int64)
-        if key in ("value_string", "value_strings"):
-            return np.array(value, object)
-    return None
-
-
-def _become(rw: Rewriter, node: Node, values: np.ndarray | Constant) -> None:
+def _become(rw: Rewriter, node: Node, values: np.ndarray | Stored) -> None:
     """Puts a constant in the place of a node's only result, under the name that it had."""
     _put(rw, node.outputs[0], values)
     rw.remove(node)
 
 
-def _put(rw: Rewriter, out: Tensor, values: np.ndarray | Constant) -> None:
-    stored = values.stored if isinstance(values, Constant) else None
-    array = values.values if isinstance(values, Constant) and stored is None else values
-    made = Constant(out.name, stored if stored is not None else array)
+def _put(rw: Rewriter, out: Tensor, values: np.ndarray | Stored) -> None:
+    made = Constant(out.name, values)
     if out.quantization is not None:
         made.quantization = out.quantization
     if rw.is_output(out):

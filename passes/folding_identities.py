@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edgec.ir.graph import Node, Tensor, producer
-from edgec.passes.folding_pad import pads_of
+from edgec.passes.folding_pad import NON_NEGATIVE, pads_of
 from edgec.passes.rewriting import Rewriter, quoted
 
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-# Operators after which a Relu does nothing.
-_NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp", "Sqrt"})
 
 
 def fold_identity(rw: Rewriter, node: Node) -> bool:
@@ -71,7 +69,7 @@ def fold_relu(rw: Rewriter, node: Node) -> bool:
         return False
     if node.op == "Relu":
         bounds = _bounds(rw, first) if first.op == "Clip" else None
-        if first.op in _NON_NEGATIVE or (bounds is not None and bounds[0] >= 0):
+        if first.op in NON_NEGATIVE or (bounds is not None and bounds[0] >= 0):
             rw.did(node, f"{quoted(first)} gives nothing negative: removed")
             rw.replace(node, node.inputs[0])
             return True

@@ -9,7 +9,7 @@ from edgec.passes.linear_layers import padding
 from edgec.passes.rewriting import Rewriter, quoted
 
 # Operators whose results are never negative, so that a zero changes no maximum.
-_NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Sqrt"})
+NON_NEGATIVE = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Abs", "Exp", "Sqrt"})
 
 
 def fold_pad(rw: Rewriter, node: Node) -> bool:
@@ -115,4 +115,4 @@ def _is_non_negative(rw: Rewriter, source: Node | None) -> bool:
     if source.op == "Clip" and len(source.inputs) > 1 and source.inputs[1].name:
         low = rw.fixed(source.inputs[1])
         return low is not None and float(low) >= 0
-    return source.op in _NON_NEGATIVE
+    return source.op in NON_NEGATIVE

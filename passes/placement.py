@@ -14,6 +14,7 @@ import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers
 from edgec.ir.shapes import Shapes
+from edgec.passes.linear_layers import output_channels
 from edgec.passes.target import Scheme
 
 #: Operators that take weights: the input that holds them.
@@ -168,7 +169,7 @@ def _parameters_fault(node: Node, shapes: Shapes) -> str | None:
             bias = node.inputs[2]
             if not isinstance(bias, Constant):
                 return "its bias is computed by the network"
-            channels = output_channels(node)
+            channels = output_channels(node, node.inputs[1].shape)
             if int(np.prod(bias.shape, dtype=np.int64)) not in (1, channels) or (
                 len(bias.shape) > 0 and bias.shape[-1] not in (1, channels)
             ):
@@ -176,16 +177,6 @@ def _parameters_fault(node: Node, shapes: Shapes) -> str | None:
     if node.op in ("Clip", "Pad") and any(not isinstance(t, Constant) and t.name for t in node.inputs[1:]):
         return "its settings are computed by the network"
     return None
-
-
-def output_channels(node: Node) -> int:
-    """How many output channels the constant weights of a node make."""
-    shape = node.inputs[1].shape
-    if node.op == "ConvTranspose":
-        return int(shape[1]) * int(node.attrs.get("group", 1))
-    if node.op == "Gemm":
-        return int(shape[0] if node.attrs.get("transB", 0) else shape[1])
-    return int(shape[-1] if node.op == "MatMul" else shape[0])
 
 
 def _useful(sites: list[Site], graph: Graph) -> set[Site]:

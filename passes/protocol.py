@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 import numpy as np
 
 from edgec.ir.analyses import Analyses, Analysis
-from edgec.ir.execution import filled
+from edgec.ir.execution import batch_size, filled
 from edgec.ir.graph import Graph, Node
 from edgec.passes import input_domain
 from edgec.passes.target import Target
@@ -125,8 +125,7 @@ class Context:
         A last batch that is short is filled up with its own last sample; the data set has been checked against the
         model's inputs already.
         """
-        first = graph.inputs[0].shape
-        size = first[0] if first and isinstance(first[0], int) else 1
+        size = batch_size(graph)
         for feeds in self.data[role].batches(size):
             full = {name: filled(values, size) for name, values in feeds.items()}
             yield input_domain.enter(graph, full)

@@ -103,7 +103,7 @@ class QdqWriter:
 
     def _subgraphs(self) -> list[Graph]:
         if self._inner is None:
-            self._inner = [sub for node in self.graph.nodes for sub in node.subgraphs(recursive=True)]
+            self._inner = self.graph.graphs()[1:]
         return self._inner
 
     def _variable(self, name: str, like: Tensor, dtype: np.dtype) -> Variable:

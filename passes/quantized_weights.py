@@ -13,7 +13,7 @@ import numpy as np
 
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Constant, Node
-from edgec.passes.placement import output_channels
+from edgec.passes.linear_layers import output_channels
 from edgec.passes.ranges import bounded_scale
 
 # A bias of 2^30 steps leaves half of an int32 accumulator to the products.
@@ -100,7 +100,7 @@ def float_bias(node: Node) -> np.ndarray | None:
     """A node's bias, one float32 for each output channel, with a Gemm's ``beta`` in it."""
     if node.op == "MatMul" or len(node.inputs) < 3 or not node.inputs[2].name:
         return None
-    bias = np.broadcast_to(_finite(node.inputs[2]).reshape(-1), (output_channels(node),))
+    bias = np.broadcast_to(_finite(node.inputs[2]).reshape(-1), (output_channels(node, node.inputs[1].shape),))
     return bias * np.float32(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else bias
 
 

@@ -38,8 +38,7 @@ class Rewriter:
         self._shapes = ctx.get(Shapes)
         self._shown: dict[Variable, tuple[int | None, ...] | None] = {}
         self._overridable = {id(t) for t in graph.inputs if isinstance(t, Constant)}
-        graphs = [graph, *(sub for node in graph.nodes for sub in node.subgraphs(recursive=True))]
-        self._outputs = {id(tensor) for g in graphs for tensor in g.outputs}
+        self._outputs = {id(tensor) for inside in graph.graphs() for tensor in inside.outputs}
         self._own = set(graph.nodes)
         self._gone: set[Node] = set()
         self._new: dict[Node, list[Node]] = {}

@@ -22,7 +22,7 @@ from edgec.frontends.model import open_model
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
 from edgec.ir.cost import Cost
-from edgec.ir.execution import seeded_feeds
+from edgec.ir.execution import batch_size, seeded_feeds
 from edgec.ir.files import files_of, save
 from edgec.ir.graph import Graph
 from edgec.passes import input_domain
@@ -166,7 +166,7 @@ class _Run:
 
     def _probes(self, graph: Graph) -> list[dict[str, np.ndarray]]:
         """A few samples of the calibration data, or seeded noise where there are none."""
-        size = _batch(graph)
+        size = batch_size(graph)
         samples = self.data.get("calibration") or (self.metric.data[0] if self.metric is not None else None)
         if samples is None:
             return seeded_feeds(graph, self.recipe.seed, _PROBES)
@@ -179,7 +179,7 @@ class _Run:
         return probes or seeded_feeds(graph, self.recipe.seed, _PROBES)
 
     def _judge(self, original: Graph) -> Judge | None:
-        return None if self.metric is None else Judge(self.metric, run_of(original), _batch(original))
+        return None if self.metric is None else Judge(self.metric, run_of(original), batch_size(original))
 
     # -- what comes out -----------------------------------------------------------------------------------------------
 
@@ -313,8 +313,3 @@ class _Staged(Instrument):
 def _text(name: str) -> str:
     """A file's name as text that every encoding of Unicode can hold: file names are bytes."""
     return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _batch(graph: Graph) -> int:
-    shape = graph.inputs[0].shape if graph.inputs else None
-    return int(shape[0]) if shape and isinstance(shape[0], int) else 1

@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
     from edgec.ir.execution import seeded_feeds
     from edgec.ir.files import save
     from edgec.ir.printer import print_graph
-    from edgec.passes.pipeline import Pipeline, settle
+    from edgec.passes.pipeline import Pipeline
     from edgec.passes.plan import facts_of, plan
     from edgec.tools.judging import freeze
     from edgec.tools.output import writing
@@ -148,8 +148,8 @@ def _run(options: argparse.Namespace) -> int:
     )
     pipeline.run(graph, planned.shared)
     if board is not None:
-        backend(board.backend).legalize(graph, board)
-        settle(graph, f"backend '{board.backend}'")
+        emitter = backend(board.backend)
+        pipeline.legalize(graph, lambda given: emitter.legalize(given, board), f"backend '{emitter.name}'")
     pipeline.run(graph, planned.per_target, board)
     print(print_graph(graph), end="")
     if options.output is not None:

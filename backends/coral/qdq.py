@@ -8,7 +8,9 @@ import numpy as np
 
 from edgec.backends.coral.lowering import Lowering, lowers, refusal
 from edgec.backends.coral.quantization import shifted_to_int8
-from edgec.ir.graph import Node
+from edgec.backends.coral.value import constant
+from edgec.ir.graph import Constant, Node
+from edgec.ir.literals import literal
 
 
 @lowers("QuantizeLinear")
@@ -56,9 +58,7 @@ def identity(low: Lowering, node: Node) -> None:
 @lowers("Constant")
 def constant_node(low: Lowering, node: Node) -> None:
     """A constant that was not folded into an initializer."""
-    value = node.attrs.get("value", node.attrs.get("value_float", node.attrs.get("value_floats")))
-    if value is None:
-        raise refusal(node, "it holds neither a tensor nor floats", "fold the constants (pass 'fold')")
-    from edgec.backends.coral.value import constant
-
-    low.values[node.outputs[0]] = constant(node.outputs[0].name, np.asarray(getattr(value, "values", value)))
+    values = literal(node)
+    if values is None:
+        raise refusal(node, "it holds neither a tensor nor numbers", "fold the constants (pass 'fold')")
+    low.values[node.outputs[0]] = constant(node.outputs[0].name, Constant("", values).values)
