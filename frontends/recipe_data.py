@@ -21,6 +21,7 @@ from edgec.frontends.recipe_values import (
     Text,
     fault,
     one_of,
+    read_choice,
     read_count,
     read_function,
     read_path,
@@ -218,8 +219,7 @@ def missing_folder(folder: Path) -> tuple[str, str] | None:
 def _read_metric(value: object) -> str:
     if isinstance(value, str) and value.startswith("python:"):
         return "python:" + read_function(value.removeprefix("python:"))
-    choice = one_of(*METRICS, "python:module:function").func
-    return choice(value)  # type: ignore[call-arg]
+    return read_choice(value, (*METRICS, "python:module:function"))
 
 
 def _read_class(value: object, info: ValidationInfo) -> object:

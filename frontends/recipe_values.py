@@ -138,16 +138,17 @@ def read_names(value: object, what: str) -> tuple[str, ...]:
     return names
 
 
+def read_choice(value: object, choices: tuple[str, ...]) -> str:
+    """A word out of ``choices``."""
+    if isinstance(value, str) and value in choices:
+        return value
+    near = did_you_mean(value, choices) if isinstance(value, str) else ""
+    raise fault(f"must be one of {', '.join(choices)}, not {shown(value)}" + near)
+
+
 def one_of(*choices: str) -> BeforeValidator:
     """A validator for a word out of ``choices``."""
-
-    def read(value: object) -> str:
-        if isinstance(value, str) and value in choices:
-            return value
-        near = did_you_mean(value, choices) if isinstance(value, str) else ""
-        raise fault(f"must be one of {', '.join(choices)}, not {shown(value)}" + near)
-
-    return BeforeValidator(read)
+    return BeforeValidator(lambda value: read_choice(value, choices))
 
 
 _NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": FRACTION_PATTERN}]}

@@ -134,6 +134,7 @@ class Cost:
     def _known(self, tensor: Tensor) -> tuple[int, ...] | None:
         """The shape, with 1 for what is unknown."""
         shape = self._shapes.shape(tensor)
+        # Most shapes are whole and stay the same object; mypy cannot see that no None is left in them.
         return tuple([1 if d is None else d for d in shape]) if shape is not None and None in shape else shape  # type: ignore[return-value]
 
     def _bytes(self, tensor: Tensor) -> int:

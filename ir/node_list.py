@@ -45,6 +45,7 @@ class NodeList(list["Node"]):
             self.news.append(value)
         super().__setitem__(index, value)
 
+    # A list declares more kinds of operand than anybody adds here.
     def __iadd__(self, nodes: Iterable[Node]) -> NodeList:  # type: ignore[misc, override]
         self.extend(nodes)
         return self

@@ -68,6 +68,7 @@ class Uses(list[Any]):
         self._untie(self)
         list.clear(self)
 
+    # A list declares more kinds of operand than anybody adds here.
     def __iadd__(self, items: Iterable[Any]) -> Uses:  # type: ignore[misc]
         self.extend(items)
         return self

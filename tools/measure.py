@@ -45,9 +45,12 @@ def measure(backend: str, model: Path) -> Speed:
     Raises:
         InternalError: that process failed; the line holds the end of what it said.
     """
-    command = [sys.executable, "-m", "edgec.tools.measure", backend, str(model)]
+    # -P: what happens to lie in the current folder (a numpy.py, say) is no module of the measurement.
+    command = [sys.executable, "-P", "-m", "edgec.tools.measure", backend, str(model)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False, env=environment
+    )
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise InternalError(str(model), f"could not be timed ({said[-1] if said else 'no message'})")

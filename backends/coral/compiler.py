@@ -72,7 +72,9 @@ def compile_file(folder: Path, model: str = "model.tflite") -> Compiled | None:
         return None
     command = [program, "--show_operations", "--out_dir", str(folder), str(folder / model)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=LIMIT_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired:
         raise EmitError(
             PROGRAM, f"it took over {LIMIT_SECONDS // 60} minutes", "take it off PATH to go without"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -105,17 +106,17 @@ class _Call:
         self.padding, self.shape = padding, shape
         self.activation, self.left = low.activation(to.clamp, quantization)
 
-    def emit(self, kind: str, inputs: Sequence[Value | int], channels: int, options: object, name: str) -> Value:
+    def emit(self, kind: str, inputs: Sequence[Value | int], channels: int, options: Any, name: str) -> Value:
         """Adds the operator and returns its output, an image."""
         batch, _, height, width = self.shape
-        options.padding = self.padding  # type: ignore[attr-defined]
-        options.strideH, options.strideW = self.rows.stride, self.columns.stride  # type: ignore[attr-defined]
+        options.padding = self.padding
+        options.strideH, options.strideW = self.rows.stride, self.columns.stride
         # Along one element any dilation is the same, and the Edge TPU wants it alike for both axes.
         rows = self.rows.dilation if self.rows.kernel > 1 else self.columns.dilation
         columns = self.columns.dilation if self.columns.kernel > 1 else rows
-        options.dilationHFactor = rows  # type: ignore[attr-defined]
-        options.dilationWFactor = columns  # type: ignore[attr-defined]
-        options.fusedActivationFunction = self.activation  # type: ignore[attr-defined]
+        options.dilationHFactor = rows
+        options.dilationWFactor = columns
+        options.fusedActivationFunction = self.activation
         assert isinstance(inputs[0], Value)
         return self.low.emit(
             kind,

@@ -47,6 +47,14 @@ def test_a_model_that_does_not_run(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_modules_in_the_current_folder_are_not_run(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(model.parent)
+    for name in ("numpy.py", "edgec.py", "json.py"):
+        Path(name).write_text("open('was-here', 'w')\nraise SystemExit(9)\n")
+    assert measure("cpu", model).runs >= 20
+    assert not Path("was-here").exists()
+
+
 def test_the_process_is_told_to_use_one_thread(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     seen = {}
