@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,22 @@ from edgec.ir.printer import parse
 from edgec.ir.verifier import verify, verify_types
 from edgec.passes.input_domain import enter
 from edgec.passes.protocol import Context, Pass
+
+
+class Samples:
+    """A data set of feeds that are there already, in batches as they are."""
+
+    source = "calibration data"
+    labels = None
+
+    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
+        self.feeds = feeds
+
+    def __len__(self) -> int:
+        return len(self.feeds)
+
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        yield from self.feeds
 
 
 def model(body: str, signature: str, weights: str = "", *, opset: int = 17, seed: int = 0, **values: Any) -> Graph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from running_passes import Samples
 
 from edgec.backends.coral.backend import CoralBackend, lower
 from edgec.backends.registry import target
@@ -21,18 +22,6 @@ from edgec.passes.quantize import Quantize
 AFFINE = {"x": (np.full(3, 1 / 128), np.full(3, -127 / 128))}
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (4, 1, 3, 9, 9)).astype(np.float32)
-
-
-class Samples:
-    source = "pixels"
-    labels = None
-
-    def __len__(self) -> int:
-        return len(PIXELS)
-
-    def batches(self, size: int):  # type: ignore[no-untyped-def]
-        for image in PIXELS:
-            yield {"x": (image - 127) / 128}
 
 
 def normalized() -> Graph:
@@ -67,7 +56,12 @@ def test_the_bytes_are_the_pixels_and_the_edge_tpu_takes_it_all(tmp_path: Path) 
     backend = CoralBackend()
     backend.legalize(graph, board)
     settle(graph, "coral")
-    ctx = Context(graph, target=board, data={"calibration": Samples()}, affine=AFFINE)
+    ctx = Context(
+        graph,
+        target=board,
+        data={"calibration": Samples([{"x": (image - 127) / 128} for image in PIXELS])},
+        affine=AFFINE,
+    )
     Quantize().run(graph, ctx)
     settle(graph, "quantize")
     lowered = lower(graph)
@@ -89,7 +83,12 @@ def test_without_normalize_the_bytes_are_the_pixels_too() -> None:
     plain.nodes[0].inputs[1] = graph.nodes[1].inputs[1]
     plain.inputs = plain.inputs[:1]
     Shapes(plain).annotate(plain)
-    ctx = Context(plain, target=target("coral-dev-board"), data={"calibration": Samples()}, affine=AFFINE)
+    ctx = Context(
+        plain,
+        target=target("coral-dev-board"),
+        data={"calibration": Samples([{"x": (image - 127) / 128} for image in PIXELS])},
+        affine=AFFINE,
+    )
     Quantize().run(plain, ctx)
     settle(plain, "quantize")
     (port,) = lower(plain).inputs

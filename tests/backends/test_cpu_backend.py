@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
 import pytest
-from running_passes import corrupt, model, run_pass
+from running_passes import Samples, corrupt, model, run_pass
 
 from edgec.backends.cpu import backend as module
 from edgec.backends.cpu.backend import CpuBackend
@@ -24,22 +22,6 @@ from edgec.passes.quantize import Quantize
 CPU = target("cpu")
 
 
-class Noise:
-    """Seeded noise."""
-
-    source = "noise"
-    labels = None
-
-    def __init__(self, graph: Graph) -> None:
-        self.feeds = seeded_feeds(graph, samples=3)
-
-    def __len__(self) -> int:
-        return len(self.feeds)
-
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        yield from self.feeds
-
-
 def network(quantized: bool = True) -> Graph:
     graph = model(
         "c = Conv<pads=[1,1,1,1]>(x, w, b)\nr = Clip(c, low, high)\nd = Conv<pads=[1,1,1,1], group=8>(r, v)\n"
@@ -49,7 +31,7 @@ def network(quantized: bool = True) -> Graph:
         "float[8,3,3,3] w, float[8] b, float[8,1,3,3] v, float[5,8] m, float[5] n, float low = {0}, float high = {6}",
     )
     if quantized:
-        run_pass(Quantize(), graph, target=CPU, data={"calibration": Noise(graph)})
+        run_pass(Quantize(), graph, target=CPU, data={"calibration": Samples(seeded_feeds(graph, samples=3))})
     return graph
 
 
@@ -143,7 +125,7 @@ def test_a_softmax_between_quantized_tensors_does_not_wrap_around(tmp_path: Path
         "float[8,8,1,1] w, float[2,8,1,1] v",
     )
     probes = [{"x": 4 * feeds["x"]} for feeds in seeded_feeds(graph, seed=9, samples=2)]
-    run_pass(Quantize(), graph, target=CPU, data={"calibration": Noise(graph)})
+    run_pass(Quantize(), graph, target=CPU, data={"calibration": Samples(seeded_feeds(graph, samples=3))})
     softmax = next(node for node in graph.nodes if node.op == "Softmax")
     (quantize,) = softmax.outputs[0].outputs
     scale, zero_point = (float(t.values) for t in quantize.inputs[1:])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import corrupt, did, missed, model, named, operators, outputs, run_pass
+from running_passes import Samples, corrupt, did, missed, model, named, operators, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.errors import InputError, UsageError
@@ -25,22 +25,6 @@ CPU, CORAL = target("cpu"), target("coral-dev-board")
 CONV = "[conv] c = Conv<pads=[1,1,1,1]>(x, w, b)\n"
 IMAGE = "(float[1,3,8,8] x) => (float[1,4,h,w] y)"
 WEIGHTS = "float[4,3,3,3] w, float[4] b"
-
-
-class Samples:
-    """A data set of feeds that are there already."""
-
-    source = "calibration data"
-    labels = None
-
-    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
-        self.feeds = feeds
-
-    def __len__(self) -> int:
-        return len(self.feeds)
-
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        yield from self.feeds
 
 
 def noise(graph: Graph) -> Samples:

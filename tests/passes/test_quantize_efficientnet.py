@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from networks import efficientnet_lite0
 from networks.photos import calibration_crops, held_out_crops
-from running_passes import run_pass
+from running_passes import Samples, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db
@@ -26,22 +25,6 @@ pytest.importorskip("skimage", reason="ships photographs")
 pytest.importorskip("sklearn", reason="ships photographs")
 
 
-class Crops:
-    """Photographs as feeds."""
-
-    source = "photographs"
-    labels = None
-
-    def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
-        self.feeds = feeds
-
-    def __len__(self) -> int:
-        return len(self.feeds)
-
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        yield from self.feeds
-
-
 @pytest.fixture(scope="module")
 def folded(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     path = tmp_path_factory.mktemp("efficientnet") / "model.onnx"
@@ -52,8 +35,8 @@ def folded(tmp_path_factory: pytest.TempPathFactory) -> Graph:
 
 
 @pytest.fixture(scope="module")
-def calibration() -> Crops:
-    return Crops([efficientnet_lite0.feed(crop) for crop in calibration_crops(32)])
+def calibration() -> Samples:
+    return Samples([efficientnet_lite0.feed(crop) for crop in calibration_crops(32)])
 
 
 def scores(graph: Graph, held_out: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -61,7 +44,7 @@ def scores(graph: Graph, held_out: list[dict[str, np.ndarray]]) -> dict[str, np.
     return {"scores": np.concatenate([session.run(feeds)["scores"] for feeds in held_out])}
 
 
-def theirs(folded: Graph, calibration: Crops, folder: Path) -> Graph:
+def theirs(folded: Graph, calibration: Samples, folder: Path) -> Graph:
     """The network as onnxruntime's static quantizer leaves it: min-max, uint8 activations, weights per channel."""
     from onnxruntime import quantization
 
@@ -85,7 +68,7 @@ def theirs(folded: Graph, calibration: Crops, folder: Path) -> Graph:
     return load(folder / "quantized.onnx")
 
 
-def test_it_keeps_at_least_what_onnxruntime_keeps(folded: Graph, calibration: Crops, tmp_path: Path) -> None:
+def test_it_keeps_at_least_what_onnxruntime_keeps(folded: Graph, calibration: Samples, tmp_path: Path) -> None:
     held_out = [efficientnet_lite0.feed(crop) for crop in held_out_crops(36)]
     reference = scores(folded, held_out)
     shared: dict[Any, Any] = {}

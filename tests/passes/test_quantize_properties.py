@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from random_networks import networks
-from running_passes import outputs, run_pass
+from running_passes import Samples, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import seeded_feeds, sqnr_db
@@ -21,20 +19,9 @@ BOARDS = ("cpu", "coral-dev-board")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-class Noise:
+def noise(graph: Graph) -> Samples:
     """Seeded noise between -1 and 1."""
-
-    source = "noise"
-    labels = None
-
-    def __init__(self, graph: Graph) -> None:
-        self.feeds = [{k: 2 * v - 1 for k, v in f.items()} for f in seeded_feeds(graph, samples=4)]
-
-    def __len__(self) -> int:
-        return len(self.feeds)
-
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        yield from self.feeds
+    return Samples([{k: 2 * v - 1 for k, v in f.items()} for f in seeded_feeds(graph, samples=4)])
 
 
 def integers(tensor: Tensor) -> tuple[float, int] | None:
@@ -102,7 +89,7 @@ def test_random_networks(board: str, network: Graph) -> None:
     device = target(board)
     assert device.scheme is not None
     run_pass(Fold(), network)
-    before, data = network.copy(), Noise(network)
+    before, data = network.copy(), noise(network)
     ctx = run_pass(Quantize(), network, target=device, data={"calibration": data})
     assert [(t.name, t.shape, t.dtype) for t in network.inputs] == [(t.name, t.shape, t.dtype) for t in before.inputs]
     assert [(t.name, t.dtype) for t in network.outputs] == [(t.name, t.dtype) for t in before.outputs]
@@ -125,7 +112,7 @@ def test_the_same_twice(network: Graph) -> None:
     for threads in (1, 3):
         graph = network.copy()
         run_pass(
-            Quantize(), graph, target=target("coral-dev-board"), data={"calibration": Noise(graph)}, threads=threads
+            Quantize(), graph, target=target("coral-dev-board"), data={"calibration": noise(graph)}, threads=threads
         )
         made.add(to_bytes(graph))
     assert len(made) == 1
