@@ -24,6 +24,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 
+# Where the largest number of a kernel lies in between, sums of its squares stay in the range of float32.
+_LEAST_SQUARED, _LARGEST_SQUARED = 1e-15, 1e15
+
+
 @dataclass(frozen=True)
 class Tucker:
     """The factors of a kernel of shape (out, in, taps).
@@ -84,7 +88,7 @@ def tucker2(kernel: np.ndarray, rank_out: int, rank_in: int, *, sweeps: int = 2)
     """Tucker-2 of a kernel of shape (out, in, taps).
 
     Args:
-        kernel: any float type; it is worked on in float32, in float64 where it is that.
+        kernel: any float type; it is worked on in float32, in float64 where it is that or its squares want it.
         rank_out, rank_in: from 1 to the number of channels; at the number itself that mode is left as it is.
         sweeps: rounds of higher-order orthogonal iteration behind the truncation.
     """
@@ -137,7 +141,8 @@ def reconstruct(factors: Tucker) -> np.ndarray:
 
 
 def _working(kernel: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(kernel, np.float64 if kernel.dtype == np.float64 else np.float32)
+    squarable = _LEAST_SQUARED < float(np.abs(kernel).max(initial=0.0)) < _LARGEST_SQUARED
+    return np.ascontiguousarray(kernel, np.float32 if squarable and kernel.dtype != np.float64 else np.float64)
 
 
 def _gram(kernel: np.ndarray, mode: int) -> np.ndarray:

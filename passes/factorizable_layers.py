@@ -12,6 +12,10 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.linear_layers import LINEAR, groups
 
 
+# What a chain computes between its nodes may be larger than what the layer computed: far below float32's end.
+_LARGEST = 1e15
+
+
 @dataclass(frozen=True)
 class ChainCost:
     """What a chain costs at ranks (a, b): ``last * a + core * a * b + first * b``, a full mode leaving its term out.
@@ -104,6 +108,8 @@ def find_layers(
                 reason = "its weights are not all finite"
             if reason is None and weight not in found and not np.any(weight.values):
                 reason = "its weights are all zero"
+            if reason is None and weight not in found and np.abs(weight.values).max() > _LARGEST:
+                reason = f"its weights reach {np.abs(weight.values).max():.2g}, which a chain would overflow with"
         if reason is not None or not isinstance(weight, Constant):
             missed(node, reason or "")
             continue

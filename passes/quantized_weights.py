@@ -18,6 +18,7 @@ from edgec.passes.ranges import bounded_scale
 
 # A bias of 2^30 steps leaves half of an int32 accumulator to the products.
 _LARGEST_BIAS = 2.0**30
+_LARGEST_INT32 = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def quantize_parameters(
     bias_scale = (np.float32(input_scale) * scale).astype(np.float32)
     if axis is not None and bias.size != scale.size:
         bias_scale = np.tile(bias_scale, bias.size // scale.size)
-    steps = np.rint(bias.astype(np.float64) / bias_scale.astype(np.float64))
+    # Only a bias that no scale can hold (bounded_scale) is cut here.
+    steps = np.rint(bias.astype(np.float64) / bias_scale.astype(np.float64)).clip(-_LARGEST_INT32, _LARGEST_INT32)
     return Layer(integers, scale, axis, steps.astype(np.int32), bias_scale, widened)
 
 

@@ -115,3 +115,13 @@ def test_a_corrupted_factor_is_seen() -> None:
     right = relative(kernel, reconstruct(factors))
     factors.core[0, 0, 0] += 10 * np.abs(factors.core).max()
     assert relative(kernel, reconstruct(factors)) > 2 * right
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e17, 1e37])
+def test_the_size_of_the_weights_does_not_matter(size: float) -> None:
+    kernel = decaying(8, 6, 9)
+    scaled = (kernel.astype(np.float64) * size).astype(np.float32)
+    with np.errstate(over="raise", invalid="raise"):
+        factors = tucker2(scaled, 4, 3)
+        np.testing.assert_allclose(tucker2_spectrum(scaled), tucker2_spectrum(kernel), rtol=1e-4)
+    assert factors.relative_error == pytest.approx(tucker2(kernel, 4, 3).relative_error, rel=1e-4)

@@ -279,7 +279,12 @@ def test_what_is_left_is_reported_with_its_reason(case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "reason"), [(np.nan, "its weights are not all finite"), (0.0, "its weights are all zero")]
+    ("value", "reason"),
+    [
+        (np.nan, "its weights are not all finite"),
+        (0.0, "its weights are all zero"),
+        (-3e38, "its weights reach 3e+38, which a chain would overflow with"),
+    ],
 )
 def test_weights_without_a_spectrum_are_left(value: float, reason: str) -> None:
     weights = np.zeros((16, 16, 3, 3))

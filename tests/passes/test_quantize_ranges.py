@@ -134,3 +134,10 @@ def test_alpha_and_beta() -> None:
     assert made.bias_scale is not None
     np.testing.assert_allclose(made.weight * made.scale, -0.5, rtol=1e-6)
     np.testing.assert_allclose(made.bias * made.bias_scale, [1, 1, 1], rtol=1e-3)
+
+
+def test_a_bias_that_no_scale_can_hold_is_cut() -> None:
+    with np.errstate(invalid="raise", over="raise"):
+        found = layer("Gemm", np.ones((2, 4)), np.array([1e38, -1e38]), 1e-10, transB=1)
+    assert found.bias is not None
+    assert found.bias.tolist() == [2**31 - 1, -(2**31) + 1]
