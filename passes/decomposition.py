@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-
 # Where the largest number of a kernel lies in between, sums of its squares stay in the range of float32.
 _LEAST_SQUARED, _LARGEST_SQUARED = 1e-15, 1e15
 

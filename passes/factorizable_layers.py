@@ -11,7 +11,6 @@ from edgec.ir.graph import Constant, Graph, Node
 from edgec.ir.shapes import Shapes
 from edgec.passes.linear_layers import LINEAR, groups
 
-
 # What a chain computes between its nodes may be larger than what the layer computed: far below float32's end.
 _LARGEST = 1e15
 
