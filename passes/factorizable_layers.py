@@ -107,7 +107,7 @@ def find_layers(
                 reason = "its weights are not all finite"
             if reason is None and weight not in found and not np.any(weight.values):
                 reason = "its weights are all zero"
-            if reason is None and weight not in found and np.abs(weight.values).max() > _LARGEST:
+            if reason is None and weight not in found and float(np.abs(weight.values).max()) > _LARGEST:
                 reason = f"its weights reach {np.abs(weight.values).max():.2g}, which a chain would overflow with"
         if reason is not None or not isinstance(weight, Constant):
             missed(node, reason or "")
