@@ -83,6 +83,31 @@ class Emission:
         self.file.operator(kind, [self._place(i) for i in inputs], [place], options, self.source)
         return Value(name or like.name, of, order, tuple(stored), place, None, quantization)
 
+    def moved(
+        self, kind: str, source: Value, operands: Sequence[int], shape: Sequence[int], options: Any, name: str
+    ) -> Value:
+        """Adds an operator that moves the elements of an image, channels last, and keeps their integers.
+
+        Args:
+            kind: TFLite's name of it.
+            source: the image, in the file with its channels last.
+            operands: places in the file of what it takes besides.
+            shape: ONNX shape of the output, ``(N, C, H, W)``.
+            options: the schema's options object.
+            name: of the output.
+        """
+        return self.emit(
+            kind,
+            [source, *operands],
+            [shape[axis] for axis in layout.CHANNELS_LAST],
+            source,
+            options,
+            shape=shape,
+            permutation=layout.CHANNELS_LAST,
+            quantization=source.quantization,
+            name=name,
+        )
+
     def _place(self, item: Value | int | None) -> int:
         if item is None:
             return -1

@@ -71,20 +71,9 @@ def resize(low: Lowering, node: Node) -> None:
     options = schema.ResizeNearestNeighborOptionsT() if nearest else schema.ResizeBilinearOptionsT()
     options.alignCorners, options.halfPixelCenters = switches
     source = low.arranged(value, layout.CHANNELS_LAST)
-    low.set(
-        node.outputs[0],
-        low.emit(
-            "RESIZE_NEAREST_NEIGHBOR" if nearest else "RESIZE_BILINEAR",
-            [source, low.ints("size", sizes[2:])],
-            [sizes[a] for a in layout.CHANNELS_LAST],
-            source,
-            options,
-            shape=sizes,
-            permutation=layout.CHANNELS_LAST,
-            quantization=source.quantization,
-            name=node.outputs[0].name,
-        ),
-    )
+    kind = "RESIZE_NEAREST_NEIGHBOR" if nearest else "RESIZE_BILINEAR"
+    operands = [low.ints("size", sizes[2:])]
+    low.set(node.outputs[0], low.moved(kind, source, operands, sizes, options, node.outputs[0].name))
 
 
 def _sizes(low: Lowering, node: Node, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[float, ...]]:

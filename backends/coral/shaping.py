@@ -203,20 +203,7 @@ def depth_space(low: Lowering, node: Node) -> None:
         shape = (batch, channels * block**2, height // block, width // block)
         kind, options = "SPACE_TO_DEPTH", schema.SpaceToDepthOptionsT()
     options.blockSize = block
-    low.set(
-        node.outputs[0],
-        low.emit(
-            kind,
-            [source],
-            [shape[a] for a in layout.CHANNELS_LAST],
-            source,
-            options,
-            shape=shape,
-            permutation=layout.CHANNELS_LAST,
-            quantization=source.quantization,
-            name=node.outputs[0].name,
-        ),
-    )
+    low.set(node.outputs[0], low.moved(kind, source, [], shape, options, node.outputs[0].name))
 
 
 @lowers("Cast")

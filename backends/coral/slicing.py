@@ -174,14 +174,4 @@ def _subsampled(
     options.padding = schema.Padding.VALID
     options.filterHeight = options.filterWidth = 1
     options.strideH, options.strideW = step[2], step[3]
-    return low.emit(
-        "MAX_POOL_2D",
-        [part],
-        [shape[axis] for axis in layout.CHANNELS_LAST],
-        part,
-        options,
-        shape=shape,
-        permutation=layout.CHANNELS_LAST,
-        quantization=part.quantization,
-        name=name,
-    )
+    return low.moved("MAX_POOL_2D", part, [], shape, options, name)
