@@ -1,1 +1,1 @@
-"""What changes a model: the pass protocol, the pipeline, one file per pass."""
+"""What changes a model: the pass protocol, the pipeline, one file per pass, a folder for the parts of a large one."""

@@ -15,12 +15,19 @@ from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError, did_you_mean
 from edgec.ir.graph import Graph, Node
 from edgec.ir.shapes import Shapes
-from edgec.passes.decomposition import LowRank, Tucker, svd_spectrum, truncated_svd, tucker2, tucker2_spectrum
-from edgec.passes.factor_chains import write_svd, write_tucker2
-from edgec.passes.factorizable_layers import ChainCost, Layer, find_layers
+from edgec.passes.factorization.allocation import Curve, allocate, curve, least, loss_of
+from edgec.passes.factorization.chains import write_svd, write_tucker2
+from edgec.passes.factorization.decomposition import (
+    LowRank,
+    Tucker,
+    svd_spectrum,
+    truncated_svd,
+    tucker2,
+    tucker2_spectrum,
+)
+from edgec.passes.factorization.layers import ChainCost, Layer, find_layers
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.protocol import Context, Effect, Pass
-from edgec.passes.rank_allocation import Curve, allocate, curve, least, loss_of
 from edgec.passes.rewriting import Rewriter
 
 DEFAULT_ENERGY = 0.95

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from edgec.ir.graph import Graph, Node
-from edgec.passes.folding_affine import fold_affine, matmul_to_gemm
-from edgec.passes.folding_composites import fold_gelu, fold_layer_normalization
-from edgec.passes.folding_constants import fold_constants
-from edgec.passes.folding_identities import OPERATORS, fold_identity, fold_relu, fold_views
-from edgec.passes.folding_pad import fold_pad
+from edgec.passes.folding.affine import fold_affine, matmul_to_gemm
+from edgec.passes.folding.composites import fold_gelu, fold_layer_normalization
+from edgec.passes.folding.constants import fold_constants
+from edgec.passes.folding.identities import OPERATORS, fold_identity, fold_relu, fold_views
+from edgec.passes.folding.pad import fold_pad
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.rewriting import Rewriter
 

@@ -14,13 +14,13 @@ from edgec.ir.errors import InputError, UsageError
 from edgec.ir.graph import Constant, Graph, Node, Variable, consumers, producer
 from edgec.ir.shapes import Shapes
 from edgec.passes import input_domain
-from edgec.passes.calibration import Statistics, calibrate
-from edgec.passes.placement import Placement, Site, candidates, place
 from edgec.passes.protocol import Context, Effect, Pass
-from edgec.passes.qdq import QdqWriter
-from edgec.passes.quantized_weights import quantize_parameters
-from edgec.passes.ranges import Parameters, Range
-from edgec.passes.scale_constraints import Activation, Tie, solve
+from edgec.passes.quantization.calibration import Statistics, calibrate
+from edgec.passes.quantization.placement import Placement, Site, candidates, place
+from edgec.passes.quantization.qdq import QdqWriter
+from edgec.passes.quantization.quantized_weights import quantize_parameters
+from edgec.passes.quantization.ranges import Parameters, Range
+from edgec.passes.quantization.scale_constraints import Activation, Tie, solve
 from edgec.passes.target import Scheme
 
 _LEAST_OPSET = 13

@@ -17,11 +17,11 @@ from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.calibration import Statistics, calibrate
-from edgec.passes.fingerprints import fingerprints
-from edgec.passes.histograms import BINS, Histogram
-from edgec.passes.placement import candidates
 from edgec.passes.protocol import Context
+from edgec.passes.quantization.calibration import Statistics, calibrate
+from edgec.passes.quantization.fingerprints import fingerprints
+from edgec.passes.quantization.histograms import BINS, Histogram
+from edgec.passes.quantization.placement import candidates
 
 NETWORK = ("c = Conv<pads=[1,1,1,1]>(x, w)\nr = Relu(c)\ny = Add(r, x)", "(float[1,3,8,8] x) => (float[1,3,8,8] y)")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.passes.decomposition import (
+from edgec.passes.factorization.decomposition import (
     reconstruct,
     svd_spectrum,
     truncated_svd,

@@ -14,7 +14,7 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Constant, Node
 from edgec.passes.linear_layers import output_channels
-from edgec.passes.ranges import bounded_scale
+from edgec.passes.quantization.ranges import bounded_scale
 
 # A bias of 2^30 steps leaves half of an int32 accumulator to the products.
 _LARGEST_BIAS = 2.0**30

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgec.ir.graph import Node, Tensor
-from edgec.passes.ranges import Parameters, Range, parameters
+from edgec.passes.quantization.ranges import Parameters, Range, parameters
 from edgec.passes.target import Scheme
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.shapes import Shapes
-from edgec.passes.ranges import Parameters
+from edgec.passes.quantization.ranges import Parameters
 
 
 class QdqWriter:

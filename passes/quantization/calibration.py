@@ -19,10 +19,10 @@ from edgec.ir.errors import InputError
 from edgec.ir.execution import Session, batch_size
 from edgec.ir.graph import Graph, Variable
 from edgec.passes import input_domain
-from edgec.passes.fingerprints import fingerprints
-from edgec.passes.histograms import Histogram
 from edgec.passes.protocol import Context
-from edgec.passes.ranges import Range
+from edgec.passes.quantization.fingerprints import fingerprints
+from edgec.passes.quantization.histograms import Histogram
+from edgec.passes.quantization.ranges import Range
 
 _PIXEL = 255
 PixelMap = tuple[np.ndarray, np.ndarray]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from edgec.ir.graph import Node, Tensor, producer
-from edgec.passes.folding_pad import NON_NEGATIVE, pads_of
+from edgec.passes.folding.pad import NON_NEGATIVE, pads_of
 from edgec.passes.rewriting import Rewriter, quoted
 
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})

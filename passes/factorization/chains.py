@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgec.ir.graph import Constant, Node, Tensor, Variable
-from edgec.passes.decomposition import LowRank, Tucker
-from edgec.passes.factorizable_layers import Layer
+from edgec.passes.factorization.decomposition import LowRank, Tucker
+from edgec.passes.factorization.layers import Layer
 from edgec.passes.linear_layers import bias
 from edgec.passes.rewriting import Rewriter
 

@@ -1,0 +1,1 @@
+"""The rewrites of ``fold``: each file holds the rules of one kind."""

@@ -1,0 +1,1 @@
+"""The parts of ``quantize``: calibration, placement, scales and quantized weights."""
