@@ -1,8 +1,9 @@
-"""The layers whose weights can be written as a chain of smaller ones, and what such a chain costs."""
+"""The layers whose weights can be written as a chain of smaller ones: what they read, compute and cost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,30 +17,17 @@ _LARGEST = 1e15
 
 
 @dataclass(frozen=True)
-class ChainCost:
-    """What a chain costs at ranks (a, b): ``last * a + core * a * b + first * b``, a full mode leaving its term out.
+class Extent:
+    """Where one node computes.
 
     Attributes:
-        whole: what the layer costs as it is.
-        last, core, first: the coefficients.
-        out, into: the full ranks.
+        batch: samples; for Gemm and MatMul, the vectors that are multiplied.
+        before, behind: the sizes of the spatial axes of what it reads and of what it writes.
     """
 
-    whole: int
-    last: int
-    core: int
-    first: int
-    out: int
-    into: int
-
-    def tucker2(self, rank_out: np.ndarray, rank_in: np.ndarray) -> np.ndarray:
-        """Of Tucker-2 chains; ranks broadcast against each other."""
-        ends = self.last * rank_out * (rank_out < self.out) + self.first * rank_in * (rank_in < self.into)
-        return ends + self.core * rank_out * rank_in
-
-    def svd(self, rank: np.ndarray) -> np.ndarray:
-        """Of two layers with ``rank`` channels between them."""
-        return (self.last + self.first) * rank
+    batch: int
+    before: tuple[int, ...]
+    behind: tuple[int, ...]
 
 
 @dataclass
@@ -49,37 +37,79 @@ class Layer:
     Attributes:
         weight: the constant.
         nodes: its readers, in the graph's order.
-        kind: which chain they become.
-        params: the parameters of a chain.
-        macs: its multiply-accumulates, all readers together; ``None`` where shapes are not known.
+        kind: ``conv``, ``conv_transpose``, ``gemm``, ``matmul`` (x W) or ``matmul_left`` (W x).
+        groups: of a convolution; 1 for a matrix.
+        out, into: channels of one group.
+        taps: sizes of the spatial axes of the kernel; empty for Gemm and MatMul.
+        extents: one a node; ``None`` where shapes are not known.
     """
 
     weight: Constant
     nodes: list[Node]
     kind: str
-    params: ChainCost
-    macs: ChainCost | None = None
+    groups: int
+    out: int
+    into: int
+    taps: tuple[int, ...]
+    extents: list[Extent] | None = None
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is a ConvTranspose."""
+        return self.kind == "conv_transpose"
 
     @property
     def is_matrix(self) -> bool:
         """Whether there is one tap only, so that an SVD is all there is to it."""
-        return self.params.core == 1
+        return math.prod(self.taps) == 1
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The spatial axes of the kernel."""
+        return tuple(range(len(self.taps)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of :meth:`kernel`."""
+        return (self.groups, self.out, self.into, *self.taps)
+
+    @property
+    def params(self) -> int:
+        """Elements of the weight."""
+        return math.prod(self.shape)
+
+    @property
+    def macs(self) -> int | None:
+        """Multiply-accumulates of all readers together; ``None`` where shapes are not known."""
+        computed = self.positions(() if self.transposed else self.axes)
+        return None if computed is None else self.params * computed
 
     def kernel(self) -> np.ndarray:
-        """The weights as (out, in, taps)."""
-        return oriented(self.nodes[0], self.kind, self.weight.values)
+        """The weights as (groups, out, in, *taps), a view where numpy can make one.
 
+        A ConvTranspose's taps are as stored, so output position ``stride * i + dilation * t - pad`` gains tap t of
+        input position i.
+        """
+        values = self.weight.values
+        if self.kind in ("gemm", "matmul"):
+            stored_as_used = self.kind == "gemm" and self.nodes[0].attrs.get("transB")
+            return (values if stored_as_used else values.T)[None]
+        if self.kind == "conv_transpose":
+            return values.reshape(self.groups, self.into, self.out, *self.taps).swapaxes(1, 2)
+        return values.reshape(self.shape)
 
-def oriented(node: Node, kind: str, values: np.ndarray) -> np.ndarray:
-    """Weights of a layer as (out, in, taps)."""
-    if kind == "gemm":
-        return (values if node.attrs.get("transB") else values.T)[:, :, None]
-    if kind == "matmul":
-        return values.T[:, :, None]
-    if kind == "matmul_left":
-        return values[:, :, None]
-    flat = values.reshape(*values.shape[:2], -1)
-    return flat.transpose(1, 0, 2) if kind == "conv_transpose" else flat
+    def positions(self, covered: Iterable[int]) -> int | None:
+        """Where a part of a chain is computed that stands behind those parts that cover these spatial axes.
+
+        Returns:
+            Positions of all readers together, samples included; ``None`` where shapes are not known.
+        """
+        if self.extents is None:
+            return None
+        behind = set(covered)
+        return sum(
+            e.batch * math.prod(e.behind[a] if a in behind else e.before[a] for a in self.axes) for e in self.extents
+        )
 
 
 def find_layers(
@@ -103,24 +133,17 @@ def find_layers(
         reason = excluded(node) or _unfit(node, weight, id(weight) in overridable)
         if reason is None and isinstance(weight, Constant):
             reason = _other_reader(node, weight, place)
-            if reason is None and weight not in found and not np.isfinite(weight.values).all():
-                reason = "its weights are not all finite"
-            if reason is None and weight not in found and not np.any(weight.values):
-                reason = "its weights are all zero"
-            if reason is None and weight not in found and float(np.abs(weight.values).max()) > _LARGEST:
-                reason = f"its weights reach {np.abs(weight.values).max():.2g}, which a chain would overflow with"
+            if reason is None and weight not in found:
+                reason = _unfit_values(weight.values)
         if reason is not None or not isinstance(weight, Constant):
             missed(node, reason or "")
-            continue
-        if weight in found:
+        elif weight in found:
             found[weight].nodes.append(node)
         else:
-            out, into, taps = oriented(node, kind, weight.values).shape
-            params = ChainCost(out * into * taps, out, taps, into, out, into)
-            found[weight] = Layer(weight, [node], kind, params)
+            found[weight] = _layer(node, kind, weight)
     layers = _complete(list(found.values()), missed)
     for layer in layers:
-        layer.macs = _macs(layer, shapes)
+        layer.extents = _extents(layer, shapes)
     return layers
 
 
@@ -131,6 +154,20 @@ def _kind(node: Node) -> tuple[int, str]:
     return 1, {"Conv": "conv", "ConvTranspose": "conv_transpose", "Gemm": "gemm"}[node.op]
 
 
+def _layer(node: Node, kind: str, weight: Constant) -> Layer:
+    rows, columns, *taps = (int(d) for d in weight.shape)
+    group = groups(node)
+    if kind == "conv":
+        out, into = rows // group, columns
+    elif kind == "conv_transpose":
+        out, into = columns, rows // group
+    elif kind == "matmul_left" or (kind == "gemm" and node.attrs.get("transB")):
+        out, into = rows, columns
+    else:
+        out, into = columns, rows
+    return Layer(weight, [node], kind, group, out, into, tuple(taps))
+
+
 def _unfit(node: Node, weight: object, overridable: bool) -> str | None:
     if not isinstance(weight, Constant):
         return "its weights are computed when the network runs"
@@ -138,10 +175,19 @@ def _unfit(node: Node, weight: object, overridable: bool) -> str | None:
         return "its weights are an input of the model"
     if weight.dtype.kind != "f":
         return f"its weights are {weight.dtype.name}"
-    if node.op in ("Conv", "ConvTranspose") and groups(node) != 1:
-        return f"grouped convolution ({groups(node)} groups)"
     if node.op == "MatMul" and len(weight.shape) != 2:
         return "its weights are no matrix"
+    return None
+
+
+def _unfit_values(values: np.ndarray) -> str | None:
+    if not np.isfinite(values).all():
+        return "its weights are not all finite"
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest == 0:
+        return "its weights are all zero"
+    if largest > _LARGEST:
+        return f"its weights reach {largest:.2g}, which a chain would overflow with"
     return None
 
 
@@ -169,20 +215,20 @@ def _complete(layers: list[Layer], missed: Callable[[Node, str], object]) -> lis
     return whole
 
 
-def _macs(layer: Layer, shapes: Shapes) -> ChainCost | None:
-    """Positions at which each part of a chain is computed, times its weights, over all readers."""
-    last = core = first = 0
-    p = layer.params
+def _extents(layer: Layer, shapes: Shapes) -> list[Extent] | None:
+    """Of every reader; ``None`` where one is not known."""
+    extents = []
     for node in layer.nodes:
-        into = shapes.shape(node.inputs[0 if layer.kind != "matmul_left" else 1])
-        out = shapes.shape(node.outputs[0])
-        if into is None or out is None or None in into or None in out:
+        before = shapes.shape(node.inputs[1 if layer.kind == "matmul_left" else 0])
+        behind = shapes.shape(node.outputs[0])
+        if before is None or behind is None:
             return None
-        read = int(np.prod([d or 1 for d in into], dtype=np.int64)) // p.into
-        written = int(np.prod([d or 1 for d in out], dtype=np.int64)) // p.out
-        # A pointwise convolution strides in its first half; a transposed one scatters only in its last.
-        pointwise = layer.is_matrix and layer.kind == "conv"
-        first += p.first * (written if pointwise else read)
-        core += p.core * (read if layer.kind == "conv_transpose" else written)
-        last += p.last * (read if layer.is_matrix and layer.kind == "conv_transpose" else written)
-    return ChainCost(core * p.out * p.into, last, core, first, p.out, p.into)
+        known_before, known_behind = ([d for d in shape if d is not None] for shape in (before, behind))
+        if len(known_before) != len(before) or len(known_behind) != len(behind):
+            return None
+        spatial = len(layer.taps)
+        if layer.kind in ("conv", "conv_transpose"):
+            extents.append(Extent(known_behind[0], tuple(known_before[-spatial:]), tuple(known_behind[-spatial:])))
+        else:
+            extents.append(Extent(math.prod(known_behind) // max(layer.out, 1), (), ()))
+    return extents

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.passes.factorization.decomposition import (
-    reconstruct,
-    svd_spectrum,
-    truncated_svd,
-    tucker2,
-    tucker2_spectrum,
-)
+from edgec.passes.factorization.low_rank import svd_spectrum, truncated_svd
+from edgec.passes.factorization.tucker import reconstruct, tucker2, tucker2_spectrum
 
 
 def gaussian(*shape: int, seed: int = 0) -> np.ndarray:

@@ -231,7 +231,7 @@ IMAGE = "(float[1,16,8,8] x) => (float[n,c,h,w] y)"
 LEFT: dict[str, tuple[str, str, str, list[tuple[str, str]]]] = {
     "grouped": (
         "[conv] y = Conv<group=4>(x, v)", IMAGE, "float[16,4,3,3] v",
-        [("conv", "grouped convolution (4 groups)")],
+        [("conv", "a chain of ranks 4 and 4 has 576 parameters, the layer 576")],
     ),
     "computed": (
         "[twice] v = Add(w, x2)\n[conv] y = Conv(x, v)", "(float[1,16,8,8] x, float[1] x2) => (float[n,c,h,w] y)", WIDE,

@@ -1,4 +1,4 @@
-"""Low-rank factors of kernels: Tucker-2 of convolutions, the truncated singular value decomposition of matrices.
+"""Tucker-2 of convolution kernels.
 
 Tucker-2 (Kim et al., "Compression of Deep Convolutional Neural Networks for Fast and Low Power Mobile Applications",
 ICLR 2016) writes a kernel K of shape (out, in, taps) as a core between two matrices::
@@ -44,21 +44,6 @@ class Tucker:
     relative_error: float
 
 
-@dataclass(frozen=True)
-class LowRank:
-    """The factors of a matrix of shape (out, in).
-
-    Attributes:
-        first: (rank, in).
-        last: (out, rank).
-        relative_error: Frobenius norm of what is missing, by that of the matrix.
-    """
-
-    first: np.ndarray
-    last: np.ndarray
-    relative_error: float
-
-
 def tucker2_spectrum(kernel: np.ndarray) -> np.ndarray:
     """What every pair of ranks keeps of a kernel (out, in, taps), from one decomposition.
 
@@ -72,15 +57,6 @@ def tucker2_spectrum(kernel: np.ndarray) -> np.ndarray:
     energy = np.einsum("abt,abt->ab", core, core, dtype=np.float64)
     kept = energy.cumsum(axis=0).cumsum(axis=1)
     return kept / kept[-1, -1] if kept[-1, -1] else np.ones_like(kept)
-
-
-def svd_spectrum(matrix: np.ndarray) -> np.ndarray:
-    """At [r - 1] the part of the squared norm that rank r keeps of a matrix (out, in), for every r; float64."""
-    matrix = matrix.astype(np.float64)
-    gram = matrix.T @ matrix if matrix.shape[0] >= matrix.shape[1] else matrix @ matrix.T
-    values = np.linalg.eigvalsh(gram)[::-1].clip(min=0)
-    kept = values.cumsum()
-    return kept / kept[-1] if kept[-1] else np.ones_like(kept)
 
 
 def tucker2(kernel: np.ndarray, rank_out: int, rank_in: int, *, sweeps: int = 2) -> Tucker:
@@ -107,26 +83,6 @@ def tucker2(kernel: np.ndarray, rank_out: int, rank_in: int, *, sweeps: int = 2)
         core = core if basis is None else _project(core, basis, mode)
     factors = Tucker(None if first is None else first.T, core, last, 0.0)
     return replace(factors, relative_error=_relative_error(work, core, lambda: reconstruct(factors)))
-
-
-def truncated_svd(matrix: np.ndarray, rank: int) -> LowRank:
-    """The best approximation of a matrix (out, in) of that rank, in float64.
-
-    The singular values are shared out evenly between the factors, so that neither is much larger than the other when
-    both are quantized later.
-    """
-    # In double precision: squared singular values of single precision would leave no room below 1e-4 of the largest.
-    work = matrix.astype(np.float64)
-    tall = work.shape[0] >= work.shape[1]
-    basis = _basis(work.T @ work if tall else work @ work.T, rank)
-    other = work @ basis if tall else work.T @ basis
-    strengths = np.sqrt(np.linalg.norm(other, axis=0))
-    strengths[strengths == 0] = 1
-    # The side that is orthonormal gains what the other one gives up.
-    other, basis = other / strengths, basis * strengths
-    last, first = (other, basis) if tall else (basis, other)
-    error = _relative_error(work, other * strengths, lambda: last @ first.T)
-    return LowRank(first.T, last, error)
 
 
 def reconstruct(factors: Tucker) -> np.ndarray:
