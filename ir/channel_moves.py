@@ -1,4 +1,4 @@
-"""How channels pass through operators that pick, repeat or put together parts of tensors: Concat, Slice, Pad and kin."""
+"""How channels pass through operators that pick, repeat or put together parts of tensors: Concat, Slice and Pad."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def tile(wiring: Wiring, node: Node) -> None:
     """Tile: each position is repeated as often as the constant says."""
     before, behind = wiring.of(node.inputs[0]), wiring.of(node.outputs[0])
     repeats = wiring.constant(node, 1)
-    for axis, (a, b) in enumerate(zip(before, behind, strict=True)):
+    for a, b in zip(before, behind, strict=True):
         length, result = wiring.length(a), wiring.length(b)
         if repeats is None or length is None or result is None:
             wiring.fix((a, b), f"{quoted(node)} repeats it a number of times that is not known")

@@ -31,6 +31,7 @@ import numpy as np
 from edgec.ir.analyses import Analyses
 from edgec.ir.channel_rules import wire
 from edgec.ir.channel_wiring import LayerAxis, Role, Wiring
+from edgec.ir.cost import is_weight
 from edgec.ir.coupling import Units
 from edgec.ir.garbage import uncollected
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
@@ -48,7 +49,7 @@ class Slot:
         constant: the weight. One that several nodes read has a slot for each of them, with the same index.
         axis: counted from the front.
         index: the unit at each position of the axis, -1 where the position is not the group's. Read-only.
-        node: who reads it.
+        node: who reads it; for a weight that is dequantized, cast or reshaped first, the layer.
         place: at which of the node's inputs.
         role: ``produces`` (a layer's output channels), ``consumes`` (a layer's input channels) or ``rides`` (bias,
             normalization, slopes, scales and other constants that have an element a channel).
@@ -109,7 +110,8 @@ class Group:
         total = np.zeros(self.width)
         seen: dict[Constant, dict[int, np.ndarray]] = {}
         for slot in self.slots:
-            seen.setdefault(slot.constant, {})[slot.axis] = slot.index
+            if is_weight(slot.constant):
+                seen.setdefault(slot.constant, {})[slot.axis] = slot.index
         for constant, axes in seen.items():
             for axis, index in axes.items():
                 owned = np.bincount(index[index >= 0], minlength=self.width)
@@ -171,8 +173,8 @@ class Channels:
             for place, tensor in enumerate(node.inputs):
                 if isinstance(tensor, Constant):
                     for group, axis, index in self.of(tensor):
-                        role = roles.get((node, tensor, axis), "rides")
-                        group.slots.append(Slot(tensor, axis, index, node, place, role))
+                        readers = roles.get((node, tensor, axis), [(node, place, "rides")])
+                        group.slots.extend(Slot(tensor, axis, index, *reader) for reader in readers)
         for variable in graph.variables():
             for group, axis, index in self.of(variable):
                 group.carriers.append(Carrier(variable, axis, index))
@@ -185,11 +187,9 @@ class Channels:
         self._number[ordered] = len(self.groups)
         self._unit[ordered] = np.arange(len(ordered))
         layer, own = layers[0]
-        weight = self._wiring.of(layer.weight)
-        channels = self._units.of(weight[layer.axis])
-        per_unit = max(1, int((channels == own[0]).sum()))
-        if layer.node.op == "ConvTranspose":
-            per_unit *= max(1, int(layer.node.attrs.get("group", 1)) if len(own) == len(channels) else 1)
+        # A grouped ConvTranspose has the channels of all groups on one position of its weight: its result has them all.
+        axes = self._wiring.of(layer.node.outputs[0])
+        per_unit = max([1, *(int((self._units.of(axis) == own[0]).sum()) for axis in axes)])
         fixed = self._units.reason(int(ordered[0]))
         if fixed is None and len(ordered) == 1:
             fixed = "it is one channel" if per_unit == 1 else "its channels can only go all at once"
@@ -210,9 +210,7 @@ class Channels:
         return self._known[root]
 
 
-def _connected(
-    wiring: Wiring, units: Units, layers: list[LayerAxis]
-) -> Iterator[list[tuple[LayerAxis, np.ndarray]]]:
+def _connected(wiring: Wiring, units: Units, layers: list[LayerAxis]) -> Iterator[list[tuple[LayerAxis, np.ndarray]]]:
     """The layers that compute each group, in the graph's order, with their units; groups in that order too.
 
     Layers are of one group when they compute a unit in common. What of a layer is fixed stands apart from the rest.
@@ -256,13 +254,14 @@ def _derived(graph: Graph) -> set[Tensor]:
 
 def _roles(
     wiring: Wiring, units: Units, layers: list[LayerAxis], derived: set[Tensor]
-) -> dict[tuple[Node, Tensor, int], Role]:
-    """The role of each axis of a constant, by its reader; that of one behind which a weight is computed is the
-    weight's."""
-    roles: dict[tuple[Node, Tensor, int], Role] = {}
+) -> dict[tuple[Node, Tensor, int], list[tuple[Node, int, Role]]]:
+    """By reader, constant and axis: the layers whose weight it is or becomes, at which input, in which role."""
+    roles: dict[tuple[Node, Tensor, int], list[tuple[Node, int, Role]]] = {}
     for layer in layers:
+        place = next(i for i, tensor in enumerate(layer.node.inputs) if tensor is layer.weight)
+        reader = (layer.node, place, layer.role)
         if isinstance(layer.weight, Constant):
-            roles[layer.node, layer.weight, layer.axis] = layer.role
+            roles[layer.node, layer.weight, layer.axis] = [reader]
             continue
         there = units.of(wiring.of(layer.weight)[layer.axis])
         pending = list(layer.weight.inputs)
@@ -272,7 +271,7 @@ def _roles(
             if isinstance(data, Constant):
                 for axis, dimension in enumerate(wiring.maybe(data) or ()):
                     if np.isin(units.of(dimension), there).any():
-                        roles[node, data, axis] = layer.role
+                        roles.setdefault((node, data, axis), []).append(reader)
             elif data is not None and data in derived:
                 pending.extend(data.inputs)
     return roles

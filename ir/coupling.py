@@ -31,7 +31,7 @@ UNKNOWN = -1
 
 @dataclass
 class _Merge:
-    """``whole`` is the row-major product of ``factors``; ``order`` says which of them is taken where several could be."""
+    """``whole`` is the row-major product of ``factors``; of several that could carry it the first in ``order`` does."""
 
     whole: int
     factors: tuple[int, ...]
