@@ -116,12 +116,20 @@ class Coupling:
         blocks = self._blocks()
         if self._merges:
             self._choose(self._wholly_fixed(blocks))
+            reasons: dict[int, str] = {}
+            for dimension, positions, reason in self._fixed:
+                if positions is None:
+                    reasons.setdefault(self.root(dimension), reason)
             for merge in self._merges:
+                # Where the product is fixed by what stands around it, that is the reason, not the merge.
+                reason = (
+                    merge.reason if merge.carrier is not None else reasons.get(self.root(merge.whole), merge.reason)
+                )
                 for factor in merge.factors:
                     if factor != merge.carrier:
-                        self.fix(factor, merge.reason)
+                        self.fix(factor, reason)
                 if merge.carrier is None:
-                    self.fix(merge.whole, merge.reason)
+                    self.fix(merge.whole, reason)
                     continue
                 inner = merge.factors[merge.factors.index(merge.carrier) + 1 :]
                 positions = np.arange(self.lengths[merge.whole])

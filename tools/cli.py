@@ -129,9 +129,19 @@ def _describe_inspect(parser: argparse.ArgumentParser) -> None:
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="JSON in the place of the table")
     shape.add_argument("--ir", action="store_true", help="the graph as text in the place of the table")
+    parser.add_argument("--groups", action="store_true", help="the channels that can only be removed together")
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    if options.groups:
+        from edgec.ir.errors import UsageError
+        from edgec.tools.channel_table import inspect_groups
+
+        if options.ir:
+            what = "argument --ir: not allowed with argument --groups"
+            raise UsageError("inspect", what, "'edgec inspect --help' explains")
+        inspect_groups(options.model, pins_of(options), options.cut, as_json=options.json)
+        return 0
     from edgec.tools.inspect import inspect
 
     inspect(options.model, pins_of(options), options.cut, as_json=options.json, as_text=options.ir)

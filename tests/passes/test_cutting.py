@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from networks.coupled import TEXTS, coupled
+from networks.efficientnet_lite0 import export
+from random_networks import networks
+from running_passes import model, outputs, run_pass
 
 from edgec.frontends.model import open_model
 from edgec.ir.channels import Channels, Group
@@ -19,10 +23,6 @@ from edgec.ir.graph import Constant, Graph, Tensor
 from edgec.ir.verifier import verify, verify_types
 from edgec.passes.fold import Fold
 from edgec.passes.pruning.cutting import cut, spare
-from networks.coupled import TEXTS, coupled
-from networks.efficientnet_lite0 import export
-from random_networks import networks
-from running_passes import model, outputs, run_pass
 
 # What reads channels and no longer has them apart in what it gives.
 _READERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "ReduceSum"}
