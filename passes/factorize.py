@@ -18,7 +18,7 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.factorization.allocation import Curve, allocate, curve, least, loss_of
 from edgec.passes.factorization.chains import write_chain
 from edgec.passes.factorization.layers import Layer, find_layers
-from edgec.passes.factorization.methods import Method, methods_for
+from edgec.passes.factorization.methods import CP, Method, methods_for
 from edgec.passes.factorization.offers import Choice, Limits, Offer, Unit, least_choice, offers, whole_cost
 from edgec.passes.factorization.stages import Chain
 from edgec.passes.linear_layers import LINEAR
@@ -73,7 +73,7 @@ class Factorize(Pass):
         None
     )
     method: Annotated[
-        Literal["auto", "tucker", "svd", "spatial"],
+        Literal["auto", "tucker", "svd", "spatial", "cp"],
         Field(description="how kernels of more than one tap are written; auto chooses for each layer"),
     ] = "auto"
     only: Annotated[
@@ -193,6 +193,9 @@ class Factorize(Pass):
             return next((choice for choice in choices if choice.params(layer) < layer.params), choices[0])
         energy = DEFAULT_ENERGY if self.energy is None else self.energy
         best = [_least_that_keeps(offer, energy) for offer in offers(layer, item.methods, limits)]
+        chosen = min(best, key=lambda choice: choice.params(layer))
+        if chosen.method is CP:
+            best[best.index(chosen)] = _confirmed(layer, chosen, energy, limits)
         return min(best, key=lambda choice: choice.params(layer))
 
     def _dearer(self, item: Considered) -> str:
@@ -216,7 +219,7 @@ def _curve(item: Considered, limits: Limits, unit: Unit) -> tuple[Curve, list[Ch
         costs.append(cost[fits])
         losses.append(loss_of(offer.kept[fits]))
         choices.append(len(options) + np.arange(len(fits)))
-        options += [offer.choice(row) for row in fits]
+        options += [offer.choice(int(row)) for row in fits]
     return curve(np.concatenate(costs).astype(np.float64), np.concatenate(losses), np.concatenate(choices)), options
 
 
@@ -225,6 +228,15 @@ def _least_that_keeps(offer: Offer, energy: float) -> Choice:
     # Full rank keeps everything, whatever rounding makes of the sum.
     enough = np.flatnonzero((offer.kept >= energy) | (offer.ranks == offer.ranks[-1]).all(axis=1))
     return offer.choice(int(enough[np.argmin(offer.params[enough])]))
+
+
+def _confirmed(layer: Layer, choice: Choice, energy: float, limits: Limits) -> Choice:
+    """A CP chain that does keep that part: its curve is only an estimate between the ranks that were looked at."""
+    [full] = choice.method.full(layer)
+    while choice.params(layer) < layer.params and 1 - _decompose((layer, choice)).relative_error ** 2 < energy:
+        rank = choice.ranks[0]
+        choice = Choice(choice.method, (limits.upward(max(rank + 1, rank * 17 // 16), full),))
+    return choice
 
 
 def _up(share: float) -> str:

@@ -16,12 +16,18 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from edgec.passes.factorization.chains import can_split_axes
+from edgec.passes.factorization.cp import most_rank, polyadic
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.low_rank import svd_spectrum, truncated_svd
 from edgec.passes.factorization.stages import Chain, Stage, StageSize, chain_macs, chain_params
 from edgec.passes.factorization.tucker import tucker2, tucker2_spectrum
 
 MethodName = Literal["tucker", "svd", "spatial", "cp"]
+_UNKNOWN_BETWEEN = "its output_shape can only be shared out where its shapes are static"
+# The rank-error curve of CP: so many ranks, so many sweeps each.
+_CURVE_POINTS, _CURVE_SWEEPS = 8, 15
+# `auto` considers CP where the curve takes at most so many floating-point operations: about a second.
+_BEARABLE, _ONE_SWEEP = 2e10, 1e7
 _AXIS_NAMES = {1: ("length",), 2: ("vertical", "horizontal"), 3: ("depth", "vertical", "horizontal")}
 
 
@@ -182,13 +188,89 @@ class SpatialMethod(_MatrixMethod):
         if sum(tap > 1 for tap in layer.taps) < 2:
             return "spatial SVD wants a kernel that is longer than one tap on two axes"
         if not can_split_axes(layer):
-            return "its output_shape can only be shared out where its shapes are static"
+            return _UNKNOWN_BETWEEN
         return None
 
     def split(self, layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...], tuple[str, str]]:
         cut = next(axis for axis, tap in enumerate(layer.taps) if tap > 1) + 1
         names = ("vertical", "horizontal") if len(layer.taps) == 2 else ("depth", "plane")
         return layer.axes[:cut], layer.axes[cut:], names
+
+
+class CpMethod(Method):
+    """1x1, one depthwise stage a long axis, 1x1 (Lebedev et al. 2015): the canonical polyadic decomposition.
+
+    Alternating least squares does not promise exactness at any rank. A chain of the rank that always suffices has more
+    parameters than the layer, so at full rank the layer stays.
+    """
+
+    name = "cp"
+    title = "CP"
+
+    def unfit(self, layer: Layer) -> str | None:
+        if layer.out == layer.into == 1:
+            return "each of its groups has one channel, where CP would be what spatial SVD is"
+        if layer.is_matrix:
+            return "a kernel of one tap is a matrix, for which CP is the SVD"
+        return None if len(self._spatial(layer)) == 1 or can_split_axes(layer) else _UNKNOWN_BETWEEN
+
+    def full(self, layer: Layer) -> tuple[int, ...]:
+        return (most_rank((layer.out, layer.into, *layer.taps)),)
+
+    def sizes(self, layer: Layer, ranks: np.ndarray) -> list[StageSize]:
+        rank = ranks[:, 0].astype(np.int64) * layer.groups
+        spatial = [StageSize(rank * _taps(layer, axes), axes) for axes in self._spatial(layer)]
+        return [StageSize(rank * layer.into), *spatial, StageSize(rank * layer.out)]
+
+    def kept(self, layer: Layer, kernel: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """Of a few ranks from short iterations; in between, what is missing is taken to fall as a power of the rank."""
+        looked_at = self._looked_at(layer)
+        missing = np.ones(len(looked_at))
+        parts = self._tensors(layer, kernel)
+        for i, rank in enumerate(looked_at):
+            errors = [polyadic(part, int(rank), sweeps=_CURVE_SWEEPS).relative_error for part in parts]
+            missing[i] = np.square(errors) @ _shares(parts)
+        missing = np.maximum(np.minimum.accumulate(missing), 1e-12)
+        wanted = ranks[:, 0]
+        kept = 1 - np.exp(np.interp(np.log(wanted), np.log(looked_at), np.log(missing)))
+        kept[wanted >= self.full(layer)[0]] = 1.0
+        return kept
+
+    def decompose(self, layer: Layer, kernel: np.ndarray, ranks: tuple[int, ...]) -> Chain:
+        parts = self._tensors(layer, kernel)
+        made = [polyadic(part, ranks[0]) for part in parts]
+        ones = (1,) * len(layer.taps)
+        last, first, *spatial = (np.stack(factors) for factors in zip(*(m.factors for m in made), strict=True))
+        stages = [Stage("first", first.swapaxes(1, 2).reshape(layer.groups, ranks[0], layer.into, *ones))]
+        for axes, factor in zip(self._spatial(layer), spatial, strict=True):
+            long = next(axis for axis in axes if layer.taps[axis] > 1)
+            taps = [layer.taps[axis] if axis in axes else 1 for axis in layer.axes]
+            depthwise = factor.swapaxes(1, 2).reshape(layer.groups * ranks[0], 1, 1, *taps)
+            stages.append(Stage(_AXIS_NAMES[len(layer.taps)][long], depthwise, axes))
+        stages.append(Stage("last", last.reshape(layer.groups, layer.out, ranks[0], *ones)))
+        errors = np.array([m.relative_error for m in made])
+        return Chain(tuple(stages), float(np.sqrt(errors**2 @ _shares(parts))))
+
+    def work(self, layer: Layer) -> float:
+        """About how long :meth:`kept` takes, in floating-point operations; a sweep has a price of its own."""
+        cores = [min(layer.out, r) * min(layer.into, r) * r for r in self._looked_at(layer).tolist()]
+        return _CURVE_SWEEPS * layer.groups * (4.0 * math.prod(layer.taps) * sum(cores) + _ONE_SWEEP * len(cores))
+
+    def _looked_at(self, layer: Layer) -> np.ndarray:
+        """Ranks that are tried for the curve: up to the last at which a chain has fewer parameters than the layer."""
+        one = int(self.params(layer, np.ones((1, 1), np.int64))[0])
+        most = max(min((layer.params - 1) // one, self.full(layer)[0]), 1)
+        return np.unique(np.geomspace(1, most, _CURVE_POINTS).round().astype(np.int64))
+
+    def _spatial(self, layer: Layer) -> list[tuple[int, ...]]:
+        """The axes of each depthwise stage: a long one, and those of one tap that follow it or stand before all."""
+        starts = [axis for axis in layer.axes if layer.taps[axis] > 1]
+        ends = [*starts[1:], len(layer.taps)]
+        return [layer.axes[start:end] for start, end in zip([0, *starts[1:]], ends, strict=True)]
+
+    def _tensors(self, layer: Layer, kernel: np.ndarray) -> np.ndarray:
+        """The kernel without its axes of one tap: (groups, out, in, *long taps)."""
+        return kernel.reshape(*kernel.shape[:3], *(tap for tap in layer.taps if tap > 1))
 
 
 def _taps(layer: Layer, axes: tuple[int, ...]) -> int:
@@ -208,8 +290,8 @@ def _flat(kernel: np.ndarray) -> np.ndarray:
     return kernel.reshape(*kernel.shape[:3], -1)
 
 
-TUCKER, SVD, SPATIAL = TuckerMethod(), SvdMethod(), SpatialMethod()
-METHODS: dict[str, Method] = {method.name: method for method in (TUCKER, SVD, SPATIAL)}
+TUCKER, SVD, SPATIAL, CP = TuckerMethod(), SvdMethod(), SpatialMethod(), CpMethod()
+METHODS: dict[str, Method] = {method.name: method for method in (TUCKER, SVD, SPATIAL, CP)}
 
 
 def methods_for(layer: Layer, wanted: str) -> list[Method] | str:
@@ -218,12 +300,13 @@ def methods_for(layer: Layer, wanted: str) -> list[Method] | str:
     Args:
         layer: one whose kernel has one tap is a matrix, for which every method is the SVD.
         wanted: the name of a method, or ``auto``: Tucker-2 (of which the SVD of either side of a kernel is a case: full
-            rank in one mode) and spatial SVD, where they fit.
+            rank in one mode), spatial SVD, and CP where its curve is quickly had; those that fit.
     """
     if layer.is_matrix:
         return [SVD]
     if wanted != "auto":
         method = METHODS[wanted]
         return method.unfit(layer) or [method]
-    fit = [method for method in (TUCKER, SPATIAL) if method.unfit(layer) is None]
+    quick: tuple[Method, ...] = (CP,) if CP.work(layer) <= _BEARABLE else ()
+    fit = [method for method in (TUCKER, SPATIAL, *quick) if method.unfit(layer) is None]
     return fit or TUCKER.unfit(layer) or fit

@@ -331,12 +331,12 @@ def test_a_pattern_that_matches_nothing_is_a_mistake() -> None:
 def test_a_budget_that_cannot_be_met_names_the_best() -> None:
     graph = model(THREE, IMAGE, THREE_WEIGHTS)
     with pytest.raises(UsageError) as error:
-        run_pass(Factorize(params=0.02), graph)
+        run_pass(Factorize(params=0.02, method="tucker"), graph)
     assert str(error.value) == (
         "factorize: params: the network cannot be brought to 0.02 of its parameters; the least that can be reached is "
         "0.0435; raise the budget, lower min_rank or multiple, or prune first"
     )
-    run_pass(Factorize(params=0.0435), graph)
+    run_pass(Factorize(params=0.0435, method="tucker"), graph)
     assert Cost(graph).params == 3 * (16 * 2 + 4 * 9 + 16 * 2)
 
 
@@ -344,8 +344,8 @@ def test_two_budgets_exclude_each_other() -> None:
     with pytest.raises(UsageError) as error:
         make("factorize", {"params": 0.5, "rank": 0.5}, "r.yaml: passes[0] 'factorize'")
     assert str(error.value) == (
-        "r.yaml: passes[0] 'factorize': params and rank exclude each other: give one of params, macs, energy, rank; "
-        "'edgec passes factorize' explains"
+        "r.yaml: passes[0] 'factorize': params and rank exclude each other: give one of params, macs, "
+        "weight_bytes, energy, rank; 'edgec passes factorize' explains"
     )
 
 
