@@ -30,7 +30,9 @@ _POOLS = ("AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPoo
 def wire(wiring: Wiring, node: Node) -> None:
     """Says to ``wiring`` what a node does to the dimensions of its tensors."""
     rule = RULES.get(node.op) if node.domain in ("", "ai.onnx") else None
-    if rule is None or any(True for _ in node.subgraphs()):
+    if node.op == "Constant":
+        wiring.fix_node(node, f"{quoted(node)} is a constant that 'fold' has not folded")
+    elif rule is None or any(True for _ in node.subgraphs()):
         wiring.fix_node(node, f"{quoted(node)} ({node.op}) is not known to keep its channels apart")
     elif any(wiring.maybe(tensor) is None for tensor in (*node.inputs, *node.outputs) if tensor.name):
         wiring.fix_node(node, f"{quoted(node)} ({node.op}) works on tensors of unknown rank")

@@ -12,6 +12,7 @@ from edgec.ir.channels import Channels, Group
 from edgec.ir.errors import printable
 from edgec.passes.folding.constants import fold_constants
 from edgec.passes.protocol import Context
+from edgec.passes.pruning.sharing import unshare
 from edgec.tools.console import print_table
 
 
@@ -21,11 +22,12 @@ def inspect_groups(
     """Prints the groups of coupled channels of an ONNX file, as a table or as JSON.
 
     Constants are folded first, as ``fold`` does it: shapes and paddings that an exporter left as arithmetic would hide
-    what hangs together.
+    what hangs together. Vectors that an exporter kept once because they are equal couple nothing.
     """
     graph = open_model(model, pins, cuts)
     ctx = Context(graph)
     fold_constants(graph, ctx)
+    unshare(graph)
     ctx.changed()
     rows = [group_row(group) for group in ctx.get(Channels).groups]
     if as_json:

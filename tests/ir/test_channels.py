@@ -57,6 +57,7 @@ EXPECTED = {
     "padded, tiled and expanded": ["a 6: a > y", "y 4 fixed: y >"],
     "group normalization by hand": ["a 4x3: a > y", "y 4 fixed: y >"],
     "dequantized weights": ["a 6: a > y", "y 4 fixed: y >"],
+    "quantized activations": ["a 6: a > y", "y 4 fixed: y >"],
     "transposed products": ["a 9: a > m", "m 8: m > u", "u 5 fixed: u >"],
     "summed over channels": ["a 6: a >", "y 4 fixed: y >"],
 }
@@ -165,6 +166,35 @@ def test_reasons(between: str, reason: str) -> None:
     )
     graph.outputs = []  # or every reason would be that the channels reach the output
     assert [group.fixed for group in Channels(graph).groups if group.name == "a"] == [reason]
+
+
+def test_quantized_operators() -> None:
+    graph = model(
+        """
+        a = QLinearConv(x, s, z, w1, s6, z6, s, z, b1)
+        b = QLinearConv <group = 6> (a, s, z, w2, s, z, s, z)
+        f = Flatten(b)
+        m = QLinearMatMul(f, s, z, w3, s8, z8, s, z)
+        y = MatMulInteger(m, w4)""",
+        "(uint8[1,3,2,2] x) => (int32[1,4] y)",
+        """float s = {0.1}, uint8 z = {3}, uint8[6,3,1,1] w1, float[6] s6, uint8[6] z6, int32[6] b1, uint8[6,1,1,1] w2,
+        uint8[24,8] w3, float[8] s8, uint8[8] z8, uint8[8,4] w4""",
+    )
+    groups = Channels(graph).groups
+    assert [shown(group) for group in groups] == ["a 6: a b > m", "m 8: m > y", "y 4 fixed: y >"]
+    assert {slot.constant.name for slot in groups[0].slots} == {"w1", "s6", "z6", "b1", "w2", "w3"}
+    assert {slot.constant.name for slot in groups[1].slots} == {"w3", "s8", "z8", "w4"}
+    consumer = next(slot for slot in groups[0].slots if slot.role == "consumes")
+    np.testing.assert_array_equal(consumer.index, np.repeat(np.arange(6), 4))
+
+
+def test_a_constant_that_is_not_folded_is_named() -> None:
+    graph = model(
+        "a = Conv(x, w1)\n k = Constant <value = float[6,1,1] {1, 2, 3, 4, 5, 6}> ()\n b = Mul(a, k)\n y = Conv(b, w2)",
+        IMAGE,
+        "float[6,3,1,1] w1, float[4,6,1,1] w2",
+    )
+    assert Channels(graph).groups[0].fixed == "'k' is a constant that 'fold' has not folded"
 
 
 def test_what_a_subgraph_reads_is_fixed() -> None:

@@ -284,6 +284,18 @@ TEXTS: dict[str, tuple[str, str, str]] = {
         _IMAGE,
         "int8[6,3,1,1] q, float[6] scales, int8[6] zeros, float[6] b1, float[4,6,1,1] w2",
     ),
+    "quantized activations": (
+        """
+        a = Conv(x, w1, b1)
+        q = QuantizeLinear(a, s, z)
+        d = DequantizeLinear(q, s, z)
+        e = QuantizeLinear <axis = 1> (d, each, zeros)
+        f = DequantizeLinear <axis = 1> (e, each, zeros)
+        y = Conv(f, w2)""",
+        _IMAGE,
+        """float[6,3,1,1] w1, float[6] b1, float[4,6,1,1] w2, float s = {0.01}, int8 z = {3},
+        float[6] each = {0.01, 0.02, 0.03, 0.04, 0.05, 0.06}, int8[6] zeros = {0, 1, 2, 3, 4, 5}""",
+    ),
     "transposed products": (
         """
         a = Gemm <transA = 1, transB = 1> (x, w1, b1)

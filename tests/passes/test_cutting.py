@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from networks.coupled import TEXTS, coupled
 from networks.efficientnet_lite0 import export
 from random_networks import networks
-from running_passes import model, outputs, run_pass
+from running_passes import model, outputs
 
 from edgec.frontends.model import open_model
 from edgec.ir.channels import Channels, Group
@@ -21,7 +21,8 @@ from edgec.ir.cost import Cost
 from edgec.ir.execution import Session, seeded_feeds, sqnr_db
 from edgec.ir.graph import Constant, Graph, Tensor
 from edgec.ir.verifier import verify, verify_types
-from edgec.passes.fold import Fold
+from edgec.passes.folding.constants import fold_constants
+from edgec.passes.protocol import Context
 from edgec.passes.pruning.cutting import cut, spare
 
 # What reads channels and no longer has them apart in what it gives.
@@ -159,6 +160,27 @@ def test_a_wrong_index_map_is_noticed() -> None:
     assert noticed == 5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["ResNeXt, groups", "MobileNetV3, gates by convolutions", "DenseNet", "U-Net", "ShuffleNet",
+     "ShuffleNetV2, CSP: halves", "PReLU, norms, transposed", "ConvNeXt"],
+)  # fmt: skip
+def test_a_cut_of_torch_networks_is_exact(name: str, tmp_path: Path) -> None:
+    from networks.coupled_torch import export as export_torch
+
+    path = tmp_path / "network.onnx"
+    export_torch(name, path)
+    graph = open_model(path)
+    fold_constants(graph, Context(graph))
+    random = np.random.default_rng(6)
+    plan = {group: half(group, random) for group in cuttable(graph)}
+    assert plan
+    for group, keep in plan.items():
+        assert_exact(graph, {group: keep})
+    assert_exact(graph, plan)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(networks(), st.integers(0, 2**31 - 1))
 def test_a_cut_of_random_networks_is_exact(network: Graph, seed: int) -> None:
@@ -178,29 +200,25 @@ def test_keeping_everything_changes_nothing(network: Graph) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_every_group_of_efficientnet(tmp_path: Path, batch_norm: bool) -> None:
+    """Each by itself, and where BatchNormalization is not folded all at once."""
     path = tmp_path / "network.onnx"
     export(path, batch_norm=batch_norm)
     graph = open_model(path)
-    if not batch_norm:
-        run_pass(Fold(), graph)
-    else:
-        from edgec.passes.folding.constants import fold_constants
-        from edgec.passes.protocol import Context
-
-        fold_constants(graph, Context(graph))
+    fold_constants(graph, Context(graph))
     random = np.random.default_rng(8)
     groups = Channels(graph).groups
     assert [g.name for g in groups if g.fixed] == [groups[-1].name]
     assert groups[-1].fixed == "a model's output"
     assert len(groups) == 25
     feeds = seeded_feeds(graph, samples=1)[0]
-    for group in groups[:-1]:
-        keep = half(group, random)
-        assert keep.sum() == group.width // 2
-        plan = {group: keep}
+    plans = [{group: half(group, random)} for group in groups[:-1]]
+    if batch_norm:
+        plans = [{group: keep for plan in plans for group, keep in plan.items()}]
+    for plan in plans:
+        assert all(keep.sum() == group.width // 2 for group, keep in plan.items())
         wanted = Session(masked(graph, plan), threads=2).run(feeds)
         got = Session(cut_copy(graph, plan), threads=2).run(feeds)
-        assert sqnr_db(wanted, got) > 100, group
+        assert sqnr_db(wanted, got) > 100, plan
 
 
 def test_a_plan_that_cannot_be(subtests: pytest.Subtests) -> None:
@@ -233,6 +251,46 @@ def test_attributes_that_state_widths() -> None:
     shapes = [by_output[name].inputs[1] for name in "ce"]
     assert [c.values.tolist() for c in shapes if isinstance(c, Constant)] == [[1, 2, 4, 8, 8], [0, -1, 8, 8]]
     assert by_output["b"].inputs[1].shape == (8, 3, 1, 1)
+
+
+def test_newer_operators() -> None:
+    graph = model(
+        """
+        a = Conv(x, w1, b1)
+        n = GroupNormalization <num_groups = 4> (a, g, o)
+        s1, s2 = Split <axis = 1, num_outputs = 2> (n)
+        p = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (s1)
+        r = Resize <axes = [1, 2, 3]> (p, "", "", sizes)
+        c = Concat <axis = -3> (r, s2)
+        y = Conv(c, w2)""",
+        "(float[1,3,8,8] x) => (float[1,4,8,8] y)",
+        """float[12,3,1,1] w1, float[12] b1, float[12] g, float[12] o, float[4,12,1,1] w2,
+        int64[3] sizes = {6, 8, 8}""",
+        opset=21,
+    )
+    (group, _) = Channels(graph).groups
+    assert (group.width, group.channels_per_unit) == (4, 3)
+    assert_exact(graph, {group: np.array([True, False, False, True])})
+    # Uneven halves are stated.
+    cut(graph, {group: np.array([True, False, True, True])})
+    split = next(node for node in graph.nodes if node.op == "Split")
+    normalization = next(node for node in graph.nodes if node.op == "GroupNormalization")
+    assert split.inputs[1].values.tolist() == [3, 6]
+    assert (split.attrs, normalization.attrs["num_groups"]) == ({"axis": 1}, 3)
+
+
+def test_an_older_split_states_its_parts_in_an_attribute() -> None:
+    graph = model(
+        "a = Conv(x, w1)\n s1, s2 = Split <axis = 1> (a)\n c = Concat <axis = 1> (s2, s1)\n y = Conv(c, w2)",
+        "(float[1,3,8,8] x) => (float[1,4,8,8] y)",
+        "float[8,3,1,1] w1, float[4,8,1,1] w2",
+        opset=12,
+    )
+    (group, _) = Channels(graph).groups
+    keep = np.array([True, False, True, True, False, False, True, False])
+    assert_exact(graph, {group: keep})
+    cut(graph, {group: keep})
+    assert graph.nodes[1].attrs["split"] == [3, 1]
 
 
 def test_a_slice_that_is_no_stretch_any_more_becomes_a_gather() -> None:
