@@ -1,0 +1,101 @@
+"""Which units go: one ranking over all groups under one budget for the network.
+
+Each group offers a curve: the loss when its first k units have gone, in the order of its criterion. Losses of all
+groups and criteria are -log of the part that is left of what the group carries, as in
+:mod:`edgec.passes.factorization.allocation`: they add up over layers, and no group is ever emptied for being cheap.
+Steps are taken from the group whose next step loses least for what it really saves, which changes as the groups that
+it meets shrink; what the last step saved beyond the budget is given back where it helps most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.passes.pruning.costs import Costs
+
+# A group goes down in so many steps at most; single units settle the rest at the end.
+_MOST_STEPS = 128
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What one group offers.
+
+    Attributes:
+        order: its units in the order in which they go, those that must stay left out; shape (removable,).
+        loss: at [k] the loss when k of them have gone; shape (removable + 1,), 0 first, never falling.
+        allowed: the numbers of lost units that rounding allows, rising, 0 first.
+    """
+
+    order: np.ndarray
+    loss: np.ndarray
+    allowed: np.ndarray
+
+
+def select(offers: Sequence[Offer], costs: Costs, budget: float) -> list[int] | None:
+    """How many units each group loses so that the network costs at most ``budget``; ``None`` where it cannot."""
+    removed = [0] * len(offers)
+    spent: float = costs.total(removed)
+    if spent <= budget:
+        return removed
+    if costs.total([int(offer.allowed[-1]) for offer in offers]) > budget:
+        return None
+    steps = [_steps(offer) for offer in offers]
+    at = [0] * len(offers)
+    prices = np.array([_price(offers, steps, costs, removed, at, group) for group in range(len(offers))])
+    while spent > budget:
+        group = int(prices.argmin())
+        more = int(steps[group][at[group] + 1])
+        spent -= costs.saved(removed, group, more)
+        removed[group] = more
+        at[group] += 1
+        for other in {group, *costs.neighbours[group]}:
+            prices[other] = _price(offers, steps, costs, removed, at, other)
+    return _given_back(offers, costs, removed, spent, budget)
+
+
+def _steps(offer: Offer) -> np.ndarray:
+    allowed = offer.allowed
+    if len(allowed) <= _MOST_STEPS + 1:
+        return allowed
+    return allowed[np.unique(np.linspace(0, len(allowed) - 1, _MOST_STEPS + 1).round().astype(int))]
+
+
+def _price(
+    offers: Sequence[Offer], steps: list[np.ndarray], costs: Costs, removed: list[int], at: list[int], group: int
+) -> float:
+    """What a group's next step loses for each unit of cost that it saves; infinite where it is at its end.
+
+    A step that saves nothing, in multiply-accumulates say, comes behind all that do.
+    """
+    if at[group] + 1 >= len(steps[group]):
+        return np.inf
+    more = int(steps[group][at[group] + 1])
+    loss = offers[group].loss[more] - offers[group].loss[removed[group]]
+    saved = costs.saved(removed, group, more)
+    return float(loss) / saved if saved > 0 else 1e300
+
+
+def _given_back(offers: Sequence[Offer], costs: Costs, removed: list[int], spent: float, budget: float) -> list[int]:
+    """Takes units back, the most loss undone for its cost first, while the budget allows."""
+    while True:
+        best: tuple[float, int, int, float] | None = None
+        for group, offer in enumerate(offers):
+            place = int(np.searchsorted(offer.allowed, removed[group]))
+            if place == 0:
+                continue
+            fewer = int(offer.allowed[place - 1])
+            cost = -float(costs.saved(removed, group, fewer))
+            if spent + cost > budget:
+                continue
+            gained = float(offer.loss[removed[group]] - offer.loss[fewer])
+            worth = gained / cost if cost > 0 else np.inf
+            if best is None or worth > best[0]:
+                best = (worth, group, fewer, cost)
+        if best is None:
+            return removed
+        removed[best[1]] = best[2]
+        spent += best[3]
