@@ -181,7 +181,7 @@ class Prune(Pass):
         if len(offer.allowed) == 1:
             return f"no channel may go: least {self.least}, multiple {self.multiple}"
         if self.ratio is not None:
-            return f"ratio {self.ratio:g} is nearest to none of its channels"
+            return f"ratio {self.ratio:g} takes none of its channels"
         return "the budget is met without it, at less error"
 
     @property

@@ -74,8 +74,10 @@ def _judge(
         powers = np.stack([seen[reader].power for reader in reading])
         spread = np.stack([np.diag(seen[reader].covariance) for reader in reading])
         constant = int((spread <= _CONSTANT * powers.max()).all(axis=0).sum())
-        totals = powers.sum(axis=1, keepdims=True)
-        scores = (powers / np.where(totals > 0, totals, 1)).sum(axis=0)
+        # What does not vary goes into biases: for the reconstruction it is worth nothing, however large.
+        worth = powers if criterion == "activation" else spread
+        totals = worth.sum(axis=1, keepdims=True)
+        scores = (worth / np.where(totals > 0, totals, 1)).sum(axis=0)
         stay = _stay(group, scores, least)
         if criterion == "activation":
             found = ranked(scores, stay)

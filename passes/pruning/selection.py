@@ -18,6 +18,8 @@ from edgec.passes.pruning.costs import Costs
 
 # A group goes down in so many steps at most; single units settle the rest at the end.
 _MOST_STEPS = 128
+# A budget of which less than this part is left is met.
+_CLOSE = 0.005
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,34 @@ def select(offers: Sequence[Offer], costs: Costs, budget: float) -> list[int] | 
     if costs.total([int(offer.allowed[-1]) for offer in offers]) > budget:
         return None
     steps = [_steps(offer) for offer in offers]
-    at = [0] * len(offers)
-    prices = np.array([_price(offers, steps, costs, removed, at, group) for group in range(len(offers))])
-    while spent > budget:
+    removed, spent = _taken(offers, steps, costs, removed, spent, budget)
+    removed, spent = _given_back(offers, costs, removed, spent, budget)
+    return _exchanged(offers, costs, removed, spent, budget)
+
+
+def _taken(
+    offers: Sequence[Offer],
+    steps: Sequence[np.ndarray],
+    costs: Costs,
+    removed: Sequence[int],
+    spent: float,
+    budget: float,
+    *,
+    without: int = -1,
+) -> tuple[list[int], float]:
+    """Steps of all groups but ``without``, the least loss for what it saves first, until the budget is met or none is
+    left."""
+    removed = list(removed)
+    prices = np.array([_price(offers, steps, costs, removed, group) for group in range(len(offers))])
+    prices[without if without >= 0 else slice(0)] = np.inf
+    while spent > budget and not np.isinf(prices.min()):
         group = int(prices.argmin())
-        more = int(steps[group][at[group] + 1])
+        more = _next(steps[group], removed[group])
         spent -= costs.saved(removed, group, more)
         removed[group] = more
-        at[group] += 1
-        for other in {group, *costs.neighbours[group]}:
-            prices[other] = _price(offers, steps, costs, removed, at, other)
-    return _given_back(offers, costs, removed, spent, budget)
+        for other in {group, *costs.neighbours[group]} - {without}:
+            prices[other] = _price(offers, steps, costs, removed, other)
+    return removed, spent
 
 
 def _steps(offer: Offer) -> np.ndarray:
@@ -64,16 +83,22 @@ def _steps(offer: Offer) -> np.ndarray:
     return allowed[np.unique(np.linspace(0, len(allowed) - 1, _MOST_STEPS + 1).round().astype(int))]
 
 
+def _next(steps: np.ndarray, removed: int) -> int:
+    """The next number of lost units, -1 at the end."""
+    place = int(np.searchsorted(steps, removed, side="right"))
+    return int(steps[place]) if place < len(steps) else -1
+
+
 def _price(
-    offers: Sequence[Offer], steps: list[np.ndarray], costs: Costs, removed: list[int], at: list[int], group: int
+    offers: Sequence[Offer], steps: Sequence[np.ndarray], costs: Costs, removed: Sequence[int], group: int
 ) -> float:
     """What a group's next step loses for each unit of cost that it saves; infinite where it is at its end.
 
     A step that saves nothing, in multiply-accumulates say, comes behind all that do.
     """
-    if at[group] + 1 >= len(steps[group]):
+    more = _next(steps[group], removed[group])
+    if more < 0:
         return np.inf
-    more = int(steps[group][at[group] + 1])
     loss = offers[group].loss[more] - offers[group].loss[removed[group]]
     saved = costs.saved(removed, group, more)
     return float(loss) / saved if saved > 0 else 1e300
@@ -96,6 +121,31 @@ def _given_back(offers: Sequence[Offer], costs: Costs, removed: list[int], spent
             if best is None or worth > best[0]:
                 best = (worth, group, fewer, cost)
         if best is None:
-            return removed
+            return removed, spent
         removed[best[1]] = best[2]
         spent += best[3]
+
+
+def _exchanged(offers: Sequence[Offer], costs: Costs, removed: list[int], spent: float, budget: float) -> list[int]:
+    """Where units are large for the network, and much of the budget is left: other units than the last that went.
+
+    A group gets a step back, the others go on in its stead, and what brings the cost nearest to the budget is taken.
+    """
+    allowed = [offer.allowed for offer in offers]
+    while budget - spent > _CLOSE * budget:
+        best = (spent, removed)
+        for group, offer in enumerate(offers):
+            place = int(np.searchsorted(offer.allowed, removed[group]))
+            if place == 0:
+                continue
+            tried = list(removed)
+            tried[group] = int(offer.allowed[place - 1])
+            cost = spent - costs.saved(removed, group, tried[group])
+            tried, cost = _taken(offers, allowed, costs, tried, cost, budget, without=group)
+            if cost <= budget:
+                tried, cost = _given_back(offers, costs, tried, cost, budget)
+                best = max(best, (cost, tried), key=lambda found: found[0])
+        if best[0] <= spent:
+            return removed
+        spent, removed = best
+    return removed

@@ -1,0 +1,111 @@
+"""The cost that a plan is chosen by is the cost that the cut network has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks.coupled import TEXTS, coupled
+from random_networks import networks
+
+from edgec.ir.channels import Channels, Group
+from edgec.ir.cost import Cost
+from edgec.ir.graph import Graph
+from edgec.ir.shapes import Shapes
+from edgec.passes.pruning.costs import Costs, Unit
+from edgec.passes.pruning.cutting import cut, spare
+from edgec.passes.pruning.selection import Offer, select
+
+
+def orders(groups: list[Group], random: np.random.Generator) -> list[np.ndarray]:
+    """Of each group the units that may go, in random order."""
+    found = []
+    for group in groups:
+        scores = random.random(group.width)
+        stay = spare(group, np.zeros(group.width, bool), scores)
+        found.append(random.permutation(np.flatnonzero(~stay)))
+    return found
+
+
+def check(graph: Graph, unit: Unit, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    channels = Channels(graph)
+    groups = [group for group in channels.groups if group.fixed is None]
+    of = orders(groups, random)
+    costs = Costs(graph, Shapes(graph), channels, groups, of, unit)
+    none = [0] * len(groups)
+    assert costs.total(none) == getattr(Cost(graph), unit)
+    removed = [int(random.integers(0, len(order) + 1)) for order in of]
+    one = int(random.integers(0, len(groups))) if groups else None
+    if one is not None:
+        more = [len(of[one]) if number == one else count for number, count in enumerate(removed)]
+        saved = costs.saved(removed, one, len(of[one]))
+        assert saved == costs.total(removed) - costs.total(more)
+    masks = {
+        group: np.isin(np.arange(group.width), order[:count], invert=True)
+        for group, order, count in zip(groups, of, removed, strict=True)
+    }
+    cut(graph, masks)
+    assert costs.total(removed) == getattr(Cost(graph), unit)
+
+
+@pytest.mark.parametrize("unit", ["params", "macs"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_costs_of_coupled_networks(name: str, unit: Unit) -> None:
+    for seed in range(3):
+        check(coupled(name), unit, seed)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(networks(), st.sampled_from(["params", "macs"]), st.integers(0, 100))
+def test_costs_of_random_networks(network: Graph, unit: Unit, seed: int) -> None:
+    check(network, unit, seed)
+
+
+class _Prices:
+    """Costs that add up: each unit of group i costs ``each[i]``."""
+
+    def __init__(self, base: int, each: list[int], widths: list[int]) -> None:
+        self.base, self.each, self.widths = base, each, widths
+        self.neighbours = [[number] for number in range(len(each))]
+
+    def total(self, removed: list[int]) -> int:
+        left = sum(e * (w - r) for e, w, r in zip(self.each, self.widths, removed, strict=True))
+        return self.base + left
+
+    def saved(self, removed: list[int], group: int, more: int) -> int:
+        return self.each[group] * (more - removed[group])
+
+
+def offer(losses: list[float], step: int = 1) -> Offer:
+    allowed = np.arange(0, len(losses) + 1, step)
+    return Offer(np.arange(len(losses)), np.concatenate([[0.0], np.cumsum(losses)]), allowed)
+
+
+def test_the_least_loss_for_its_cost_goes_first() -> None:
+    offers = [offer([1.0, 2.0, 3.0]), offer([3.0, 8.0, 9.0])]
+    costs = _Prices(0, [1, 4], [4, 4])
+    assert select(offers, costs, 20) == [0, 0]  # type: ignore[arg-type]
+    assert select(offers, costs, 16) == [0, 1]  # type: ignore[arg-type]
+    assert select(offers, costs, 15) == [1, 1]  # type: ignore[arg-type]
+
+
+def test_what_the_last_step_saved_too_much_is_given_back() -> None:
+    offers = [offer([1.0, 1.1]), offer([100.0])]
+    # 2 units of 1 and one of 10: 11 must go; the first group went first and comes back but for one unit.
+    assert select(offers, _Prices(0, [1, 10], [2, 1]), 1) == [1, 1]  # type: ignore[arg-type]
+
+
+def test_a_budget_below_all_that_may_go_is_refused() -> None:
+    assert select([offer([1.0])], _Prices(10, [1], [1]), 9) is None  # type: ignore[arg-type]
+
+
+def test_steps_keep_to_the_rounding() -> None:
+    [count] = select([offer([1.0] * 8, step=4)], _Prices(0, [1], [9]), 7) or []  # type: ignore[arg-type]
+    assert count == 4
+
+
+def test_a_wide_group_is_still_settled_to_the_unit() -> None:
+    [count] = select([offer([1.0] * 1000)], _Prices(0, [1], [1001]), 1001 - 333) or []  # type: ignore[arg-type]
+    assert count == 333
