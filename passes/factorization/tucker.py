@@ -5,15 +5,14 @@ ICLR 2016) writes a kernel K of shape (out, in, taps) as a core between two matr
 
     K[o, i, t]  ~  sum over a, b of  last[o, a] * core[a, b, t] * first[b, i]
 
-The bases come from the eigenvectors of the Gram matrices of the unfoldings, the second mode's after the first has been
-truncated (ST-HOSVD, Vannieuwenhoven et al. 2012), then refined by sweeps of higher-order orthogonal iteration
-(De Lathauwer et al. 2000). A Gram matrix has the side of one mode only, so this costs a small part of an SVD of the
-unfolding; what its squared condition loses lies far below the error of any truncation. Factors are orthonormal, so the
-kernel is given back exactly at full rank.
+The bases are those of the Gram matrices of the unfoldings, the second mode's after the first has been truncated
+(ST-HOSVD, Vannieuwenhoven et al. 2012), then refined by higher-order orthogonal iteration (De Lathauwer et al. 2000),
+in which large modes are not diagonalised (:mod:`.eigenbases`). A Gram matrix has the side of one mode only, so this
+costs a small part of an SVD of the unfolding; what its squared condition loses lies far below the error of any
+truncation. Bases are orthonormal, so the kernel is given back exactly at full rank.
 
-Everything here is plain numpy and deterministic on one BLAS thread: eigenvectors get a fixed sign. A kernel that was
-multiplied by a square root of its input's covariance is decomposed by the same functions; ``first`` then has to be
-multiplied by the inverse of that root.
+Deterministic on one BLAS thread. A kernel that was multiplied by a square root of its input's covariance is decomposed
+by the same functions; ``first`` then has to be multiplied by the inverse of that root.
 """
 
 from __future__ import annotations
@@ -23,8 +22,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgec.passes.factorization.eigenbases import all_vectors, gram, is_exact, leading
+
 # Where the largest number of a kernel lies in between, sums of its squares stay in the range of float32.
 _LEAST_SQUARED, _LARGEST_SQUARED = 1e-15, 1e15
+# Refinement ends when a step removes less than this part of the squared error, at the latest after so many steps.
+_ENOUGH, _MOST_STEPS = 4e-3, 8
+# Where truncation by eigenvectors loses less than this part of the squared norm, refinement has nothing to win: on
+# decaying spectra it took 0.2 % off the error there, and 0.4 % off an error that was ten times that.
+_LITTLE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -51,47 +57,72 @@ def tucker2_spectrum(kernel: np.ndarray) -> np.ndarray:
         (out, in), float64; at [a - 1, b - 1] the part of the squared norm that is kept with ranks a (out) and b (in)
         when the bases of the whole kernel are truncated. Refinement can only keep more.
     """
-    kernel = _working(kernel)
-    last, first = (_basis(_gram(kernel, mode)) for mode in (0, 1))
-    core = _project(_project(kernel, last, 0), first, 1)
-    energy = np.einsum("abt,abt->ab", core, core, dtype=np.float64)
-    kept = energy.cumsum(axis=0).cumsum(axis=1)
+    work = _working(kernel)
+    rows, columns = _unfolded(work)
+    last, first = all_vectors(gram(rows)), all_vectors(gram(columns))
+    turned = _turned(last.T @ rows, kernel.shape[2])
+    core = first.T @ turned
+    energy = np.square(core, out=core).reshape(first.shape[1], last.shape[1], -1).sum(axis=2, dtype=np.float64)
+    kept = energy.T.cumsum(axis=0).cumsum(axis=1)
     return kept / kept[-1, -1] if kept[-1, -1] else np.ones_like(kept)
 
 
-def tucker2(kernel: np.ndarray, rank_out: int, rank_in: int, *, sweeps: int = 2) -> Tucker:
+def tucker2(kernel: np.ndarray, rank_out: int, rank_in: int) -> Tucker:
     """Tucker-2 of a kernel of shape (out, in, taps).
 
     Args:
         kernel: any float type; it is worked on in float32, in float64 where it is that or its squares want it.
         rank_out, rank_in: from 1 to the number of channels; at the number itself that mode is left as it is.
-        sweeps: rounds of higher-order orthogonal iteration behind the truncation.
     """
     work = _working(kernel)
-    out, into, _ = work.shape
+    out, into, taps = work.shape
+    rows, columns = _unfolded(work)
     last = first = None
-    if rank_in < into:
-        first = _basis(_gram(work, 1), rank_in)
-    if rank_out < out:
-        last = _basis(_gram(work if first is None else _project(work, first, 1), 0), rank_out)
-    if first is not None and last is not None:
-        for _ in range(sweeps):
-            first = _basis(_gram(_project(work, last, 0), 1), rank_in)
-            last = _basis(_gram(_project(work, first, 1), 0), rank_out)
     core = work
-    for basis, mode in ((first, 1), (last, 0)):
-        core = core if basis is None else _project(core, basis, mode)
+    if rank_in < into:
+        first = leading(gram(columns), rank_in)
+        if rank_out == out:
+            core = _turned(first.T @ columns, taps).reshape(out, rank_in, taps)
+    if rank_out < out and first is None:
+        last = leading(gram(rows), rank_out)
+        core = (last.T @ rows).reshape(rank_out, into, taps)
+    elif rank_out < out and first is not None:
+        first, last, core = _refined(rows, columns, taps, first, rank_out)
     factors = Tucker(None if first is None else first.T, core, last, 0.0)
     return replace(factors, relative_error=_relative_error(work, core, lambda: reconstruct(factors)))
+
+
+def _refined(
+    rows: np.ndarray, columns: np.ndarray, taps: int, first: np.ndarray, rank_out: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The bases (in, rank_in) and (out, rank_out), each improved in turn for the other, and their core."""
+    missing = total = _energy(rows)
+    exact = is_exact(len(columns), first.shape[1]) and is_exact(len(rows), rank_out)
+    last: np.ndarray | None = None
+    for step in range(_MOST_STEPS):
+        # What is left of the kernel in one basis, unfolded along the mode whose turn it is.
+        if last is None or step % 2 == 0:
+            half = _turned(first.T @ columns, taps)
+            matrix = gram(half)
+            basis = last = leading(matrix, rank_out, last)
+        else:
+            half = _turned(last.T @ rows, taps)
+            matrix = gram(half)
+            basis = first = leading(matrix, first.shape[1], first)
+        before, missing = missing, max(total - float(np.vdot(basis, matrix @ basis)), 0.0)
+        if before - missing <= _ENOUGH * before or (exact and missing < _LITTLE * total):
+            break
+    core = (basis.T @ half).reshape(basis.shape[1], -1, taps)
+    return first, last, core if basis is last else core.transpose(1, 0, 2)
 
 
 def reconstruct(factors: Tucker) -> np.ndarray:
     """The kernel (out, in, taps) that the factors of :func:`tucker2` stand for."""
     kernel = factors.core
     if factors.first is not None:
-        kernel = _project(kernel, factors.first.T, 1, transposed=True)
+        kernel = _project(kernel, factors.first, 1)
     if factors.last is not None:
-        kernel = _project(kernel, factors.last, 0, transposed=True)
+        kernel = _project(kernel, factors.last.T, 0)
     return kernel
 
 
@@ -100,24 +131,20 @@ def _working(kernel: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(kernel, np.float32 if squarable and kernel.dtype != np.float64 else np.float64)
 
 
-def _gram(kernel: np.ndarray, mode: int) -> np.ndarray:
-    """Of the unfolding of ``kernel`` (out, in, taps) along a mode: (channels, channels), in float64."""
-    flat = kernel.reshape(len(kernel), -1) if mode == 0 else kernel.transpose(1, 0, 2).reshape(kernel.shape[1], -1)
-    return (flat @ flat.T).astype(np.float64)
+def _unfolded(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A kernel (out, in, taps) as (out, in x taps) and as (in, out x taps)."""
+    return kernel.reshape(len(kernel), -1), kernel.transpose(1, 0, 2).reshape(kernel.shape[1], -1)
 
 
-def _basis(gram: np.ndarray, rank: int | None = None) -> np.ndarray:
-    """The eigenvectors of the largest eigenvalues, (channels, rank), largest first, each with a fixed sign."""
-    vectors = np.linalg.eigh(gram)[1][:, ::-1][:, :rank]
-    heaviest = np.abs(vectors).argmax(axis=0)
-    signs = np.sign(vectors[heaviest, np.arange(vectors.shape[1])])
-    return np.ascontiguousarray(vectors * signs)
+def _turned(unfolding: np.ndarray, taps: int) -> np.ndarray:
+    """(a, b x taps) as (b, a x taps)."""
+    rows = len(unfolding)
+    return unfolding.reshape(rows, -1, taps).transpose(1, 0, 2).reshape(-1, rows * taps)
 
 
-def _project(kernel: np.ndarray, basis: np.ndarray, mode: int, *, transposed: bool = False) -> np.ndarray:
-    """``kernel`` with the channels of a mode exchanged for coordinates in ``basis``; back again with ``transposed``."""
-    matrix = basis.astype(kernel.dtype, copy=False)
-    matrix = matrix if transposed else matrix.T
+def _project(kernel: np.ndarray, basis: np.ndarray, mode: int) -> np.ndarray:
+    """``kernel`` with the channels of a mode exchanged for coordinates in the columns of ``basis``."""
+    matrix = basis.T.astype(kernel.dtype, copy=False)
     if mode == 0:
         return (matrix @ kernel.reshape(len(kernel), -1)).reshape(len(matrix), *kernel.shape[1:])
     return np.matmul(matrix, kernel)
