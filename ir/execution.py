@@ -69,24 +69,35 @@ class Session:
                 self._session = ort.InferenceSession(message, settings, providers=["CPUExecutionProvider"])
         except runtime_errors() as error:
             raise InputError("onnxruntime", f"does not take the model ({first_line(error)})", _MEND) from None
+        self._options = ort.RunOptions()
+        self._options.only_execute_path_to_fetches = True
         self.inputs = [item.name for item in self._session.get_inputs()]
         self.outputs = [item.name for item in self._session.get_outputs()]
 
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+    def run(
+        self, feeds: Feeds, *, wanted: Sequence[str] = (), constants: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         """Outputs and taps by name.
+
+        Args:
+            feeds: values of the inputs.
+            wanted: the only outputs and taps to compute; all where it is empty. What they do not need does not run.
+            constants: values that stand for those of constants which the graph lists among its inputs, in this run.
 
         Raises:
             InputError: an input is missing or of another shape or type.
         """
+        names = list(wanted) or self.outputs
         try:
-            values = self._session.run(None, {name: feeds[name] for name in self.inputs})
+            given = {name: feeds[name] for name in self.inputs}
+            values = self._session.run(list(wanted) or None, {**given, **(constants or {})}, self._options)
         except KeyError as error:
             raise InputError(
                 "the data", f"has no values for the model's input {error}", "name the array for it"
             ) from None
         except runtime_errors() as error:
             raise InputError("onnxruntime", f"cannot run the model ({first_line(error)})", _MEND) from None
-        return dict(zip(self.outputs, values, strict=True))
+        return dict(zip(names, values, strict=True))
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:

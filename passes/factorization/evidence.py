@@ -1,0 +1,48 @@
+"""What the calibration data say about the layers of a network: what a loss in each does, and how to lose least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgec.ir.graph import Graph
+from edgec.passes.factorization.damage import Damage
+from edgec.passes.factorization.layers import Layer
+from edgec.passes.factorization.offers import Choice
+from edgec.passes.factorization.overriding import Overridable
+from edgec.passes.factorization.refitting import Fit, fit_all
+from edgec.passes.factorization.samples import Images
+from edgec.passes.protocol import Context
+
+
+class Evidence:
+    """The network and its data, ready to be asked.
+
+    Args:
+        graph: as it is before anything is rewritten; it is not changed.
+        ctx: the calibration data.
+        layers: those that may be compressed.
+
+    Raises:
+        InputError: there are no samples.
+    """
+
+    def __init__(self, graph: Graph, ctx: Context, layers: Sequence[Layer]) -> None:
+        self._images = Images(graph, ctx)
+        self._network = Overridable(graph, layers)
+        self._damage = Damage(self._network, self._images)
+
+    def damage(self, layer: Layer, choices: Sequence[Choice], cost: np.ndarray, lost: np.ndarray) -> np.ndarray:
+        """See :meth:`.damage.Damage.curve`."""
+        return self._damage.curve(layer, choices, cost, lost)
+
+    def fit(self, chosen: Sequence[tuple[Layer, Choice]]) -> list[Fit]:
+        """Chains and biases for the chosen layers, each on what the ones before have left.
+
+        BLAS works on one thread: sums on several would depend on their number.
+        """
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(limits=1):
+            return fit_all(self._network, chosen, self._images)

@@ -1,0 +1,152 @@
+"""Samples of what a layer reads in a network that is compressed already, and of what it computed in the original.
+
+However many images there are, as many rows are taken, at positions that a seeded generator draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from edgec.ir.errors import InputError
+from edgec.ir.execution import batch_size
+from edgec.ir.graph import Graph
+from edgec.passes.factorization import patches
+from edgec.passes.factorization.layers import Layer
+from edgec.passes.factorization.overriding import Overridable, Weights, own_bias, read
+from edgec.passes.protocol import Context
+
+T = TypeVar("T")
+U = TypeVar("U")
+_ROLE = "calibration"
+# Rows for each input of a kernel, and the bounds of their number.
+_ROWS_PER_INPUT, _FEWEST, _MOST = 4, 2048, 8192
+# Elements of the patches that are held at once, and bytes of the images.
+_MOST_ELEMENTS, _MOST_BYTES = 1 << 26, 1 << 26
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Rows of the regression of one layer, those of each of its nodes together.
+
+    Attributes:
+        patches: (rows, groups, in, taps), float32.
+        wanted: (rows, groups, out), float32, the bias included, before any factor that a Gemm has.
+        nodes: the rows of each node.
+        centred: whether all nodes can be given a bias.
+    """
+
+    patches: np.ndarray
+    wanted: np.ndarray
+    nodes: list[slice]
+    centred: bool
+
+
+class Images:
+    """The calibration data, as many of them as fit a fixed amount of memory, taken evenly from the whole set.
+
+    Args:
+        graph: whose inputs they feed.
+        ctx: the data, the seed and the threads.
+
+    Raises:
+        InputError: there are none.
+    """
+
+    def __init__(self, graph: Graph, ctx: Context) -> None:
+        self.ctx = ctx
+        batches = -(-len(ctx.data[_ROLE]) // batch_size(graph))
+        self.feeds: list[dict[str, np.ndarray]] = []
+        keep: set[int] | None = None
+        for number, feeds in enumerate(ctx.feeds(graph, _ROLE)):
+            if keep is None:
+                most = max(_MOST_BYTES // max(sum(v.nbytes for v in feeds.values()), 1), 1)
+                keep = set(np.linspace(0, batches - 1, min(most, batches)).round().astype(int).tolist())
+            if number in keep:
+                self.feeds.append(feeds)
+        if not self.feeds:
+            raise InputError(
+                ctx.data[_ROLE].source, "has no samples to calibrate with", "name a data set that has some"
+            )
+
+    def each(self, work: Callable[[int], U], count: int | None = None, *, threads: int = 1) -> Iterator[U]:
+        """What ``work`` makes of the number of each batch, or of the first ``count``, in order."""
+        numbers = range(len(self.feeds) if count is None else min(count, len(self.feeds)))
+        if threads == 1:
+            yield from map(work, numbers)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(work, numbers)
+
+
+def collect(
+    network: Overridable, layer: Layer, images: Images, weights: Weights | None = None, *, threads: int = 1
+) -> Samples:
+    """Rows of a layer.
+
+    Args:
+        network: the original; with ``weights`` it is the compressed one.
+        layer: what is looked at; its own weights are the original's.
+        images: the data.
+        weights: of the layers that are compressed already.
+        threads: how many images are looked at at once.
+
+    Raises:
+        InputError: an activation is not finite.
+    """
+    size = layer.groups * layer.into * max(int(np.prod(layer.taps)), 1)
+    rows = int(np.clip(_ROWS_PER_INPUT * size // layer.groups, _FEWEST, _MOST))
+    rows = max(min(rows, _MOST_ELEMENTS // size), 1)
+    each = -(-rows // (len(images.feeds) * len(layer.nodes)))
+    names = [name for node in layer.nodes for name in (read(node).name, node.outputs[0].name)]
+
+    def one(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        feeds = images.feeds[number]
+        if weights is None:
+            original = compressed = network.run(feeds, names)
+        else:
+            original = network.run(feeds, names[1::2])
+            compressed = network.run(feeds, names[0::2], weights)
+        found = []
+        for node in layer.nodes:
+            computed = original[node.outputs[0].name]
+            values = compressed[read(node).name]
+            _check_finite(node.outputs[0].name, computed, number)
+            _check_finite(read(node).name, values, number)
+            positions = _positions(patches.count(layer, computed.shape), each, images.ctx.seed, number)
+            wanted = patches.outputs(layer, computed, positions)
+            taken = patches.inputs(layer, node, values, computed.shape, positions)
+            scale = np.float32(node.attrs.get("alpha", 1.0)) if layer.kind == "gemm" else np.float32(1)
+            found.append((taken.astype(np.float32), wanted.astype(np.float32) / scale))
+        return found
+
+    runs = list(images.each(one, threads=threads))
+    nodes, begin = [], 0
+    for index in range(len(layer.nodes)):
+        count = sum(len(run[index][0]) for run in runs)
+        nodes.append(slice(begin, begin + count))
+        begin += count
+    parts = [run[index] for index in range(len(layer.nodes)) for run in runs]
+    centred = all(own_bias(layer, node) is not None for node in layer.nodes)
+    return Samples(np.concatenate([p for p, _ in parts]), np.concatenate([w for _, w in parts]), nodes, centred)
+
+
+def _positions(count: int, wanted: int, seed: int, number: int) -> np.ndarray:
+    if count <= wanted:
+        return np.arange(count)
+    chance = np.random.Generator(np.random.PCG64([seed, number]))
+    return np.sort(chance.choice(count, wanted, replace=False))
+
+
+def _check_finite(name: str, values: np.ndarray, number: int) -> None:
+    if not np.isfinite(values).all():
+        fault = "NaN" if np.isnan(values).any() else "infinite"
+        raise InputError(
+            f"tensor '{name}'",
+            f"is {fault} on batch {number} of the calibration data",
+            "correct the data or its preprocessing, or the weights in front of it",
+        )
