@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal, TypeVar
 
@@ -26,9 +27,10 @@ from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.rewriting import Rewriter
 
 DEFAULT_ENERGY = 0.95
+_LEAST_RANK = 2
 _BUDGETS: tuple[Unit, ...] = ("params", "macs", "weight_bytes")
 _WORDS: dict[Unit, str] = {"params": "parameters", "macs": "multiply-accumulates", "weight_bytes": "bytes of weights"}
-_WAYS = (*_BUDGETS, "energy", "rank")
+_WAYS = (*_BUDGETS, "energy", "rank", "vbmf")
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -46,8 +48,8 @@ class Considered:
 class Factorize(Pass):
     """Writes convolutions and fully connected layers as chains of smaller layers.
 
-    One of ``params``, ``macs``, ``weight_bytes``, ``energy`` and ``rank`` says how far; without any of them ``energy``
-    is 0.95. No chain is made that has more parameters than the layer.
+    One of ``params``, ``macs``, ``weight_bytes``, ``energy``, ``rank`` and ``vbmf`` says how far; without any of them
+    ``energy`` is 0.95. No chain is made that has more parameters than the layer.
     """
 
     name: ClassVar[str] = "factorize"
@@ -72,6 +74,9 @@ class Factorize(Pass):
     rank: Annotated[float | None, Field(gt=0, le=1, description="ranks of each layer, as a part of the full ones")] = (
         None
     )
+    vbmf: Annotated[
+        bool, Field(description="ranks of each layer by variational Bayes: what rises above the noise in its weights")
+    ] = False
     method: Annotated[
         Literal["auto", "tucker", "svd", "spatial", "cp"],
         Field(description="how kernels of more than one tap are written; auto chooses for each layer"),
@@ -80,11 +85,17 @@ class Factorize(Pass):
         tuple[str, ...], Field(description="name patterns (* and ?) of the only layers to factorize; all when empty")
     ] = ()
     skip: Annotated[tuple[str, ...], Field(description="name patterns of layers to leave as they are")] = ()
-    min_rank: Annotated[int, Field(ge=1, description="no layer gets a lower rank")] = 2
-    multiple: Annotated[int, Field(ge=1, description="ranks are multiples of this, or full")] = 1
+    min_rank: Annotated[
+        int | None,
+        Field(ge=1, description="no layer gets a lower rank; without it 2, or what the recipe's targets want at least"),
+    ] = None
+    multiple: Annotated[
+        int | None,
+        Field(ge=1, description="ranks are multiples of this, or full; without it of what the recipe's targets want"),
+    ] = None
 
     def __post_init__(self) -> None:
-        given = [key for key in _WAYS if getattr(self, key) is not None]
+        given = [key for key in _WAYS if getattr(self, key)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other: give one of {', '.join(_WAYS)}")
 
@@ -94,6 +105,16 @@ class Factorize(Pass):
         Raises:
             UsageError: a pattern matches no layer, or the budget cannot be met.
         """
+        self._for(ctx)._run(graph, ctx)
+
+    def _for(self, ctx: Context) -> Factorize:
+        """With the ranks that all targets of the recipe like, where no others are asked for."""
+        boards = [*ctx.targets, *([ctx.target] if ctx.target is not None else [])]
+        least = max([_LEAST_RANK, *(board.least_channels for board in boards)])
+        multiple = math.lcm(*(board.channel_multiple for board in boards))
+        return replace(self, min_rank=self.min_rank or least, multiple=self.multiple or multiple)
+
+    def _run(self, graph: Graph, ctx: Context) -> None:
         self._check_patterns(graph)
         rw = Rewriter(graph, ctx)
         considered = self._considered(find_layers(graph, ctx.get(Shapes), self._excluded, rw.missed), rw)
@@ -143,7 +164,7 @@ class Factorize(Pass):
 
     @property
     def _limits(self) -> Limits:
-        return Limits(self.min_rank, self.multiple)
+        return Limits(self.min_rank or _LEAST_RANK, self.multiple or 1)
 
     def _budgeted(self, ctx: Context, considered: Sequence[Considered], rw: Rewriter) -> list[Choice | None]:
         """What each layer becomes under one budget for the network; ``None`` for one that stays whole."""
@@ -176,20 +197,30 @@ class Factorize(Pass):
         found = _in_parallel(self._own_choice, considered, ctx, "ranks")
         choices: list[Choice | None] = []
         for item, choice in zip(considered, found, strict=True):
-            pays = choice.params(item.layer) < item.layer.params
-            choices.append(choice if pays else None)
-            if not pays:
-                _left(rw, item.layer, _dearer_chain(item.layer, choice))
+            if isinstance(choice, str):
+                reason = choice
+            elif choice.params(item.layer) >= item.layer.params:
+                reason = _dearer_chain(item.layer, choice)
+            else:
+                choices.append(choice)
+                continue
+            choices.append(None)
+            _left(rw, item.layer, reason)
         return choices
 
-    def _own_choice(self, item: Considered) -> Choice:
+    def _own_choice(self, item: Considered) -> Choice | str:
         layer, limits = item.layer, self._limits
-        if self.rank is not None:
-            part = self.rank
-            choices = [
-                Choice(m, tuple(limits.upward(int(np.ceil(part * full - 1e-9)), full) for full in m.full(layer)))
-                for m in item.methods
-            ]
+        if self.rank is not None or self.vbmf:
+            choices = []
+            for method in item.methods:
+                full = method.full(layer)
+                if self.rank is not None:
+                    wanted = tuple(int(np.ceil(self.rank * most - 1e-9)) for most in full)
+                else:
+                    wanted = method.ranks_above_noise(layer, layer.kernel())
+                    if 0 in wanted:
+                        return "variational Bayes finds nothing but noise in its weights"
+                choices.append(Choice(method, tuple(map(limits.upward, wanted, full))))
             return next((choice for choice in choices if choice.params(layer) < layer.params), choices[0])
         energy = DEFAULT_ENERGY if self.energy is None else self.energy
         best = [_least_that_keeps(offer, energy) for offer in offers(layer, item.methods, limits)]

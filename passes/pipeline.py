@@ -53,7 +53,7 @@ class Pipeline:
 
     Args:
         reference: the original model's answers.
-        data, affine, seed, threads: as in :class:`~edgec.passes.protocol.Context`.
+        targets, data, affine, seed, threads: as in :class:`~edgec.passes.protocol.Context`.
         instruments: told before and after each pass.
         repro: the folder for reproducers; ``None`` leaves none.
         progress: called with (done, total, what) by long passes.
@@ -63,6 +63,7 @@ class Pipeline:
         self,
         reference: Reference,
         *,
+        targets: Sequence[Target] = (),
         data: Mapping[str, DataSet] | None = None,
         affine: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
         seed: int = 0,
@@ -74,7 +75,9 @@ class Pipeline:
         self.reference = reference
         self.instruments = instruments
         self.repro = repro
-        self._context = {"data": data, "affine": affine, "seed": seed, "threads": threads, "progress": progress}
+        self._context = {
+            "targets": targets, "data": data, "affine": affine, "seed": seed, "threads": threads, "progress": progress,
+        }  # fmt: skip
         self._shared: dict[Any, Any] = {}
 
     def run(self, graph: Graph, steps: Sequence[Planned], target: Target | None = None) -> list[Record]:

@@ -23,7 +23,7 @@ It is found under its entry point of the group ``edgec.passes``; edgec's own are
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -69,6 +69,7 @@ class Context:
 
     Attributes:
         target: the board compiled for; ``None`` in the part of the recipe that all targets share.
+        targets: all boards that the recipe compiles for.
         data: data sets by role: ``calibration``, ``train``, ``eval``.
         affine: by input name, the (scale, offset) a channel with which preprocessing turns raw pixels into that input.
         seed: for every random choice.
@@ -82,6 +83,7 @@ class Context:
         graph: Graph,
         *,
         target: Target | None = None,
+        targets: Sequence[Target] = (),
         data: Mapping[str, DataSet] | None = None,
         affine: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
         seed: int = 0,
@@ -90,6 +92,7 @@ class Context:
         progress: Any = None,
     ) -> None:
         self.target = target
+        self.targets = tuple(targets)
         self.data = dict(data or {})
         self.affine = dict(affine or {})
         self.seed = seed

@@ -47,6 +47,7 @@ class Target:
         memory_bytes: memory that a network may use; ``None`` where it is not bounded.
         parameter_bytes: on-chip memory for weights; ``None`` where there is none.
         channel_multiple: channel counts that its kernels like are multiples of this.
+        least_channels: a layer with fewer channels than this takes as long as one with so many.
         options: what only its backend reads.
         source: where the figures come from.
     """
@@ -58,5 +59,6 @@ class Target:
     memory_bytes: int | None = None
     parameter_bytes: int | None = None
     channel_multiple: int = 1
+    least_channels: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""

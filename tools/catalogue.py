@@ -87,7 +87,8 @@ def print_target(name: str) -> None:
     ):
         if value is not None:
             print(f"  {label}: {value:,} bytes")
-    print(f"  channels in multiples of {found.channel_multiple}")
+    least = f", at least {found.least_channels}" if found.least_channels > 1 else ""
+    print(f"  channels in multiples of {found.channel_multiple}{least}")
     if found.scheme is None:
         print("  no 8-bit arithmetic")
     else:

@@ -115,6 +115,7 @@ class _Run:
             baseline = self._baseline(original, judge)
             pipeline = Pipeline(
                 reference,
+                targets=[found for found, _ in self.targets],
                 data=self.data,
                 affine=self.affine,
                 seed=self.recipe.seed,

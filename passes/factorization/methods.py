@@ -21,6 +21,7 @@ from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.low_rank import svd_spectrum, truncated_svd
 from edgec.passes.factorization.stages import Chain, Stage, StageSize, chain_macs, chain_params
 from edgec.passes.factorization.tucker import tucker2, tucker2_spectrum
+from edgec.passes.factorization.vbmf import rank_above_noise
 
 MethodName = Literal["tucker", "svd", "spatial", "cp"]
 _UNKNOWN_BETWEEN = "its output_shape can only be shared out where its shapes are static"
@@ -61,6 +62,10 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def decompose(self, layer: Layer, kernel: np.ndarray, ranks: tuple[int, ...]) -> Chain:
         """The chain at these ranks for a kernel of the layer's shape."""
+
+    @abc.abstractmethod
+    def ranks_above_noise(self, layer: Layer, kernel: np.ndarray) -> tuple[int, ...]:
+        """The ranks by variational Bayes, of the group that needs most; 0 where a mode is nothing but noise."""
 
     def words(self, ranks: tuple[int, ...]) -> str:
         """Ranks as remarks give them, in the order of the chain."""
@@ -119,6 +124,9 @@ class TuckerMethod(Method):
         errors = np.array([f.relative_error for f in factors])
         return Chain(tuple(stages), float(np.sqrt(errors**2 @ _shares(parts))))
 
+    def ranks_above_noise(self, layer: Layer, kernel: np.ndarray) -> tuple[int, ...]:
+        return _channel_ranks(kernel)
+
     def words(self, ranks: tuple[int, ...]) -> str:
         return f"ranks {ranks[1]} and {ranks[0]}"
 
@@ -154,6 +162,9 @@ class _MatrixMethod(Method):
         right = factors.first.reshape(groups, rank, layer.into, *before)
         left = np.moveaxis(factors.last.reshape(groups, layer.out, *behind, rank), -1, 2)
         return Chain((Stage(names[0], right, first), Stage(names[1], left, last)), factors.relative_error)
+
+    def ranks_above_noise(self, layer: Layer, kernel: np.ndarray) -> tuple[int, ...]:
+        return (rank_above_noise(self._unfolded(layer, kernel)),)
 
     def _unfolded(self, layer: Layer, kernel: np.ndarray) -> np.ndarray:
         """(groups, out x taps of the last stage, in x taps of the first)."""
@@ -251,6 +262,11 @@ class CpMethod(Method):
         errors = np.array([m.relative_error for m in made])
         return Chain(tuple(stages), float(np.sqrt(errors**2 @ _shares(parts))))
 
+    def ranks_above_noise(self, layer: Layer, kernel: np.ndarray) -> tuple[int, ...]:
+        """The larger of the two channel modes', which a sum of so many outer products must reach at least."""
+        ranks = _channel_ranks(kernel)
+        return (max(ranks) if min(ranks) else 0,)
+
     def work(self, layer: Layer) -> float:
         """About how long :meth:`kept` takes, in floating-point operations; a sweep has a price of its own."""
         cores = [min(layer.out, r) * min(layer.into, r) * r for r in self._looked_at(layer).tolist()]
@@ -275,6 +291,12 @@ class CpMethod(Method):
 
 def _taps(layer: Layer, axes: tuple[int, ...]) -> int:
     return math.prod(layer.taps[axis] for axis in axes)
+
+
+def _channel_ranks(kernel: np.ndarray) -> tuple[int, int]:
+    """The ranks by variational Bayes of the output and of the input channels."""
+    by_output, by_input = (k.reshape(*k.shape[:2], -1) for k in (kernel, kernel.swapaxes(1, 2)))
+    return rank_above_noise(by_output), rank_above_noise(by_input)
 
 
 def _shares(parts: np.ndarray) -> np.ndarray:

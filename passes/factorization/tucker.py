@@ -112,6 +112,7 @@ def _refined(
         before, missing = missing, max(total - float(np.vdot(basis, matrix @ basis)), 0.0)
         if before - missing <= _ENOUGH * before or (exact and missing < _LITTLE * total):
             break
+    assert last is not None
     core = (basis.T @ half).reshape(basis.shape[1], -1, taps)
     return first, last, core if basis is last else core.transpose(1, 0, 2)
 
