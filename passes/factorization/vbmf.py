@@ -41,7 +41,7 @@ def signals(squares: np.ndarray, columns: int) -> int:
     total = float(squares.sum())
     if total <= 0:
         return 0
-    zero = _threshold(ratio)
+    zero = threshold(ratio)
     edge = (1 + zero) * (1 + ratio / zero)
     # The bounds of the noise: it explains everything, or only what no signal may explain.
     highest = total / (rows * columns)
@@ -69,8 +69,8 @@ def _free_energy(squares: np.ndarray, noises: np.ndarray, ratio: float, edge: fl
     return energy + np.where(above, gain, 0).sum(axis=1)
 
 
-def _threshold(ratio: float) -> float:
-    """The zero of ``phi(t) + phi(t / ratio)``, which falls in t."""
+def threshold(ratio: float) -> float:
+    """The zero t of ``phi(t) + phi(t / ratio)``, which falls in t; ``ratio`` is rows by columns, at most 1."""
     low, high = 1e-6, 1e6
     for _ in range(200):
         middle = np.sqrt(low * high)

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgec.passes.factorization.cp import most_rank, polyadic, rebuild
 from edgec.passes.factorization.low_rank import svd_spectrum, truncated_svd
 from edgec.passes.factorization.tucker import reconstruct, tucker2, tucker2_spectrum
+from edgec.passes.factorization.vbmf import rank_above_noise, threshold
 
 
 def gaussian(*shape: int, seed: int = 0) -> np.ndarray:
@@ -120,3 +122,88 @@ def test_the_size_of_the_weights_does_not_matter(size: float) -> None:
         factors = tucker2(scaled, 4, 3)
         np.testing.assert_allclose(tucker2_spectrum(scaled), tucker2_spectrum(kernel), rtol=1e-4)
     assert factors.relative_error == pytest.approx(tucker2(kernel, 4, 3).relative_error, rel=1e-4)
+
+
+@pytest.mark.parametrize("make", [gaussian, decaying])
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.5])
+def test_large_modes_are_not_diagonalised_and_lose_nothing_by_it(make: object, part: float) -> None:
+    assert callable(make)
+    kernel = make(192, 224, 9)
+    ranks = int(192 * part), int(224 * part)
+    bases = [np.linalg.eigh(f @ f.T)[1][:, ::-1] for f in (kernel.reshape(192, -1), swapped(kernel))]
+    last, first = (basis[:, :rank] for basis, rank in zip(bases, ranks, strict=True))
+    for _ in range(6):  # higher-order orthogonal iteration with all eigenvectors
+        half = np.einsum("oit,oa->iat", kernel, last, optimize=True).reshape(224, -1)
+        first = np.linalg.eigh(half @ half.T)[1][:, ::-1][:, : ranks[1]]
+        half = np.einsum("oit,ib->obt", kernel, first, optimize=True).reshape(192, -1)
+        last = np.linalg.eigh(half @ half.T)[1][:, ::-1][:, : ranks[0]]
+    exact = np.sqrt(1 - np.linalg.norm(last.T @ half) ** 2 / np.linalg.norm(kernel) ** 2)
+    factors = tucker2(kernel, *ranks)
+    assert factors.relative_error <= 1.004 * exact
+    assert factors.relative_error == pytest.approx(relative(kernel, reconstruct(factors)), rel=1e-3)
+    assert factors.first is not None and factors.last is not None
+    np.testing.assert_allclose(factors.first @ factors.first.T, np.eye(ranks[1]), atol=1e-5)
+    np.testing.assert_allclose(factors.last.T @ factors.last, np.eye(ranks[0]), atol=1e-5)
+
+
+def swapped(kernel: np.ndarray) -> np.ndarray:
+    """The unfolding along the input channels."""
+    return kernel.transpose(1, 0, 2).reshape(kernel.shape[1], -1)
+
+
+def test_a_large_mode_of_deficient_rank_is_given_back() -> None:
+    random = np.random.default_rng(0)
+    left, core, right = (random.standard_normal(s) for s in ((256, 20), (20, 24, 9), (24, 240)))
+    kernel = np.einsum("oa,abt,bi->oit", left, core, right, optimize=True).astype(np.float32)
+    for ranks in ((20, 24), (40, 30), (200, 200)):
+        factors = tucker2(kernel, *ranks)
+        assert factors.relative_error < 1e-5
+        assert relative(kernel, reconstruct(factors)) < 1e-5
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 12), st.integers(0, 99))
+def test_cp_says_its_error_and_shares_norms_evenly(out: int, into: int, rank: int, seed: int) -> None:
+    tensor = gaussian(out, into, 3, 3, seed=seed)
+    made = polyadic(tensor, rank)
+    assert [factor.shape for factor in made.factors] == [(size, rank) for size in tensor.shape]
+    assert made.relative_error == pytest.approx(relative(tensor, rebuild(made.factors)), abs=1e-4)
+    norms = np.stack([np.linalg.norm(factor, axis=0) for factor in made.factors])
+    np.testing.assert_allclose(norms, np.broadcast_to(norms[:1], norms.shape), rtol=1e-4, atol=1e-5)
+
+
+def test_cp_finds_a_tensor_of_low_rank_and_does_not_degenerate() -> None:
+    random = np.random.default_rng(0)
+    low = rebuild([random.standard_normal((size, 6)) for size in (24, 16, 3, 3)])
+    assert polyadic(low, 6).relative_error < 0.01
+    # The sum of three products whose best approximation by two does not exist: two grow against each other without end.
+    a, b = np.eye(4)[:, :1], np.eye(4)[:, 1:2]
+    limit = rebuild([a, a, b]) + rebuild([a, b, a]) + rebuild([b, a, a])
+    assert max(float(np.abs(factor).max()) for factor in polyadic(limit, 2).factors) < 20
+    assert polyadic(np.zeros((4, 3, 3, 3)), 2).relative_error == 0
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 3), (5, 4, 3, 3), (7, 1, 5)])
+def test_the_rank_that_always_suffices(shape: tuple[int, ...]) -> None:
+    assert most_rank(shape) == np.prod(shape) // max(shape)
+    assert most_rank(shape) * sum(shape) > np.prod(shape)
+
+
+@pytest.mark.parametrize("shape", [(64, 576), (300, 40), (128, 128)])
+@pytest.mark.parametrize("rank", [0, 1, 7, 20])
+@pytest.mark.parametrize("noise", [1e-3, 1.0])
+def test_variational_bayes_counts_what_is_above_the_noise(shape: tuple[int, int], rank: int, noise: float) -> None:
+    random = np.random.default_rng(0)
+    matrix = random.standard_normal((shape[0], rank)) @ random.standard_normal((rank, shape[1]))
+    matrix += noise * random.standard_normal(shape)
+    assert rank_above_noise(matrix) == rank
+    assert rank_above_noise(1e12 * matrix) == rank
+    assert rank_above_noise(np.stack([matrix, random.standard_normal(shape)])) == rank
+
+
+def test_variational_bayes_of_exact_and_empty_matrices() -> None:
+    random = np.random.default_rng(0)
+    assert rank_above_noise(random.standard_normal((20, 4)) @ random.standard_normal((4, 30))) == 4
+    assert rank_above_noise(np.zeros((3, 4))) == 0
+    # Nakajima et al. give 2.5129 for the square case.
+    assert threshold(1.0) == pytest.approx(2.5129, abs=1e-4)
