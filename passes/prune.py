@@ -20,7 +20,7 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.pruning.biases import has_bias
-from edgec.passes.pruning.compensation import Refit, compensate
+from edgec.passes.pruning.compensation import Refit, can_be_fitted, compensate
 from edgec.passes.pruning.costs import Costs, Unit
 from edgec.passes.pruning.criteria import NEEDS_DATA, Criterion, Judged, judge
 from edgec.passes.pruning.cutting import cut
@@ -236,8 +236,8 @@ def _new_biases(graph: Graph, shapes: Shapes) -> list[tuple[Tensor, int]]:
     """Where a layer that is fitted may get a bias that it did not have: its result, and the axis of its channels."""
     found: list[tuple[Tensor, int]] = []
     for node in graph.nodes:
-        shape = shapes.shape(node.outputs[0]) if node.op in LINEAR and not has_bias(graph, node) else None
-        if shape:
+        shape = shapes.shape(node.outputs[0]) if node.outputs else None
+        if shape and can_be_fitted(graph, node) and not has_bias(graph, node):
             found.append((node.outputs[0], result_axis(node, len(shape))))
     return found
 

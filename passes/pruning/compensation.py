@@ -18,7 +18,7 @@ from edgec.ir.graph import Constant, Graph, Node, Variable
 from edgec.ir.shapes import Shapes
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.protocol import Context
-from edgec.passes.pruning.biases import add_bias, bias_obstacle
+from edgec.passes.pruning.biases import add_bias, bias_obstacle, has_bias
 from edgec.passes.pruning.least_squares import Sums, best
 from edgec.passes.pruning.patches import Window, from_matrix, patches, refit_obstacle, weight_matrix, written_at
 from edgec.passes.pruning.streaming import Tapped, batches, check_finite, stream
@@ -132,11 +132,10 @@ def compensate(
         InputError: there are no samples, or an activation is not finite.
     """
     shapes = Shapes(graph)
-    overridable = {id(tensor) for tensor in graph.inputs}
     layers = [
-        _Layer(node, pairs[node], kept.get(node), shapes, _obstacle(node, overridable))
+        _Layer(node, pairs[node], kept.get(node), shapes, _obstacle(graph, node))
         for node in graph.nodes
-        if node in pairs and _can_be_fitted(node, shapes)
+        if node in pairs and can_be_fitted(graph, node) and _static(node, shapes)
     ]
     found: dict[Node, Refit] = {}
     waves = list(_waves(layers))
@@ -146,21 +145,26 @@ def compensate(
     return found
 
 
-def _obstacle(node: Node, overridable: set[int]) -> str | None:
+def can_be_fitted(graph: Graph, node: Node) -> bool:
+    """Whether a layer's weights can be fitted, or else at least a bias that it has."""
+    if node.op not in LINEAR or bias_obstacle(node) is not None or isinstance(node.inputs[0], Constant):
+        return False
+    if node.op == "MatMul" and not isinstance(node.inputs[1], Constant):
+        return False
+    return _obstacle(graph, node) is None or has_bias(graph, node)
+
+
+def _obstacle(graph: Graph, node: Node) -> str | None:
+    """Why a layer's weights cannot be fitted."""
     weight = node.inputs[1]
-    if id(weight) in overridable:
+    if weight in graph.inputs:
         return "its weights are an input of the model"
     if isinstance(weight, Constant) and len(weight.outputs) > 1:
         return "it shares its weights"
     return refit_obstacle(node, weight)
 
 
-def _can_be_fitted(node: Node, shapes: Shapes) -> bool:
-    """Whether at least a bias can be added to a layer's result, position by position."""
-    if node.op not in LINEAR or bias_obstacle(node) is not None or isinstance(node.inputs[0], Constant):
-        return False
-    if node.op == "MatMul" and not isinstance(node.inputs[1], Constant):
-        return False
+def _static(node: Node, shapes: Shapes) -> bool:
     found = [shapes.shape(tensor) for tensor in (node.inputs[0], node.outputs[0])]
     return all(shape is not None and None not in shape for shape in found)
 

@@ -13,6 +13,8 @@ from edgec.passes.protocol import Context
 from edgec.passes.pruning.compensation import Refit
 from edgec.passes.pruning.criteria import Judged
 
+_COMPUTED = "its output channels are not its weights'"
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -51,8 +53,9 @@ def report(
             of.setdefault(node, []).append(group)
     for node, mask in masks.items():
         own = of.get(node, [])
-        cut = next((cuts[group] for group in own if group in cuts), None)
-        reason = next((found for group in own if (found := reasons[group])), "its output channels are not its weights'")
+        cut = next((cuts[group] for group in own if group in cuts), None) if mask is None or not mask.all() else None
+        other = "others of its group went first" if any(group in cuts for group in own) else _COMPUTED
+        reason = next((found for group in own if (found := reasons[group])), other)
         refit = refits.get(node)
         fitted = refit is not None and refit.after < refit.before
         figures = _figures(mask, cut, refit)

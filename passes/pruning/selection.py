@@ -104,7 +104,9 @@ def _price(
     return float(loss) / saved if saved > 0 else 1e300
 
 
-def _given_back(offers: Sequence[Offer], costs: Costs, removed: list[int], spent: float, budget: float) -> list[int]:
+def _given_back(
+    offers: Sequence[Offer], costs: Costs, removed: list[int], spent: float, budget: float
+) -> tuple[list[int], float]:
     """Takes units back, the most loss undone for its cost first, while the budget allows."""
     while True:
         best: tuple[float, int, int, float] | None = None
@@ -141,11 +143,31 @@ def _exchanged(offers: Sequence[Offer], costs: Costs, removed: list[int], spent:
             tried = list(removed)
             tried[group] = int(offer.allowed[place - 1])
             cost = spent - costs.saved(removed, group, tried[group])
-            tried, cost = _taken(offers, allowed, costs, tried, cost, budget, without=group)
-            if cost <= budget:
-                tried, cost = _given_back(offers, costs, tried, cost, budget)
-                best = max(best, (cost, tried), key=lambda found: found[0])
+            for found in (
+                _taken(offers, allowed, costs, tried, cost, budget, without=group),
+                _nearest(allowed, costs, tried, cost, budget, without=group),
+            ):
+                if found[1] <= budget:
+                    tried_cost = _given_back(offers, costs, found[0], found[1], budget)
+                    best = max(best, (tried_cost[1], tried_cost[0]), key=lambda pair: pair[0])
         if best[0] <= spent:
             return removed
         spent, removed = best
     return removed
+
+
+def _nearest(
+    allowed: Sequence[np.ndarray], costs: Costs, removed: Sequence[int], spent: float, budget: float, *, without: int
+) -> tuple[list[int], float]:
+    """The one step of another group that brings the cost nearest below the budget; no step where none does."""
+    best = (float("-inf"), list(removed))
+    for group, numbers in enumerate(allowed):
+        more = _next(numbers, removed[group])
+        if group == without or more < 0:
+            continue
+        cost = spent - costs.saved(removed, group, more)
+        if best[0] < cost <= budget:
+            tried = list(removed)
+            tried[group] = more
+            best = (cost, tried)
+    return (best[1], best[0]) if best[0] >= 0 else (list(removed), spent)

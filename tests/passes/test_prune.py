@@ -380,3 +380,20 @@ def test_no_samples() -> None:
     with pytest.raises(InputError) as caught:
         run_pass(Prune(ratio=0.5), chain(), data={"calibration": Samples([])})
     assert str(caught.value) == ("calibration data: has no samples to calibrate with; name a data set that has some")
+
+
+# -- with other passes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [("prune", "factorize"), ("factorize", "prune")])
+def test_it_composes_with_factorize_in_either_order(order: tuple[str, str]) -> None:
+    graph = chain((24, 32, 48))
+    before = graph.copy()
+    total = Cost(graph).params
+    for number, name in enumerate(order, 1):
+        step = make(name, {"params": 0.6}, "r.yaml: passes[0]")
+        now = Cost(graph).params
+        run_pass(step, graph, data={"calibration": data(graph, 32)})
+        assert 0.58 * now <= Cost(graph).params <= 0.6 * now
+        assert Cost(graph).params <= 0.6**number * total
+    assert quality(before, graph) > 10
