@@ -90,6 +90,18 @@ def _orthonormal(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             lower = np.zeros((1, 1))
         added = np.diagonal(lower)
         if added.min() > _INDEPENDENT:
-            return (scaled @ np.linalg.inv(lower).T).astype(block.dtype), added * lengths
+            return (scaled @ _inverse(lower).T).astype(block.dtype), added * lengths
     basis, triangle = np.linalg.qr(block)
     return basis.astype(block.dtype, copy=False), np.abs(np.diagonal(triangle)).astype(np.float64)
+
+
+def _inverse(lower: np.ndarray) -> np.ndarray:
+    """Of a triangular matrix, by halves: numpy's own would treat it as any other."""
+    if len(lower) <= 64:
+        return np.linalg.inv(lower)
+    half = len(lower) // 2
+    inverse = np.zeros_like(lower)
+    inverse[:half, :half] = _inverse(lower[:half, :half])
+    inverse[half:, half:] = _inverse(lower[half:, half:])
+    inverse[half:, :half] = -(inverse[half:, half:] @ (lower[half:, :half] @ inverse[:half, :half]))
+    return inverse

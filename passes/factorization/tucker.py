@@ -26,8 +26,9 @@ from edgec.passes.factorization.eigenbases import all_vectors, gram, is_exact, l
 
 # Where the largest number of a kernel lies in between, sums of its squares stay in the range of float32.
 _LEAST_SQUARED, _LARGEST_SQUARED = 1e-15, 1e15
-# Refinement ends when a step removes less than this part of the squared error, at the latest after so many steps.
-_ENOUGH, _MOST_STEPS = 4e-3, 8
+# Refinement ends when a step removes less than this part of the squared error, at the latest after so many steps. The
+# first step is worth several of those that follow it, so it is held to less.
+_ENOUGH_AT_FIRST, _ENOUGH, _MOST_STEPS = 7.5e-3, 4e-3, 8
 # Where truncation by eigenvectors loses less than this part of the squared norm, refinement has nothing to win: on
 # decaying spectra it took 0.2 % off the error there, and 0.4 % off an error that was ten times that.
 _LITTLE = 1e-2
@@ -110,7 +111,8 @@ def _refined(
             matrix = gram(half)
             basis = first = leading(matrix, first.shape[1], first)
         before, missing = missing, max(total - float(np.vdot(basis, matrix @ basis)), 0.0)
-        if before - missing <= _ENOUGH * before or (exact and missing < _LITTLE * total):
+        enough = _ENOUGH if step > 1 else _ENOUGH_AT_FIRST
+        if (step and before - missing <= enough * before) or (exact and missing < _LITTLE * total):
             break
     assert last is not None
     core = (basis.T @ half).reshape(basis.shape[1], -1, taps)
