@@ -18,15 +18,19 @@ from edgec.ir.graph import Graph, Node
 from edgec.ir.shapes import Shapes
 from edgec.passes.factorization.allocation import Curve, allocate, curve, least, loss_of
 from edgec.passes.factorization.chains import write_chain
+from edgec.passes.factorization.evidence import Evidence
 from edgec.passes.factorization.layers import Layer, find_layers
 from edgec.passes.factorization.methods import CP, Method, methods_for
 from edgec.passes.factorization.offers import Choice, Limits, Offer, Unit, least_choice, offers, whole_cost
-from edgec.passes.factorization.stages import Chain
+from edgec.passes.factorization.refitting import Fit, plain
+from edgec.passes.factorization.stages import relative_error
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.rewriting import Rewriter
 
 DEFAULT_ENERGY = 0.95
+# The smallest layers that together hold no more of the budget are not looked at where that takes runs of the network.
+_TOO_SMALL = 0.02
 _LEAST_RANK = 2
 _BUDGETS: tuple[Unit, ...] = ("params", "macs", "weight_bytes")
 _WORDS: dict[Unit, str] = {"params": "parameters", "macs": "multiply-accumulates", "weight_bytes": "bytes of weights"}
@@ -47,6 +51,9 @@ class Considered:
 @dataclass(frozen=True)
 class Factorize(Pass):
     """Writes convolutions and fully connected layers as chains of smaller layers.
+
+    Where calibration data are at hand, chains are fitted to what the layers compute on them, one layer after the other,
+    and under a budget each layer's ranks follow from what its compression does to the network's outputs.
 
     One of ``params``, ``macs``, ``weight_bytes``, ``energy``, ``rank`` and ``vbmf`` says how far; without any of them
     ``energy`` is 0.95. No chain is made that has more parameters than the layer.
@@ -85,6 +92,9 @@ class Factorize(Pass):
         tuple[str, ...], Field(description="name patterns (* and ?) of the only layers to factorize; all when empty")
     ] = ()
     skip: Annotated[tuple[str, ...], Field(description="name patterns of layers to leave as they are")] = ()
+    data_aware: Annotated[
+        bool, Field(description="fit chains to the calibration data, where there are any, instead of to the weights")
+    ] = True
     min_rank: Annotated[
         int | None,
         Field(ge=1, description="no layer gets a lower rank; without it 2, or what the recipe's targets want at least"),
@@ -118,11 +128,18 @@ class Factorize(Pass):
         self._check_patterns(graph)
         rw = Rewriter(graph, ctx)
         considered = self._considered(find_layers(graph, ctx.get(Shapes), self._excluded, rw.missed), rw)
-        choices = self._budgeted(ctx, considered, rw) if self._budget else self._by_layer(ctx, considered, rw)
+        aware = self.data_aware and "calibration" in ctx.data
+        if aware and self._budget:
+            considered = self._worth_a_look(considered, ctx, rw)
+        evidence = Evidence(graph, ctx, [item.layer for item in considered]) if aware and considered else None
+        choices = self._budgeted(ctx, considered, evidence, rw) if self._budget else self._by_layer(ctx, considered, rw)
         chosen = [(item.layer, choice) for item, choice in zip(considered, choices, strict=True) if choice is not None]
-        chains = _in_parallel(_decompose, chosen, ctx, "factors")
-        for (layer, choice), chain in zip(chosen, chains, strict=True):
-            _write(rw, layer, choice, chain)
+        if evidence is not None:
+            fits = evidence.fit(chosen)
+        else:
+            fits = _in_parallel(lambda item: plain(*item), chosen, ctx, "factors")
+        for (layer, choice), fit in zip(chosen, fits, strict=True):
+            _write(rw, layer, choice, fit)
         rw.finish()
 
     # -- which layers -----------------------------------------------------------------------------------------------
@@ -156,6 +173,19 @@ class Factorize(Pass):
                 kept.append(Considered(layer, methods))
         return kept
 
+    def _worth_a_look(self, considered: Sequence[Considered], ctx: Context, rw: Rewriter) -> list[Considered]:
+        """All but the smallest layers, which together take a few hundredths of the budget at most."""
+        unit = self._budget or "params"
+        room = _TOO_SMALL * float(getattr(self, unit)) * int(getattr(ctx.get(Cost), unit))
+        small: set[int] = set()
+        for index in sorted(range(len(considered)), key=lambda i: whole_cost(considered[i].layer, unit)):
+            room -= whole_cost(considered[index].layer, unit)
+            if room < 0:
+                break
+            small.add(index)
+            _left(rw, considered[index].layer, f"with the smallest it holds less than {_TOO_SMALL:.0%} of the budget")
+        return [item for index, item in enumerate(considered) if index not in small]
+
     # -- which ranks ------------------------------------------------------------------------------------------------
 
     @property
@@ -166,13 +196,15 @@ class Factorize(Pass):
     def _limits(self) -> Limits:
         return Limits(self.min_rank or _LEAST_RANK, self.multiple or 1)
 
-    def _budgeted(self, ctx: Context, considered: Sequence[Considered], rw: Rewriter) -> list[Choice | None]:
+    def _budgeted(
+        self, ctx: Context, considered: Sequence[Considered], evidence: Evidence | None, rw: Rewriter
+    ) -> list[Choice | None]:
         """What each layer becomes under one budget for the network; ``None`` for one that stays whole."""
         unit = self._budget or "params"
         share = float(getattr(self, unit))
         total = int(getattr(ctx.get(Cost), unit))
         fixed = total - sum(whole_cost(item.layer, unit) for item in considered)
-        found = _in_parallel(lambda item: _curve(item, self._limits, unit), considered, ctx, "ranks")
+        found = _in_parallel(lambda item: _curve(item, self._limits, unit, evidence), considered, ctx, "ranks")
         curves = [c for c, _ in found]
         points = allocate(curves, share * total - fixed)
         if points is None:
@@ -238,20 +270,31 @@ class Factorize(Pass):
         return f"a chain of {lowest.words()} does {macs} multiply-accumulates, the layer {layer.macs}"
 
 
-def _curve(item: Considered, limits: Limits, unit: Unit) -> tuple[Curve, list[Choice]]:
+def _curve(item: Considered, limits: Limits, unit: Unit, evidence: Evidence | None) -> tuple[Curve, list[Choice]]:
     """What a layer offers under a budget, by index into the choices; staying whole is the point of choice -1."""
     layer = item.layer
     whole = whole_cost(layer, unit)
-    costs, losses, choices = [np.array([whole])], [np.array([-1.0])], [np.array([-1])]  # below rounding of log(1)
-    options: list[Choice] = []
+    observed = evidence.observe(layer) if evidence is not None else None
+    costs, losses, options = [np.zeros(0)], [np.zeros(0)], []
     for offer in offers(layer, item.methods, limits):
         cost = offer.cost(layer, unit)
         fits = np.flatnonzero((cost < whole) & (offer.params < layer.params))
-        costs.append(cost[fits])
-        losses.append(loss_of(offer.kept[fits]))
-        choices.append(len(options) + np.arange(len(fits)))
+        costs.append(cost[fits].astype(np.float64))
+        lost = 1 - offer.kept[fits]
+        if observed is not None:
+            # Weights that the data do not excite count less; but not for nothing, since data are few.
+            seen = 1 - offer.method.kept(layer, observed.whitening.kernel, offer.ranks[fits])
+            lost = np.sqrt(np.maximum(lost, 1e-12) * np.maximum(seen, 1e-12))
+        losses.append(lost)
         options += [offer.choice(int(row)) for row in fits]
-    return curve(np.concatenate(costs).astype(np.float64), np.concatenate(losses), np.concatenate(choices)), options
+    best = curve(np.concatenate(costs), np.concatenate(losses), np.arange(len(options)))
+    options = [options[int(index)] for index in best.choice]
+    loss = loss_of(1 - best.loss)
+    if evidence is not None and options:
+        loss = evidence.damage(observed, layer, options, best.cost, best.loss)
+    # The whole layer loses nothing: a little less than what rounding leaves of a chain of full rank.
+    points = curve(np.append(best.cost, whole), np.append(loss, -1e-12), np.append(np.arange(len(options)), -1))
+    return points, options
 
 
 def _least_that_keeps(offer: Offer, energy: float) -> Choice:
@@ -264,7 +307,7 @@ def _least_that_keeps(offer: Offer, energy: float) -> Choice:
 def _confirmed(layer: Layer, choice: Choice, energy: float, limits: Limits) -> Choice:
     """A CP chain that does keep that part: its curve is only an estimate between the ranks that were looked at."""
     [full] = choice.method.full(layer)
-    while choice.params(layer) < layer.params and 1 - _decompose((layer, choice)).relative_error ** 2 < energy:
+    while choice.params(layer) < layer.params and 1 - plain(layer, choice).chain.relative_error ** 2 < energy:
         rank = choice.ranks[0]
         choice = Choice(choice.method, (limits.upward(max(rank + 1, rank * 17 // 16), full),))
     return choice
@@ -284,21 +327,25 @@ def _left(rw: Rewriter, layer: Layer, reason: str) -> None:
         rw.missed(node, reason)
 
 
-def _decompose(item: tuple[Layer, Choice]) -> Chain:
-    layer, choice = item
-    return choice.method.decompose(layer, layer.kernel(), choice.ranks)
-
-
-def _write(rw: Rewriter, layer: Layer, choice: Choice, chain: Chain) -> None:
+def _write(rw: Rewriter, layer: Layer, choice: Choice, fit: Fit) -> None:
     names = list(layer.nodes)
-    figures = {
-        "params_before": layer.params,
-        "params_after": choice.params(layer),
-        "relative_error": chain.relative_error,
-    }
-    write_chain(rw, layer, choice.method.name, chain.stages)
+    figures: dict[str, float] = {"params_before": layer.params, "params_after": choice.params(layer)}
+    figures["relative_error"] = relative_error(layer.kernel(), fit.chain.stages)
+    how = ""
+    if fit.rows:
+        figures |= {"output_error": fit.chain.relative_error, "samples": fit.rows}
+        how = ", fitted to the data"
+        if fit.rows < fit.size:
+            how += f" ({fit.rows} samples for {fit.size} inputs: held to the weights where they do not tell)"
+    elif fit.unfit:
+        how = f", for its weights alone: {fit.unfit}"
     for node in names:
-        rw.did(node, f"{choice.method.title}, {choice.words()}", **figures)
+        if node in fit.biases:
+            values = fit.biases[node] / float(node.attrs.get("beta", 1.0))
+            rw.set_constant(node, 2, values.astype(layer.weight.dtype), f"{node.name or node.op.lower()}.bias")
+    write_chain(rw, layer, choice.method.name, fit.chain.stages)
+    for node in names:
+        rw.did(node, f"{choice.method.title}, {choice.words()}{how}", **figures)
 
 
 def _in_parallel(work: Callable[[T], U], items: Sequence[T], ctx: Context, what: str) -> list[U]:

@@ -27,7 +27,9 @@ def write_chain(rw: Rewriter, layer: Layer, method: str, stages: Sequence[Stage]
         method: nodes are called ``<layer>.<method>.<stage>``, constants ``<weight>.<method>.<stage>``.
         stages: in the order in which the input passes them.
     """
-    constants = [rw.graph.const(f"{layer.weight.name}.{method}.{stage.name}", stored(layer, stage)) for stage in stages]
+    constants = [
+        rw.graph.const(f"{layer.weight.name}.{method}.{stage.name}", _stored(layer, stage)) for stage in stages
+    ]
     for index, node in enumerate(layer.nodes):
         extent = layer.extents[index] if layer.extents is not None else None
         x: Tensor = node.inputs[1 if layer.kind == "matmul_left" else 0]
@@ -50,7 +52,7 @@ def _only(out: Variable, last: bool) -> Variable | None:
     return out if last else None
 
 
-def stored(layer: Layer, stage: Stage) -> np.ndarray:
+def _stored(layer: Layer, stage: Stage) -> np.ndarray:
     """A stage's kernel as its operator stores it, in the layer's element type."""
     groups, out, into, *taps = stage.kernel.shape
     kernel = stage.kernel

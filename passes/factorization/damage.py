@@ -14,13 +14,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgec.passes.factorization.layers import Layer
+from edgec.passes.factorization.observed import Observed
 from edgec.passes.factorization.offers import Choice
 from edgec.passes.factorization.overriding import Overridable, Weights
-from edgec.passes.factorization.refitting import fit_one, fits_memory, override, plain
-from edgec.passes.factorization.samples import Images, collect
+from edgec.passes.factorization.refitting import fit_one, override, plain
+from edgec.passes.factorization.samples import Images
 
-# Sizes at which each layer is tried, images that the network is run on for each, rounds of alternation for its chain.
-_SIZES, _IMAGES, _ROUNDS = 6, 16, 2
+# Sizes at which each layer is tried, and rounds of alternation for its chain.
+_SIZES, _ROUNDS = 6, 2
+# Images that the network is run on for each: at most, at least, and as many as this many multiply-accumulates allow.
+_MOST_IMAGES, _FEWEST_IMAGES, _WORK = 16, 4, 3_000_000_000
 
 
 class Damage:
@@ -29,41 +32,42 @@ class Damage:
     Args:
         network: the original.
         images: the calibration data.
+        macs: multiply-accumulates of one run.
     """
 
-    def __init__(self, network: Overridable, images: Images) -> None:
+    def __init__(self, network: Overridable, images: Images, macs: int) -> None:
         self._network, self._images = network, images
-        self._original = list(images.each(lambda n: network.run(images.feeds[n], network.outputs), _IMAGES))
+        self._count = min(max(_WORK // max(macs, 1), _FEWEST_IMAGES), _MOST_IMAGES)
+        self._original = list(images.each(lambda n: network.run(images.feeds[n], network.outputs), self._count))
 
-    def curve(self, layer: Layer, choices: Sequence[Choice], cost: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    def curve(
+        self, observed: Observed | None, layer: Layer, choices: Sequence[Choice], cost: np.ndarray, lost: np.ndarray
+    ) -> np.ndarray:
         """The noise that each choice adds to the outputs, relative to their power.
 
         Args:
+            observed: the layer on its data; ``None`` where it is too wide for that.
             layer: the only one that is compressed.
             choices: in the order of rising cost.
             cost: of each.
-            lost: the part of the weights' squared norm that each loses, falling.
+            lost: what each loses of the layer, falling, on any scale.
 
         Returns:
             Falling, one a choice: sums of the squared error over all outputs, each by its own power.
         """
         ladder = np.linspace(np.log(cost[0]), np.log(cost[-1]), _SIZES)
         tried = np.unique([int(np.abs(np.log(cost) - step).argmin()) for step in ladder])
-        samples = collect(self._network, layer, self._images) if fits_memory(layer) else None
         found = []
         for place in tried:
-            choice = choices[int(place)]
-            fit = (
-                plain(layer, choice) if samples is None else fit_one(samples, layer, choice, rounds=_ROUNDS, bend=False)
-            )
-            weights = Weights()
+            choice, weights = choices[int(place)], Weights()
+            fit = plain(layer, choice) if observed is None else fit_one(observed, choice, rounds=_ROUNDS, bend=False)
             override(weights, layer, fit)
             found.append(self._noise(weights))
         # Larger chains cannot be worse; what says otherwise is the noise of few images.
         noise = np.maximum.accumulate(np.maximum(found, 1e-14)[::-1])[::-1]
         x = np.log(np.maximum(lost, 1e-12))
         made = np.exp(np.interp(-x, -x[tried], np.log(noise)))
-        return np.asarray(made * (1 + 1e-6 * np.maximum(lost, 1e-12)))  # ties go to what loses less of the weights
+        return np.asarray(made * (1 + 1e-6 * np.maximum(lost, 1e-12)))  # ties go to what loses less of the layer
 
     def _noise(self, weights: Weights) -> float:
         outputs = self._network.outputs
@@ -77,5 +81,5 @@ class Damage:
                 sums.append((np.sum(before**2), np.sum((before - behind) ** 2)))
             return np.array(sums)
 
-        power, noise = np.sum(list(self._images.each(one, _IMAGES)), axis=0).T
+        power, noise = np.sum(list(self._images.each(one, self._count)), axis=0).T
         return float(np.sum(noise / np.maximum(power, 1e-30)))

@@ -6,14 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph
 from edgec.passes.factorization.damage import Damage
 from edgec.passes.factorization.layers import Layer
+from edgec.passes.factorization.observed import Observed
 from edgec.passes.factorization.offers import Choice
 from edgec.passes.factorization.overriding import Overridable
-from edgec.passes.factorization.refitting import Fit, fit_all
-from edgec.passes.factorization.samples import Images
+from edgec.passes.factorization.refitting import Fit, fit_all, fits_memory
+from edgec.passes.factorization.samples import Images, collect
 from edgec.passes.protocol import Context
+
+# Images on which a layer is looked at to see what it could lose.
+_LOOKED_AT = 32
 
 
 class Evidence:
@@ -31,11 +36,20 @@ class Evidence:
     def __init__(self, graph: Graph, ctx: Context, layers: Sequence[Layer]) -> None:
         self._images = Images(graph, ctx)
         self._network = Overridable(graph, layers)
-        self._damage = Damage(self._network, self._images)
+        self._damage = Damage(self._network, self._images, ctx.get(Cost).macs)
 
-    def damage(self, layer: Layer, choices: Sequence[Choice], cost: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    def observe(self, layer: Layer) -> Observed | None:
+        """A layer on its data in the original network; ``None`` where it is too wide or what it reads says nothing."""
+        if not fits_memory(layer):
+            return None
+        observed = Observed(layer, collect(self._network, layer, self._images, most_images=_LOOKED_AT))
+        return None if observed.unfit else observed
+
+    def damage(
+        self, observed: Observed | None, layer: Layer, choices: Sequence[Choice], cost: np.ndarray, lost: np.ndarray
+    ) -> np.ndarray:
         """See :meth:`.damage.Damage.curve`."""
-        return self._damage.curve(layer, choices, cost, lost)
+        return self._damage.curve(observed, layer, choices, cost, lost)
 
     def fit(self, chosen: Sequence[tuple[Layer, Choice]]) -> list[Fit]:
         """Chains and biases for the chosen layers, each on what the ones before have left.

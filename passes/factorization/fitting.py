@@ -13,41 +13,38 @@ between the taps of each axis.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from edgec.passes.factorization.layers import Layer
+from edgec.passes.factorization.methods import SVD
 from edgec.passes.factorization.metric import Metric
+from edgec.passes.factorization.observed import Observed
 from edgec.passes.factorization.offers import Choice
-from edgec.passes.factorization.stages import Chain, Stage
+from edgec.passes.factorization.regression import Regression
+from edgec.passes.factorization.stages import Chain, Stage, compose
+from edgec.passes.factorization.whitening import symmetric_root
 
 # Rounds of alternation, and steps of conjugate gradients for each stage in each.
 ROUNDS, _STEPS = 3, 6
 _AXES = "xyz"
-# Added to normal equations, relative to their mean diagonal; float32 covariances are no better than that.
-_RIDGE = 1e-7
 
 
-def fitted(
-    layer: Layer, choice: Choice, metrics: list[Metric], start: Chain | None = None, *, rounds: int = ROUNDS
-) -> Chain:
-    """The chain that computes best what the layer should.
+def fitted(choice: Choice, observed: Observed, start: Chain | None = None, *, rounds: int = ROUNDS) -> Chain:
+    """The chain that computes best what a layer should.
 
     Args:
-        layer: whose kernel is approximated.
         choice: the method and its ranks.
-        metrics: one a group.
+        observed: the layer on its data.
         start: a chain of the same choice to begin with.
         rounds: of alternation.
 
     Returns:
         The chain; its relative error is that of the output (see :meth:`Metric.error`), as an amplitude.
     """
+    layer, metrics = observed.layer, observed.metrics
     if start is None:
-        whitened, undo = _whitened(layer, metrics)
-        start = undo(choice.method.decompose(layer, whitened, choice.ranks))
+        start = begun(choice, observed)
     groups = [_Group(layer, start.stages, group, metric) for group, metric in enumerate(metrics)]
     for group in groups:
         group.fit(rounds)
@@ -55,64 +52,15 @@ def fitted(
         Stage(stage.name, np.concatenate([g.kernel(place) for g in groups]), stage.axes)
         for place, stage in enumerate(start.stages)
     )
-    total = sum(metric.energy for metric in metrics)
-    missing = sum(metric.error(g.composed()) * metric.energy for g, metric in zip(groups, metrics, strict=True))
-    return Chain(stages, float(np.sqrt(missing / total)) if total else 0.0)
+    return Chain(stages, observed.error(compose(stages)))
 
 
-@dataclass(frozen=True)
-class _Unwhitening:
-    """Takes a chain for a whitened kernel back to one for the kernel."""
-
-    layer: Layer
-    channels: np.ndarray
-    taps: list[np.ndarray]
-
-    def __call__(self, chain: Chain) -> Chain:
-        stages = []
-        for place, stage in enumerate(chain.stages):
-            kernel = stage.kernel
-            if place == 0:
-                kernel = np.moveaxis(
-                    np.matmul(
-                        np.moveaxis(kernel, 2, -1).reshape(len(kernel), -1, kernel.shape[2]), self.channels
-                    ).reshape(*np.moveaxis(kernel, 2, -1).shape),
-                    -1,
-                    2,
-                )
-            for axis in stage.axes:
-                kernel = np.moveaxis(np.tensordot(kernel, self.taps[axis], (3 + axis, 0)), -1, 3 + axis)
-            stages.append(Stage(stage.name, kernel, stage.axes))
-        return Chain(tuple(stages), chain.relative_error)
-
-
-def _whitened(layer: Layer, metrics: list[Metric]) -> tuple[np.ndarray, _Unwhitening]:
-    """The kernel in coordinates in which its input's channels, and the taps of each axis, are about uncorrelated."""
-    roots = [_root(metric.channels) for metric in metrics]
-    kernel = layer.kernel().astype(np.float64)
-    kernel = np.stack(
-        [np.moveaxis(np.tensordot(k, root, (1, 0)), -1, 1) for k, (root, _) in zip(kernel, roots, strict=True)]
-    )
-    between = np.mean([metric.taps for metric in metrics], axis=0).reshape((*layer.taps, *layer.taps))
-    inverses = []
-    for axis in layer.axes:
-        others = [a for a in layer.axes if a != axis]
-        marginal = np.einsum(
-            between,
-            [a if a in others else 10 for a in layer.axes] + [a if a in others else 11 for a in layer.axes],
-            [10, 11],
-        )
-        root, inverse = _root(marginal / max(float(np.trace(marginal)), 1e-30))
-        kernel = np.moveaxis(np.tensordot(kernel, root, (3 + axis, 0)), -1, 3 + axis)
-        inverses.append(inverse)
-    return kernel, _Unwhitening(layer, np.stack([inverse for _, inverse in roots]), inverses)
-
-
-def _root(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The symmetric root of a covariance, and its inverse; directions without variance get a little."""
-    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
-    values = np.sqrt(np.maximum(values, max(values[-1], 1e-30) * 1e-4))
-    return (vectors * values) @ vectors.T, (vectors / values) @ vectors.T
+def begun(choice: Choice, observed: Observed) -> Chain:
+    """The first guess."""
+    if observed.layer.is_matrix:
+        return SVD.blank(observed.layer, choice.ranks)  # its solution does not depend on where one begins
+    whitening = observed.whitening
+    return whitening.undone(choice.method.decompose(observed.layer, whitening.kernel, choice.ranks))
 
 
 class _Group:
@@ -189,19 +137,22 @@ class _Group:
             )
             right = np.einsum(f"o{reads},{channel}i{inner}->o{rows}", self._wanted, head, optimize=True)
             size = int(np.prod(normal.shape[: normal.ndim // 2]))
-        solution, spread = _solved(
-            normal.reshape(size, size),
-            right.reshape(len(right), size),
-            self.arrays[-1].shape[1] if self._reduced_rank else None,
+        regression = (
+            self.metric.regression
+            if tail == 0
+            else Regression(normal.reshape(size, size), right.reshape(len(right), size))
         )
-        if self._reduced_rank:
-            last, core = solution
-            # Every channel between the two at the same strength, as a scale for the whole tensor wants it.
-            strength = np.where(spread > 0, spread, 1.0)
-            self.arrays[-1] = (last * strength).astype(np.float32)
-            self.arrays[tail] = (core / strength[:, None]).reshape(self.arrays[tail].shape).astype(np.float32)
-        else:
-            self.arrays[tail] = solution[0].reshape(self.arrays[tail].shape).astype(np.float32)
+        if not self._reduced_rank:
+            self._set(tail, regression.weights())
+            return
+        last, core, spread = regression.reduced(self.arrays[-1].shape[1])
+        # Every channel between the two at the same strength, as one scale for the whole tensor wants it.
+        strength = np.where(spread > 1e-6 * spread[0], spread, 1.0) if spread[0] > 0 else np.ones_like(spread)
+        self._set(-1, last * strength)
+        self._set(tail, core / strength[:, None])
+
+    def _set(self, place: int, values: np.ndarray) -> None:
+        self.arrays[place] = values.reshape(self.arrays[place].shape).astype(np.float32)
 
     # -- the stages in front, by conjugate gradients ----------------------------------------------------------------
 
@@ -279,7 +230,7 @@ class _Group:
         first = self.arrays[0]
         half = np.moveaxis(np.tensordot(first, self.metric.channels, (1, 0)), -1, 1)
         gram = np.tensordot(half.reshape(len(first), -1), first.reshape(len(first), -1), (1, 1)).astype(np.float64)
-        root, inverse = _root(gram)
+        root, inverse = symmetric_root(gram)
         flat = inverse.astype(np.float32) @ first.reshape(len(first), -1)
         self.arrays[0] = flat.reshape(first.shape)
         self.arrays[1] = np.moveaxis(np.tensordot(self.arrays[1], root.astype(np.float32), (1, 0)), -1, 1)
@@ -291,34 +242,3 @@ class _Group:
 
 def _einsum(terms: list[str], arrays: list[np.ndarray], result: str) -> np.ndarray:
     return np.einsum(",".join(terms) + "->" + result, *arrays, optimize=len(terms) > 1)
-
-
-def _solved(normal: np.ndarray, right: np.ndarray, rank: int | None) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """The weights (out, rows) with ``weights @ normal = right``; with a rank, as two factors, best in the metric.
-
-    Returns:
-        The weights, or (last, core), and the standard deviation of what the core computes.
-    """
-    right = right.astype(np.float64)
-    lower = _cholesky(normal)
-    half = linalg.solve_triangular(lower, right.T, lower=True)
-    if rank is None:
-        return (linalg.solve_triangular(lower, half, lower=True, trans=1).T,), np.ones(0)
-    values, vectors = np.linalg.eigh(half.T @ half)
-    last = vectors[:, ::-1][:, :rank]
-    core = linalg.solve_triangular(lower, half @ last, lower=True, trans=1).T
-    return (last, core), np.sqrt(np.maximum(values[::-1][:rank], 0))
-
-
-def _cholesky(normal: np.ndarray) -> np.ndarray:
-    """The lower factor, with as much on the diagonal as float32's rounding of ``normal`` makes necessary."""
-    normal = (normal.astype(np.float64) + normal.T) / 2
-    mean = np.trace(normal) / len(normal) + 1e-30
-    ridge = _RIDGE
-    while True:
-        held = normal.copy()
-        held[np.diag_indices(len(held))] += ridge * mean
-        try:
-            return np.asarray(linalg.cholesky(held, lower=True, overwrite_a=True, check_finite=False))
-        except linalg.LinAlgError:
-            ridge *= 10

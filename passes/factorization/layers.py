@@ -98,6 +98,14 @@ class Layer:
             return values.reshape(self.groups, self.into, self.out, *self.taps).swapaxes(1, 2)
         return values.reshape(self.shape)
 
+    def stored(self, kernel: np.ndarray) -> np.ndarray:
+        """A kernel of :attr:`shape` as the weight holds its own, in its element type: the inverse of :meth:`kernel`."""
+        values = kernel.reshape(self.shape)
+        turned = self.kind in ("conv_transpose", "matmul")
+        if turned or (self.kind == "gemm" and not self.nodes[0].attrs.get("transB")):
+            values = values.swapaxes(1, 2)
+        return np.ascontiguousarray(values.reshape(self.weight.shape), self.weight.dtype)
+
     def positions(self, covered: Iterable[int]) -> int | None:
         """Where a part of a chain is computed that stands behind those parts that cover these spatial axes.
 

@@ -154,14 +154,24 @@ class _MatrixMethod(Method):
         return svd_spectrum(self._unfolded(layer, kernel))[ranks[:, 0] - 1]
 
     def decompose(self, layer: Layer, kernel: np.ndarray, ranks: tuple[int, ...]) -> Chain:
-        first, last, names = self.split(layer)
         factors = truncated_svd(self._unfolded(layer, kernel), ranks[0])
+        return Chain(self._stages(layer, factors.first, factors.last), factors.relative_error)
+
+    def blank(self, layer: Layer, ranks: tuple[int, ...]) -> Chain:
+        """A chain of zeros."""
+        first, last, _ = self.split(layer)
+        right = np.zeros((layer.groups, ranks[0], layer.into * _taps(layer, first)), np.float32)
+        left = np.zeros((layer.groups, layer.out * _taps(layer, last), ranks[0]), np.float32)
+        return Chain(self._stages(layer, right, left), 1.0)
+
+    def _stages(self, layer: Layer, right: np.ndarray, left: np.ndarray) -> tuple[Stage, Stage]:
+        first, last, names = self.split(layer)
         before = [layer.taps[a] if a in first else 1 for a in layer.axes]
         behind = [layer.taps[a] if a in last else 1 for a in layer.axes]
-        groups, rank = layer.groups, ranks[0]
-        right = factors.first.reshape(groups, rank, layer.into, *before)
-        left = np.moveaxis(factors.last.reshape(groups, layer.out, *behind, rank), -1, 2)
-        return Chain((Stage(names[0], right, first), Stage(names[1], left, last)), factors.relative_error)
+        groups, rank = layer.groups, right.shape[1]
+        reads = right.reshape(groups, rank, layer.into, *before)
+        writes = np.moveaxis(left.reshape(groups, layer.out, *behind, rank), -1, 2)
+        return Stage(names[0], reads, first), Stage(names[1], writes, last)
 
     def ranks_above_noise(self, layer: Layer, kernel: np.ndarray) -> tuple[int, ...]:
         return (rank_above_noise(self._unfolded(layer, kernel)),)
@@ -322,13 +332,14 @@ def methods_for(layer: Layer, wanted: str) -> list[Method] | str:
     Args:
         layer: one whose kernel has one tap is a matrix, for which every method is the SVD.
         wanted: the name of a method, or ``auto``: Tucker-2 (of which the SVD of either side of a kernel is a case: full
-            rank in one mode), spatial SVD, and CP where its curve is quickly had; those that fit.
+            rank in one mode) and spatial SVD, those that fit. Not CP: at equal parameters it kept no more of any
+            network that we measured (docs/results/fewer-weights.md), and its four thin nodes run slower.
     """
     if layer.is_matrix:
         return [SVD]
     if wanted != "auto":
         method = METHODS[wanted]
         return method.unfit(layer) or [method]
-    quick: tuple[Method, ...] = (CP,) if CP.work(layer) <= _BEARABLE else ()
-    fit = [method for method in (TUCKER, SPATIAL, *quick) if method.unfit(layer) is None]
+    general: tuple[Method, ...] = (TUCKER, SPATIAL)
+    fit = [method for method in general if method.unfit(layer) is None]
     return fit or TUCKER.unfit(layer) or fit

@@ -18,9 +18,11 @@ R, it adds to B as if the original kernel were right there.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
+from edgec.passes.factorization.regression import Regression
 from edgec.passes.factorization.samples import Samples
 
 # Of the mean variance, added to all: directions that no patch has shown must not cost nothing.
@@ -56,11 +58,17 @@ class Metric:
         got = np.vdot(flat @ self.second - 2 * self.cross, flat)
         return max(float(got) + self.energy, 0.0) / self.energy if self.energy else 0.0
 
+    @cached_property
+    def regression(self) -> Regression:
+        """For the best kernels of any rank."""
+        return Regression(self.second, self.cross)
+
     def biases(self, kernel: np.ndarray) -> np.ndarray:
         """The biases that go best with a kernel (out, in, taps): (nodes, out), float64."""
         return self.mean_out - self.mean_in @ kernel.reshape(len(kernel), -1).astype(np.float64).T
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite then is seen by Observed.unfit
 def measure(samples: Samples, group: int, kernel: np.ndarray) -> Metric:
     """The quadratic form of one group of a layer.
 

@@ -39,7 +39,7 @@ class Overridable:
         twins = dict(zip(graph.nodes, copy.nodes, strict=True))
         self.outputs = [tensor.name for tensor in graph.outputs]
         self._inputs = {tensor.name for tensor in graph.inputs}
-        self._names: dict[Tensor | Node, str] = {}
+        self._names: dict[Constant | Node, str] = {}
         for layer in layers:
             self._expose(copy, mapped[layer.weight], layer.weight)
             for node in layer.nodes:
@@ -49,13 +49,14 @@ class Overridable:
                 twin = twins[node]
                 twin.attrs.pop("beta", None)
                 del twin.inputs[2:]
-                twin.inputs.append(copy.const(f"{node.name or node.op}.own_bias", own.astype(layer.weight.dtype)))
-                self._expose(copy, twin.inputs[2], node)
+                bias = copy.const(f"{node.name or node.op}.own_bias", own.astype(layer.weight.dtype))
+                twin.inputs.append(bias)
+                self._expose(copy, bias, node)
         taps = dict.fromkeys(mapped[t] for layer in layers for n in layer.nodes for t in (read(n), n.outputs[0]))
         known = {id(t) for t in (*copy.inputs, *copy.outputs)}
-        self._session = Session(copy, [tap for tap in taps if id(tap) not in known])
+        self._session = Session(copy, [tap for tap in taps if id(tap) not in known], optimize=True)
 
-    def _expose(self, copy: Graph, constant: Tensor, key: Tensor | Node) -> None:
+    def _expose(self, copy: Graph, constant: Tensor, key: Constant | Node) -> None:
         self._names[key] = constant.name
         if all(constant is not tensor for tensor in copy.inputs):
             copy.inputs.append(constant)
@@ -65,7 +66,8 @@ class Overridable:
     ) -> dict[str, np.ndarray]:
         """Values of tensors by name: outputs, what layers read and compute, the model's inputs."""
         given = weights or Weights()
-        constants = {self._names[key]: values for key, values in (*given.kernels.items(), *given.biases.items())}
+        constants = {self._names[weight]: values for weight, values in given.kernels.items()}
+        constants |= {self._names[node]: values for node, values in given.biases.items()}
         computed = [name for name in dict.fromkeys(wanted) if name not in self._inputs]
         values = self._session.run(feeds, wanted=computed, constants=constants) if computed else {}
         return {**{name: feeds[name] for name in wanted if name in self._inputs}, **values}

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from edgec.ir.graph import Constant, Node
-from edgec.passes.factorization.chains import stored
 from edgec.passes.factorization.fitting import ROUNDS, fitted
 from edgec.passes.factorization.layers import Layer
-from edgec.passes.factorization.metric import Metric, measure, retargeted
+from edgec.passes.factorization.observed import Observed
 from edgec.passes.factorization.offers import Choice
 from edgec.passes.factorization.overriding import Overridable, Weights
 from edgec.passes.factorization.samples import Images, Samples, collect
-from edgec.passes.factorization.stages import Chain, Stage, compose
+from edgec.passes.factorization.stages import Chain, compose
 
 # A covariance of a wider patch would take more than 256 MiB.
 WIDEST = 8192
@@ -56,7 +55,7 @@ def fit_all(network: Overridable, chosen: Sequence[tuple[Layer, Choice]], images
     fits = []
     for done, (layer, choice) in enumerate(chosen, 1):
         if fits_memory(layer):
-            fit = fit_one(collect(network, layer, images, weights, threads=images.ctx.threads), layer, choice)
+            fit = fit_one(Observed(layer, collect(network, layer, images, weights, threads=images.ctx.threads)), choice)
         else:
             fit = plain(layer, choice, f"{size_of(layer)} inputs are too many for a covariance")
         override(weights, layer, fit)
@@ -67,8 +66,7 @@ def fit_all(network: Overridable, chosen: Sequence[tuple[Layer, Choice]], images
 
 def override(weights: Weights, layer: Layer, fit: Fit) -> None:
     """Puts a fit in the place of a layer's own weights."""
-    kernel = compose(fit.chain.stages).reshape(layer.shape)
-    weights.kernels[layer.weight] = stored(layer, Stage("", kernel, layer.axes))
+    weights.kernels[layer.weight] = layer.stored(compose(fit.chain.stages))
     weights.biases.update({node: values.astype(layer.weight.dtype) for node, values in fit.biases.items()})
 
 
@@ -88,14 +86,19 @@ def plain(layer: Layer, choice: Choice, unfit: str = "") -> Fit:
     return Fit(chain, {}, 0, size_of(layer), unfit=unfit)
 
 
-def fit_one(samples: Samples, layer: Layer, choice: Choice, *, rounds: int = ROUNDS, bend: bool = True) -> Fit:
-    """One layer's chain and biases for what it reads now."""
-    metrics = measure_all(samples, layer)
-    if not all(np.isfinite(metric.energy) and np.isfinite(metric.second).all() for metric in metrics):
-        return plain(layer, choice, "what it reads is too large for its squares")
-    if not any(metric.energy for metric in metrics):
-        return plain(layer, choice, "what it computes is the same on all of the calibration data")
-    best = _fit(samples, layer, choice, metrics, None, rounds)
+def fit_one(observed: Observed, choice: Choice, *, rounds: int = ROUNDS, bend: bool = True) -> Fit:
+    """One layer's chain and biases for what it reads now.
+
+    Args:
+        observed: the layer on its data.
+        choice: the method and its ranks.
+        rounds: of alternation.
+        bend: try to fit what is behind the activation, and keep it where that is better.
+    """
+    layer, samples = observed.layer, observed.samples
+    if observed.unfit:
+        return plain(layer, choice, observed.unfit)
+    best = _fit(observed, choice, None, rounds)
     bounds = _bounds(layer) if bend and samples.centred else None
     if bounds is None:
         return best
@@ -106,34 +109,23 @@ def fit_one(samples: Samples, layer: Layer, choice: Choice, *, rounds: int = ROU
     # Where the activation hides what the layer computes, whatever it computes on that side is right.
     wanted = np.where(samples.wanted < low, np.minimum(predicted, low), samples.wanted)
     wanted = np.where(samples.wanted > high, np.maximum(predicted, high), wanted)
-    moved = [retargeted(m, samples, group, wanted) for group, m in enumerate(metrics)]
-    other = _fit(samples, layer, choice, moved, best.chain, _FEW_ROUNDS)
-    if _squares(np.clip(_predicted(samples, layer, other), low, high) - truth) < least:
-        error = [
-            metric.error(k.reshape(*k.shape[:2], -1)) * metric.energy
-            for metric, k in zip(metrics, compose(other.chain.stages), strict=True)
-        ]
-        relative = float(np.sqrt(sum(error) / sum(metric.energy for metric in metrics)))
-        return Fit(Chain(other.chain.stages, relative), other.biases, other.rows, other.size, True)
-    return best
+    other = _fit(observed.towards(wanted), choice, best.chain, _FEW_ROUNDS)
+    if _squares(np.clip(_predicted(samples, layer, other), low, high) - truth) >= least:
+        return best
+    chain = Chain(other.chain.stages, observed.error(compose(other.chain.stages)))
+    return replace(other, chain=chain, bent=True)
 
 
-def measure_all(samples: Samples, layer: Layer) -> list[Metric]:
-    """The quadratic form of every group."""
-    return [measure(samples, group, kernel) for group, kernel in enumerate(layer.kernel())]
-
-
-def _fit(
-    samples: Samples, layer: Layer, choice: Choice, metrics: list[Metric], start: Chain | None, rounds: int
-) -> Fit:
-    chain = fitted(layer, choice, metrics, start, rounds=rounds)
-    kernel = compose(chain.stages).reshape(layer.groups, layer.out, layer.into, -1)
+def _fit(observed: Observed, choice: Choice, start: Chain | None, rounds: int) -> Fit:
+    layer = observed.layer
+    chain = fitted(choice, observed, start, rounds=rounds)
+    kernel = compose(chain.stages).reshape(layer.groups, layer.out, -1)
     biases: dict[Node, np.ndarray] = {}
-    if samples.centred:
-        of_groups = np.stack([metric.biases(k) for metric, k in zip(metrics, kernel, strict=True)], axis=1)
+    if observed.samples.centred:
+        of_groups = np.stack([m.biases(k) for m, k in zip(observed.metrics, kernel, strict=True)], axis=1)
         for node, values in zip(layer.nodes, of_groups.reshape(len(layer.nodes), -1), strict=True):
             biases[node] = values * float(node.attrs.get("alpha", 1.0)) if layer.kind == "gemm" else values
-    return Fit(chain, biases, len(samples.patches), size_of(layer))
+    return Fit(chain, biases, len(observed.samples.patches), size_of(layer))
 
 
 def _predicted(samples: Samples, layer: Layer, fit: Fit) -> np.ndarray:

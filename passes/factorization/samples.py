@@ -84,7 +84,13 @@ class Images:
 
 
 def collect(
-    network: Overridable, layer: Layer, images: Images, weights: Weights | None = None, *, threads: int = 1
+    network: Overridable,
+    layer: Layer,
+    images: Images,
+    weights: Weights | None = None,
+    *,
+    most_images: int | None = None,
+    threads: int = 1,
 ) -> Samples:
     """Rows of a layer.
 
@@ -93,7 +99,8 @@ def collect(
         layer: what is looked at; its own weights are the original's.
         images: the data.
         weights: of the layers that are compressed already.
-        threads: how many images are looked at at once.
+        most_images: how many batches are looked at; all without it.
+        threads: how many at once.
 
     Raises:
         InputError: an activation is not finite.
@@ -101,7 +108,8 @@ def collect(
     size = layer.groups * layer.into * max(int(np.prod(layer.taps)), 1)
     rows = int(np.clip(_ROWS_PER_INPUT * size // layer.groups, _FEWEST, _MOST))
     rows = max(min(rows, _MOST_ELEMENTS // size), 1)
-    each = -(-rows // (len(images.feeds) * len(layer.nodes)))
+    count = min(most_images or len(images.feeds), len(images.feeds))
+    each = -(-rows // (count * len(layer.nodes)))
     names = [name for node in layer.nodes for name in (read(node).name, node.outputs[0].name)]
 
     def one(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -115,8 +123,8 @@ def collect(
         for node in layer.nodes:
             computed = original[node.outputs[0].name]
             values = compressed[read(node).name]
-            _check_finite(node.outputs[0].name, computed, number)
             _check_finite(read(node).name, values, number)
+            _check_finite(node.outputs[0].name, computed, number)
             positions = _positions(patches.count(layer, computed.shape), each, images.ctx.seed, number)
             wanted = patches.outputs(layer, computed, positions)
             taken = patches.inputs(layer, node, values, computed.shape, positions)
@@ -124,7 +132,7 @@ def collect(
             found.append((taken.astype(np.float32), wanted.astype(np.float32) / scale))
         return found
 
-    runs = list(images.each(one, threads=threads))
+    runs = list(images.each(one, count, threads=threads))
     nodes, begin = [], 0
     for index in range(len(layer.nodes)):
         count = sum(len(run[index][0]) for run in runs)

@@ -220,7 +220,6 @@ def test_auto_takes_the_method_that_loses_least() -> None:
     left, core, right = (random.standard_normal(shape) for shape in ((24, 3), (3, 3, 3, 3), (3, 16)))
     kernels = {
         "spatial SVD": separable(24, 16, 3),
-        "CP": outer(24, 16, 3, 3, rank=6),
         "Tucker-2": np.einsum("oa,abyx,bi->oiyx", left, core, right),
     }
     for title, kernel in kernels.items():

@@ -1,0 +1,217 @@
+"""factorize with calibration data: chains for what layers compute, not for their weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_networks import networks
+from running_passes import Samples, model, outputs, run_pass
+
+from edgec.ir.cost import Cost
+from edgec.ir.errors import InputError, UsageError
+from edgec.ir.execution import sqnr_db
+from edgec.ir.files import to_bytes
+from edgec.ir.graph import Graph
+from edgec.passes.factorize import Factorize
+
+LIMITS = settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
+
+
+def images(count: int, *shape: int, rank: int = 3, seed: int = 3) -> list[dict[str, np.ndarray]]:
+    """Feeds for ``x`` whose channels are sums of a few smooth pictures, with a mean that is not zero."""
+    random = np.random.default_rng(seed)
+    mixing = np.random.default_rng(7).standard_normal((shape[0], rank))
+    made = []
+    for _ in range(count):
+        parts = random.standard_normal((rank, *shape[1:])).cumsum(axis=-1) / 3
+        made.append({"x": (np.tensordot(mixing, parts, (1, 0)) + 1.5)[None].astype(np.float32)})
+    return made
+
+
+def with_data(step: Factorize, graph: Graph, feeds: list[dict[str, np.ndarray]], **context: object) -> object:
+    return run_pass(step, graph, data={"calibration": Samples(feeds)}, **context)
+
+
+def sqnr(before: Graph, after: Graph, feeds: list[dict[str, np.ndarray]]) -> float:
+    return float(np.mean([sqnr_db(outputs(before, f), outputs(after, f)) for f in feeds]))
+
+
+ONE_LAYER = {
+    "conv": ("y = Conv <pads = [1,1,1,1]> (x, w, b)", "float[16,12,3,3] w, float[16] b", (12, 8, 8), "[1,16,8,8]"),
+    "no bias": ("y = Conv <strides = [2,2]> (x, w)", "float[16,12,3,3] w", (12, 9, 9), "[1,16,4,4]"),
+    "grouped": ("y = Conv <group = 2> (x, w, b)", "float[16,6,3,3] w, float[16] b", (12, 8, 8), "[1,16,6,6]"),
+    "pointwise": ("y = Conv (x, w, b)", "float[16,12,1,1] w, float[16] b", (12, 8, 8), "[1,16,8,8]"),
+    "transposed": ("y = ConvTranspose <strides = [2,2]> (x, w, b)", "float[12,8,4,4] w, float[8] b", (12, 6, 6),
+                   "[1,8,14,14]"),
+    "one axis": ("y = Conv (x, w, b)", "float[16,12,5] w, float[16] b", (12, 40), "[1,16,36]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ONE_LAYER)
+@pytest.mark.parametrize("method", ["auto", "tucker", "svd", "spatial", "cp"])
+def test_what_the_input_never_shows_costs_nothing(kind: str, method: str) -> None:
+    """The channels of the input span three directions: three input ranks lose nothing, blind to the data much."""
+    body, weights, shape, out = ONE_LAYER[kind]
+    dims = ",".join(map(str, shape))
+    graph = model(body, f"(float[1,{dims}] x) => (float{out} y)", weights)
+    aware, blind = graph.copy(), graph.copy()
+    step = Factorize(params=0.6, method=method, min_rank=1)  # type: ignore[arg-type]
+    feeds, others = images(6, *shape), images(4, *shape, seed=11)
+    if method == "spatial" and kind == "one axis":
+        with pytest.raises(UsageError):
+            with_data(step, aware, feeds)
+        return
+    ctx = with_data(step, aware, feeds)
+    run_pass(step, blind)
+    assert sqnr(graph, aware, others) > sqnr(graph, blind, others) + 0.9
+    assert Cost(aware).params - 16 <= 0.6 * Cost(graph).params
+    assert ", fitted to the data" in ctx.done[0].what
+    assert ctx.done[0].figures["output_error"] < 0.9
+
+
+@pytest.mark.parametrize(
+    ("body", "weights"),
+    [
+        ("y = Gemm <transB = 1, alpha = 0.5, beta = 2.0> (x, w, b)", "float[16,12] w, float[16] b"),
+        ("y = Gemm <alpha = 2.0> (x, w)", "float[12,16] w"),
+        ("y = Gemm (x, w, b)", "float[12,16] w, float[1,16] b"),
+        ("y = MatMul (x, w)", "float[12,16] w"),
+    ],
+    ids=["factors", "no bias", "row", "matmul"],
+)
+def test_matrices_keep_what_is_seen(body: str, weights: str) -> None:
+    graph = model(body, "(float[1,12] x) => (float[1,16] y)", weights)
+    aware, blind = graph.copy(), graph.copy()
+    step = Factorize(params=0.75, min_rank=1)
+    random = np.random.default_rng(0)
+    mixing = random.standard_normal((3, 12))
+    feeds = [{"x": (random.standard_normal((1, 3)) @ mixing + 2).astype(np.float32)} for _ in range(40)]
+    with_data(step, aware, feeds[:30])
+    run_pass(step, blind)
+    assert sqnr(graph, aware, feeds[30:]) > sqnr(graph, blind, feeds[30:]) + 10
+
+
+DEEP = """
+a = Conv <pads = [1,1,1,1]> (x, w1, b1)
+ra = Relu (a)
+c = Conv <pads = [1,1,1,1]> (ra, w2, b2)
+rc = Clip (c, low, high)
+s = Add (rc, ra)
+y = Conv <pads = [1,1,1,1]> (s, w3)
+"""
+DEEP_WEIGHTS = (
+    "float[24,12,3,3] w1, float[24] b1, float[24,24,3,3] w2, float[24] b2, float[8,24,3,3] w3, "
+    "float low = {0.0}, float high = {6.0}"
+)
+
+
+def deep() -> Graph:
+    return model(DEEP, "(float[1,12,10,10] x) => (float[1,8,10,10] y)", DEEP_WEIGHTS)
+
+
+@pytest.mark.parametrize("part", [0.5, 0.25, 0.1])
+def test_a_network_keeps_more_of_its_signal(part: float) -> None:
+    graph = deep()
+    aware, blind = graph.copy(), graph.copy()
+    with_data(Factorize(params=part), aware, images(16, 12, 10, 10, rank=6))
+    run_pass(Factorize(params=part), blind)
+    others = images(4, 12, 10, 10, rank=6, seed=5)
+    assert sqnr(graph, aware, others) > sqnr(graph, blind, others) + 0.9
+    assert 0.97 * part * Cost(graph).params <= Cost(aware).params - 8 <= part * Cost(graph).params
+
+
+def test_data_can_be_left_out() -> None:
+    one, other = deep(), deep()
+    with_data(Factorize(params=0.5, data_aware=False), one, images(4, 12, 10, 10))
+    run_pass(Factorize(params=0.5), other)
+    assert to_bytes(one) == to_bytes(other)
+
+
+@pytest.mark.parametrize("step", [Factorize(params=0.3), Factorize(energy=0.9), Factorize(macs=0.5, method="cp")])
+def test_the_same_on_any_number_of_threads(step: Factorize) -> None:
+    made = []
+    for threads in (1, 2, 3):
+        graph = deep()
+        with_data(step, graph, images(9, 12, 10, 10), threads=threads)
+        made.append(to_bytes(graph))
+    assert made[0] == made[1] == made[2]
+
+
+@LIMITS
+@given(networks(channels=16), st.floats(0.3, 0.9))
+def test_random_networks_meet_their_budget(network: Graph, part: float) -> None:
+    before = network.copy()
+    random = np.random.default_rng(0)
+    shape = [int(d) for d in network.inputs[0].shape or ()]
+    feeds = [{network.inputs[0].name: random.random(shape, np.float32)} for _ in range(4)]
+    try:
+        ctx = with_data(Factorize(params=part, min_rank=1), network, feeds)
+    except UsageError as error:
+        assert "the least that can be reached is" in str(error)
+        return
+    biases = sum(int(c.shape[0]) for c in network.constants() if c.name.endswith(".bias") and len(c.shape) == 1)
+    assert Cost(network).params - biases <= part * Cost(before).params
+    assert [t.name for t in network.outputs] == [t.name for t in before.outputs]
+    made, was = outputs(network, feeds[0]), outputs(before, feeds[0])
+    assert all(np.isfinite(made[name]).all() and made[name].shape == was[name].shape for name in was)
+    assert not {r.node for r in ctx.done} & {r.node for r in ctx.left}
+
+
+@LIMITS
+@given(networks(channels=16))
+def test_all_the_energy_is_all_of_the_signal(network: Graph) -> None:
+    before = network.copy()
+    random = np.random.default_rng(0)
+    feeds = [{"x": random.random([int(d) for d in network.inputs[0].shape or ()], np.float32)} for _ in range(3)]
+    with_data(Factorize(energy=1.0), network, feeds)
+    assert sqnr(before, network, feeds) > 60
+
+
+def test_too_few_samples_are_said() -> None:
+    graph = model("y = Gemm (x, w, b)", "(float[1,64] x) => (float[1,48] y)", "float[64,48] w, float[48] b")
+    feeds = [{"x": np.random.default_rng(i).random((1, 64), np.float32)} for i in range(5)]
+    ctx = with_data(Factorize(params=0.5), graph, feeds)
+    assert "(5 samples for 64 inputs: held to the weights where they do not tell)" in ctx.done[0].what
+
+
+def test_constant_activations_are_said() -> None:
+    graph = model("y = Gemm (x, w, b)", "(float[1,32] x) => (float[1,32] y)", "float[32,32] w, float[32] b")
+    ctx = with_data(Factorize(params=0.5), graph, [{"x": np.ones((1, 32), np.float32)}] * 4)
+    assert ctx.done[0].what.endswith(
+        "for its weights alone: what it computes is the same on all of the calibration data"
+    )
+
+
+def test_wide_layers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgec.passes.factorization.refitting.WIDEST", 100)
+    graph = deep()
+    ctx = with_data(Factorize(params=0.5), graph, images(4, 12, 10, 10))
+    assert any(r.what.endswith("for its weights alone: 216 inputs are too many for a covariance") for r in ctx.done)
+
+
+def test_values_beyond_their_squares_are_said() -> None:
+    graph = model("y = Gemm (x, w, b)", "(float[1,32] x) => (float[1,32] y)", "float[32,32] w, float[32] b")
+    random = np.random.default_rng(0)
+    feeds = [{"x": (random.standard_normal((1, 32)) * 1e25).astype(np.float32)} for _ in range(6)]
+    ctx = with_data(Factorize(params=0.5), graph, feeds)
+    assert ctx.done[0].what.endswith("for its weights alone: what it reads is too large for its squares")
+
+
+def test_values_that_are_not_finite() -> None:
+    graph = model("l = Log (x)\ny = Conv (l, w)", "(float[1,4,6,6] x) => (float[1,16,4,4] y)", "float[16,4,3,3] w")
+    with pytest.raises(InputError) as error:
+        with_data(Factorize(params=0.5), graph, [{"x": np.full((1, 4, 6, 6), -1, np.float32)}] * 2)
+    assert str(error.value) == (
+        "tensor 'l': is NaN on batch 0 of the calibration data; "
+        "correct the data or its preprocessing, or the weights in front of it"
+    )
+
+
+def test_no_samples() -> None:
+    with pytest.raises(InputError) as error:
+        with_data(Factorize(params=0.5), deep(), [])
+    assert str(error.value) == "calibration data: has no samples to calibrate with; name a data set that has some"
