@@ -28,7 +28,7 @@ from edgec.passes.pruning.readers import result_axis
 from edgec.passes.pruning.remarks import Cut, report
 from edgec.passes.pruning.selection import Offer, select
 from edgec.passes.pruning.sharing import unshare
-from edgec.passes.pruning.streaming import ROLE
+from edgec.passes.streaming import ROLE
 
 _WORDS = {"params": "parameters", "macs": "multiply-accumulates"}
 

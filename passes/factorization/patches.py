@@ -13,6 +13,7 @@ import numpy as np
 
 from edgec.ir.graph import Node
 from edgec.passes.factorization.layers import Layer
+from edgec.passes.windows import Window
 
 
 def count(layer: Layer, computed: tuple[int, ...]) -> int:
@@ -44,53 +45,16 @@ def inputs(
     if not layer.taps:
         read = values.T if node.op == "Gemm" and node.attrs.get("transA") else values
         return _vectors(layer, read)[positions].reshape(len(positions), 1, layer.into, 1)
+    window = Window.of(node, layer.weight.shape, values.shape, computed)
     sample, *places = np.unravel_index(positions, (computed[0], *computed[2:]))
-    source = np.zeros((len(positions), 1), np.intp)
-    valid = np.ones((len(positions), 1), bool)
-    for axis, place in enumerate(places):
-        at, inside = _sources(layer, node, axis, np.asarray(place), values.shape[2 + axis], computed[2 + axis])
-        source = (source[:, :, None] * values.shape[2 + axis] + at[:, None, :]).reshape(len(positions), -1)
-        valid = (valid[:, :, None] & inside[:, None, :]).reshape(len(positions), -1)
+    at = np.stack(places, axis=1)
+    elements = window.elements(at, np.arange(math.prod(layer.taps)))
+    size = np.array(values.shape[2:])
+    inside = np.all((elements >= 0) & (elements < size), axis=2) & window.meets(at)
+    source = np.ravel_multi_index(tuple(np.moveaxis(elements.clip(0, size - 1), 2, 0)), tuple(size))
     flat = values.reshape(*values.shape[:2], -1)
-    read = flat[np.asarray(sample)[:, None], :, source] * valid[:, :, None]
+    read = flat[np.asarray(sample)[:, None], :, source] * inside[:, :, None]
     return read.reshape(len(positions), -1, layer.groups, layer.into).transpose(0, 2, 3, 1)
-
-
-def _sources(
-    layer: Layer, node: Node, axis: int, place: np.ndarray, before: int, behind: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Which input each tap of an axis meets at places of the output, and whether there is one: (places, taps) each."""
-    spatial, taps = len(layer.taps), layer.taps[axis]
-    stride = int(node.attrs.get("strides", [1] * spatial)[axis])
-    dilation = int(node.attrs.get("dilations", [1] * spatial)[axis])
-    reach = dilation * np.arange(taps)
-    if layer.transposed:
-        spread = place[:, None] + _transposed_padding(node, axis, taps, stride, dilation, before, behind) - reach
-        at, inside = spread // stride, spread % stride == 0
-    else:
-        at = place[:, None] * stride - _padding(node, axis, taps, stride, dilation, before, behind) + reach
-        inside = np.ones_like(at, bool)
-    inside = inside & (at >= 0) & (at < before)
-    return np.where(inside, at, 0), inside
-
-
-def _padding(node: Node, axis: int, taps: int, stride: int, dilation: int, before: int, behind: int) -> int:
-    """How far in front of the input a convolution starts on an axis."""
-    auto = node.attrs.get("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER"):
-        total = max((behind - 1) * stride + dilation * (taps - 1) + 1 - before, 0)
-        return total // 2 if auto == "SAME_UPPER" else total - total // 2
-    return int(node.attrs["pads"][axis]) if auto == "NOTSET" and "pads" in node.attrs else 0
-
-
-def _transposed_padding(node: Node, axis: int, taps: int, stride: int, dilation: int, before: int, behind: int) -> int:
-    """How much a transposed convolution cuts off in front on an axis."""
-    auto = node.attrs.get("auto_pad", "NOTSET")
-    if auto in ("SAME_UPPER", "SAME_LOWER") or "output_shape" in node.attrs:
-        more = int(node.attrs["output_padding"][axis]) if "output_padding" in node.attrs else 0
-        total = max(stride * (before - 1) + more + dilation * (taps - 1) + 1 - behind, 0)
-        return total - total // 2 if auto == "SAME_LOWER" or auto == "NOTSET" else total // 2
-    return int(node.attrs["pads"][axis]) if auto == "NOTSET" and "pads" in node.attrs else 0
 
 
 def _vectors(layer: Layer, values: np.ndarray) -> np.ndarray:

@@ -19,10 +19,10 @@ from edgec.passes.factorization import patches
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.overriding import Overridable, Weights, own_bias, read
 from edgec.passes.protocol import Context
+from edgec.passes.streaming import ROLE, check_finite
 
 T = TypeVar("T")
 U = TypeVar("U")
-_ROLE = "calibration"
 # Rows for each input of a kernel, and the bounds of their number.
 _ROWS_PER_INPUT, _FEWEST, _MOST = 4, 2048, 8192
 # Elements of the patches that are held at once, and bytes of the images.
@@ -59,19 +59,17 @@ class Images:
 
     def __init__(self, graph: Graph, ctx: Context) -> None:
         self.ctx = ctx
-        batches = -(-len(ctx.data[_ROLE]) // batch_size(graph))
+        batches = -(-len(ctx.data[ROLE]) // batch_size(graph))
         self.feeds: list[dict[str, np.ndarray]] = []
         keep: set[int] | None = None
-        for number, feeds in enumerate(ctx.feeds(graph, _ROLE)):
+        for number, feeds in enumerate(ctx.feeds(graph, ROLE)):
             if keep is None:
                 most = max(_MOST_BYTES // max(sum(v.nbytes for v in feeds.values()), 1), 1)
                 keep = set(np.linspace(0, batches - 1, min(most, batches)).round().astype(int).tolist())
             if number in keep:
                 self.feeds.append(feeds)
         if not self.feeds:
-            raise InputError(
-                ctx.data[_ROLE].source, "has no samples to calibrate with", "name a data set that has some"
-            )
+            raise InputError(ctx.data[ROLE].source, "has no samples to calibrate with", "name a data set that has some")
 
     def each(self, work: Callable[[int], U], count: int | None = None, *, threads: int = 1) -> Iterator[U]:
         """What ``work`` makes of the number of each batch, or of the first ``count``, in order."""
@@ -123,8 +121,8 @@ def collect(
         for node in layer.nodes:
             computed = original[node.outputs[0].name]
             values = compressed[read(node).name]
-            _check_finite(read(node).name, values, number)
-            _check_finite(node.outputs[0].name, computed, number)
+            check_finite(read(node), values, number)
+            check_finite(node.outputs[0], computed, number)
             positions = _positions(patches.count(layer, computed.shape), each, images.ctx.seed, number)
             wanted = patches.outputs(layer, computed, positions)
             taken = patches.inputs(layer, node, values, computed.shape, positions)
@@ -148,13 +146,3 @@ def _positions(count: int, wanted: int, seed: int, number: int) -> np.ndarray:
         return np.arange(count)
     chance = np.random.Generator(np.random.PCG64([seed, number]))
     return np.sort(chance.choice(count, wanted, replace=False))
-
-
-def _check_finite(name: str, values: np.ndarray, number: int) -> None:
-    if not np.isfinite(values).all():
-        fault = "NaN" if np.isnan(values).any() else "infinite"
-        raise InputError(
-            f"tensor '{name}'",
-            f"is {fault} on batch {number} of the calibration data",
-            "correct the data or its preprocessing, or the weights in front of it",
-        )

@@ -20,8 +20,9 @@ from edgec.passes.linear_layers import LINEAR
 from edgec.passes.protocol import Context
 from edgec.passes.pruning.biases import add_bias, bias_obstacle, has_bias
 from edgec.passes.pruning.least_squares import Sums, best
-from edgec.passes.pruning.patches import Window, from_matrix, patches, refit_obstacle, weight_matrix, written_at
-from edgec.passes.pruning.streaming import Tapped, batches, check_finite, stream
+from edgec.passes.pruning.patches import from_matrix, patches, refit_obstacle, weight_matrix, written_at
+from edgec.passes.streaming import Tapped, batches, check_finite, stream
+from edgec.passes.windows import Window
 
 # A network is run once for each wave of layers, and no layer of a wave sees what another one of it became.
 _MOST_WAVES = 24

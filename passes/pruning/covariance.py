@@ -14,7 +14,7 @@ import numpy as np
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.protocol import Context
 from edgec.passes.pruning.readers import Reader
-from edgec.passes.pruning.streaming import Tapped, batches, check_finite, stream
+from edgec.passes.streaming import Tapped, batches, check_finite, stream
 
 # So many observations for each channel are enough, and so many are taken at least where the data have them.
 _PER_CHANNEL, _LEAST = 16, 4096
