@@ -1,0 +1,230 @@
+"""``compress``: one budget for pruning and factorization, spent where it costs least."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from edgec.ir.cost import Cost
+from edgec.ir.errors import InputError, UsageError, did_you_mean
+from edgec.ir.execution import batch_size
+from edgec.ir.graph import Graph
+from edgec.passes.compression.judging import ROLE, Judge, Part, Split, split
+from edgec.passes.compression.search import Search, Try
+from edgec.passes.compression.trying import Budget, Made, Passes, Unit, attempt, reachable, take_over
+from edgec.passes.factorize import Factorize
+from edgec.passes.linear_layers import LINEAR
+from edgec.passes.protocol import Context, DataSet, Effect, Pass
+from edgec.passes.prune import Prune
+
+_UNITS: tuple[Unit, ...] = ("params", "macs", "weight_bytes")
+_WORDS: dict[Unit, str] = {"params": "parameters", "macs": "multiply-accumulates", "weight_bytes": "bytes of weights"}
+_LEAST_RANK = 2
+# Tries are fitted to as many batches as this many multiply-accumulates allow, and to so many at least and at most.
+_WORK, _FEWEST, _MOST = 6_000_000_000, 16, 128
+# Networks that do more are searched with the quickest of the methods.
+_LARGE = 100_000_000
+
+
+@dataclass(frozen=True)
+class Compress(Pass):
+    """Prunes channels and factorizes what is left, under one budget; how far it prunes is found by trying.
+
+    Exactly one of ``params``, ``macs`` and ``weight_bytes`` says how much of the network stays.
+    """
+
+    name: ClassVar[str] = "compress"
+    effect: ClassVar[Effect] = "lossy"
+    needs: ClassVar[frozenset[str]] = frozenset({"float"})
+
+    params: Annotated[float | None, Field(gt=0, le=1, description="part of the network's parameters to keep")] = None
+    macs: Annotated[
+        float | None, Field(gt=0, le=1, description="part of the network's multiply-accumulates to keep")
+    ] = None
+    weight_bytes: Annotated[
+        float | None, Field(gt=0, le=1, description="part of the network's bytes of weights to keep")
+    ] = None
+    method: Annotated[
+        Literal["auto", "tucker", "svd", "spatial", "cp"],
+        Field(description="how kernels of more than one tap are factorized; auto chooses for each layer"),
+    ] = "auto"
+    only: Annotated[
+        tuple[str, ...], Field(description="name patterns (* and ?) of the only layers to compress; all when empty")
+    ] = ()
+    skip: Annotated[
+        tuple[str, ...], Field(description="name patterns of layers that are not factorized and lose no channel")
+    ] = ()
+    least: Annotated[
+        int | None,
+        Field(ge=1, description="no layer keeps fewer channels; without it 1, or what the recipe's targets want at least"),
+    ] = None
+    min_rank: Annotated[
+        int | None,
+        Field(ge=1, description="no layer gets a lower rank; without it 2, or what the recipe's targets want at least"),
+    ] = None
+    multiple: Annotated[
+        int | None,
+        Field(ge=1, description="channels and ranks are multiples of this, or all; by default what the targets want"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        given = [unit for unit in _UNITS if getattr(self, unit) is not None]
+        if len(given) != 1:
+            said = f"{' and '.join(given)} exclude each other" if given else "nothing says how much to keep"
+            raise ValueError(f"{said}: give one of {', '.join(_UNITS)}")
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Compresses ``graph`` in place.
+
+        Raises:
+            UsageError: a pattern matches no layer, or the budget cannot be met.
+            InputError: the calibration data are empty, or an activation is not finite on them.
+        """
+        from threadpoolctl import threadpool_limits
+
+        self._check_patterns(graph)
+        if self._keep >= 1:
+            replace(self._factorize(ctx), **{self._unit: 1.0}).run(graph, ctx)
+            return
+        # Sums of BLAS on several threads would depend on their number.
+        with threadpool_limits(limits=1):
+            self._run(graph, ctx)
+
+    def _run(self, graph: Graph, ctx: Context) -> None:
+        whole = ctx.get(Cost)
+        budget = Budget(self._unit, self._keep, int(getattr(whole, self._unit)))
+        passes = Passes.of(graph, ctx, self._prune(ctx), self._factorize(ctx))
+        parts = _split(graph, ctx, whole.macs)
+        search = self._search(graph, ctx, budget, passes, parts, whole.macs)
+        search.run()
+        made = best = None
+        able = sorted(search.tries.values(), key=lambda found: (found.hopeless, -found.sqnr_db, found.step))
+        for best in able:
+            # At the edge of what can be reached other data may put the budget out of reach: then the next best.
+            made = attempt(graph, budget, passes, search.part(best.step) if best.step else 1.0, ctx, ctx.data)
+            if made is not None:
+                break
+        if made is None or best is None:
+            least = np.ceil(min(reachable(graph, budget, passes, ctx), 1.0) * 1e4) / 1e4
+            raise UsageError(
+                f"compress: {self._unit}",
+                f"the network cannot be brought to {self._keep:.4g} of its {_WORDS[self._unit]}; "
+                f"the least that can be reached is {least:.4g}",
+                "raise the budget, or lower least, min_rank or multiple",
+            )
+        take_over(graph, made.graph)
+        ctx.changed()
+        self._report(ctx, search, best, made, parts)
+
+    # -- how ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _unit(self) -> Unit:
+        return next(unit for unit in _UNITS if getattr(self, unit) is not None)
+
+    @property
+    def _keep(self) -> float:
+        return float(getattr(self, self._unit))
+
+    def _check_patterns(self, graph: Graph) -> None:
+        names = [node.name for node in graph.nodes if node.op in LINEAR]
+        for option in ("only", "skip"):
+            for pattern in getattr(self, option):
+                if not any(fnmatchcase(name, pattern) for name in names):
+                    raise UsageError(
+                        f"compress: {option}",
+                        f"'{pattern}' matches no Conv, ConvTranspose, Gemm or MatMul{did_you_mean(pattern, names)}",
+                        "'edgec inspect' lists the layers",
+                    )
+
+    def _prune(self, ctx: Context) -> Prune:
+        least, multiple = _wanted(ctx)
+        return Prune(
+            ratio=0.0,
+            only=self.only,
+            skip=self.skip,
+            multiple=self.multiple or multiple,
+            least=self.least or least,
+        )
+
+    def _factorize(self, ctx: Context) -> Factorize:
+        least, multiple = _wanted(ctx)
+        return Factorize(
+            method=self.method,
+            only=self.only,
+            skip=self.skip,
+            min_rank=self.min_rank or max(least, _LEAST_RANK),
+            multiple=self.multiple or multiple,
+        )
+
+    def _search(
+        self, graph: Graph, ctx: Context, budget: Budget, passes: Passes, parts: Split | None, macs: int
+    ) -> Search:
+        """The tries, which for large networks are quicker than what becomes of the best of them."""
+        data: dict[str, DataSet] = {role: found for role, found in ctx.data.items() if role != ROLE}
+        if parts is not None:
+            data[ROLE] = Part(ctx.data[ROLE], parts.fit, batch_size(graph))
+            if macs > _LARGE and self.method == "auto":
+                passes = replace(passes, factorize=replace(passes.factorize, method="tucker"))
+        return Search(graph, budget, passes, ctx, data, Judge(graph, ctx, parts))
+
+    # -- what it says ------------------------------------------------------------------------------------------------
+
+    def _report(self, ctx: Context, search: Search, best: Try, made: Made, parts: Split | None) -> None:
+        figures = {"pruned_to": made.pruned_to}
+        if math.isfinite(best.sqnr_db):
+            figures["sqnr_db"] = best.sqnr_db
+        alone = search.tries.get(0.0)
+        if alone is not None and best.step and math.isfinite(alone.sqnr_db):
+            figures["sqnr_db_factorized_alone"] = alone.sqnr_db
+        word = _WORDS["macs" if self._unit == "macs" else "params"]
+        others = sorted((found for found in search.tries.values() if found is not best), key=lambda found: found.step)
+        tried = "; ".join(_tried(found, word) for found in (best, *others))
+        ctx.did("the network", f"{tried} ({_measured(parts)})", **figures)
+        ctx.done += made.done
+        ctx.left += made.left
+
+
+def _wanted(ctx: Context) -> tuple[int, int]:
+    """The fewest channels, and the multiple of them, that all targets of the recipe like."""
+    boards = [*ctx.targets, *([ctx.target] if ctx.target is not None else [])]
+    return max([1, *(board.least_channels for board in boards)]), math.lcm(*(board.channel_multiple for board in boards))
+
+
+def _split(graph: Graph, ctx: Context, macs: int) -> Split | None:
+    """What tries are fitted to and judged by; ``None`` where there are no data.
+
+    Raises:
+        InputError: there are none in the data set.
+    """
+    if ROLE not in ctx.data:
+        return None
+    size = batch_size(graph)
+    count = -(-len(ctx.data[ROLE]) // size)
+    if not count:
+        raise InputError(ctx.data[ROLE].source, "has no samples to calibrate with", "name a data set that has some")
+    return split(count, int(np.clip(_WORK // max(macs, 1), _FEWEST, max(_MOST // size, _FEWEST))))
+
+
+def _tried(found: Try, word: str) -> str:
+    """One try in words: ``pruned to 62 % of its parameters, then factorized: 31.2 dB``."""
+    db = f"{found.sqnr_db:.1f} dB" if math.isfinite(found.sqnr_db) else f"{found.sqnr_db} dB"
+    if not found.step:
+        return f"factorized alone: {db}"
+    pruned = f"pruned to {100 * found.pruned_to:.3g} % of its {word}"
+    if found.hopeless:
+        return f"{pruned}, before it is factorized: {db}"
+    return f"{pruned}, then factorized: {db}" if found.factorized else f"{pruned}: {db}"
+
+
+def _measured(parts: Split | None) -> str:
+    if parts is None:
+        return "measured on noise: there is no calibration data"
+    if not parts.apart:
+        return f"measured on the same {len(parts.judge)} images as fitted to: too few to hold any out"
+    return f"fitted to {len(parts.fit)} and measured on {len(parts.judge)} other calibration batches"
