@@ -101,6 +101,8 @@ class _Group:
         return self._product(range(len(self.terms)), "oi" + self.letters)
 
     def fit(self, rounds: int) -> None:
+        if self.metric.silent:  # nothing but the decomposition of its weights to go by
+            return
         tail = len(self.terms) - (2 if self._reduced_rank else 1)
         for number in range(rounds):
             self._solve_tail(tail)

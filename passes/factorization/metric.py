@@ -58,6 +58,11 @@ class Metric:
         got = np.vdot(flat @ self.second - 2 * self.cross, flat)
         return max(float(got) + self.energy, 0.0) / self.energy if self.energy else 0.0
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing that is read ever varies: channels can be dead, at the latest in a compressed network."""
+        return not self.channels.any()
+
     @cached_property
     def regression(self) -> Regression:
         """For the best kernels of any rank."""

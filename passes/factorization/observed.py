@@ -32,6 +32,8 @@ class Observed:
             return "what it reads is too large for its squares"
         if not any(metric.energy for metric in self.metrics):
             return "what it computes is the same on all of the calibration data"
+        if all(metric.silent for metric in self.metrics):
+            return "what it reads is the same on all of the calibration data"
         return ""
 
     @cached_property

@@ -20,7 +20,7 @@ class Regression:
     """
 
     def __init__(self, normal: np.ndarray, right: np.ndarray) -> None:
-        self._lower = _cholesky(normal)
+        self._lower = cholesky(normal)
         self._half = linalg.solve_triangular(self._lower, right.T.astype(np.float64), lower=True, check_finite=False)
 
     def weights(self) -> np.ndarray:
@@ -48,7 +48,7 @@ class Regression:
         return np.asarray(linalg.solve_triangular(self._lower, half, lower=True, trans=1, check_finite=False)).T
 
 
-def _cholesky(normal: np.ndarray) -> np.ndarray:
+def cholesky(normal: np.ndarray) -> np.ndarray:
     """The lower factor, with as much on the diagonal as float32's rounding of ``normal`` makes necessary."""
     normal = (normal.astype(np.float64) + normal.T) / 2
     mean = np.trace(normal) / len(normal) + 1e-30

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import linalg
 
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.metric import Metric
+from edgec.passes.factorization.regression import cholesky
 from edgec.passes.factorization.stages import Chain, Stage
 
 # Standard deviations below this part of the largest are taken for it.
 _FLOOR = 1e-2
+# A variance that only rounding leaves of what never varies.
+_NOTHING = 1e-30
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def whitened(layer: Layer, metrics: Sequence[Metric]) -> Whitening:
 
     The taps of all groups share one covariance.
     """
-    roots = [symmetric_root(metric.channels) for metric in metrics]
+    root_of = _triangular_root if layer.is_matrix else symmetric_root
+    roots = [root_of(metric.channels) for metric in metrics]
     kernel = np.stack(
         [_along(k.astype(np.float64), root, 1) for k, (root, _) in zip(layer.kernel(), roots, strict=True)]
     )
@@ -68,12 +73,29 @@ def whitened(layer: Layer, metrics: Sequence[Metric]) -> Whitening:
 
 
 def symmetric_root(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The symmetric root of a covariance, and its inverse; directions without variance get a little."""
+    """The symmetric root of a covariance, and its inverse; directions without variance get a little.
+
+    Those of a covariance that is zero are the identity: what never varies says nothing about any direction.
+    """
     values, vectors = np.linalg.eigh(covariance.astype(np.float64))
-    deviations = np.sqrt(np.maximum(values, max(values[-1], 1e-30) * _FLOOR**2))
+    if values[-1] <= _NOTHING:
+        return np.eye(len(values)), np.eye(len(values))
+    deviations = np.sqrt(np.maximum(values, values[-1] * _FLOOR**2))
     return (vectors * deviations) @ vectors.T, (vectors / deviations) @ vectors.T
 
 
+def _triangular_root(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A root L of a covariance L L^T, and its inverse: as good as the symmetric one where only singular values are
+    asked for, which it leaves alone, at a small part of the time (a matrix may have thousands of inputs)."""
+    size, level = len(covariance), float(np.trace(covariance)) / len(covariance)
+    if level <= _NOTHING:
+        return np.eye(size), np.eye(size)
+    held = covariance.astype(np.float64)
+    held[np.diag_indices(size)] += _FLOOR**2 * level
+    lower = cholesky(held)
+    return lower, linalg.solve_triangular(lower, np.eye(size), lower=True, check_finite=False)
+
+
 def _along(values: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:
-    """``values`` multiplied by a symmetric matrix along an axis."""
+    """``values`` multiplied by a matrix from the right along an axis."""
     return np.moveaxis(np.tensordot(values, matrix, (axis, 0)), -1, axis)

@@ -18,8 +18,8 @@ from edgec.passes.pruning.costs import Costs
 
 # A group goes down in so many steps at most; single units settle the rest at the end.
 _MOST_STEPS = 128
-# A budget of which less than this part is left is met.
-_CLOSE = 0.005
+# A budget is met where less than this part of the network is left of it; to get there, a little more loss is allowed.
+_CLOSE, _DEARER = 0.01, 1.25
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,15 @@ def _given_back(
 def _exchanged(offers: Sequence[Offer], costs: Costs, removed: list[int], spent: float, budget: float) -> list[int]:
     """Where units are large for the network, and much of the budget is left: other units than the last that went.
 
-    A group gets a step back, the others go on in its stead, and what brings the cost nearest to the budget is taken.
+    A group gets a step back, and others go on in its stead. Of what then meets the budget closely the least loss is
+    taken, and of what does not the fullest use of the budget; but nothing that loses much more than it did before:
+    a few parameters more are not worth that.
     """
     allowed = [offer.allowed for offer in offers]
-    while budget - spent > _CLOSE * budget:
-        best = (spent, removed)
+    close = budget - _CLOSE * costs.total([0] * len(offers))
+    most = _DEARER * _loss(offers, removed)
+    while spent <= close:
+        found: list[tuple[float, list[int]]] = []
         for group, offer in enumerate(offers):
             place = int(np.searchsorted(offer.allowed, removed[group]))
             if place == 0:
@@ -143,17 +147,22 @@ def _exchanged(offers: Sequence[Offer], costs: Costs, removed: list[int], spent:
             tried = list(removed)
             tried[group] = int(offer.allowed[place - 1])
             cost = spent - costs.saved(removed, group, tried[group])
-            for found in (
+            for units, reached in (
                 _taken(offers, allowed, costs, tried, cost, budget, without=group),
                 _nearest(allowed, costs, tried, cost, budget, without=group),
             ):
-                if found[1] <= budget:
-                    tried_cost = _given_back(offers, costs, found[0], found[1], budget)
-                    best = max(best, (tried_cost[1], tried_cost[0]), key=lambda pair: pair[0])
-        if best[0] <= spent:
+                if reached <= budget:
+                    filled, cost_of_it = _given_back(offers, costs, units, reached, budget)
+                    found.append((cost_of_it, filled))
+        better = [pair for pair in found if pair[0] > spent and _loss(offers, pair[1]) <= most]
+        if not better:
             return removed
-        spent, removed = best
+        spent, removed = min(better, key=lambda pair: (max(close - pair[0], 0), _loss(offers, pair[1])))
     return removed
+
+
+def _loss(offers: Sequence[Offer], removed: Sequence[int]) -> float:
+    return float(sum(offer.loss[count] for offer, count in zip(offers, removed, strict=True)))
 
 
 def _nearest(

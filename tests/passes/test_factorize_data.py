@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +16,11 @@ from edgec.ir.errors import InputError, UsageError
 from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
+from edgec.ir.shapes import Shapes
+from edgec.passes.factorization.layers import Layer, find_layers
+from edgec.passes.factorization.metric import Metric
+from edgec.passes.factorization.observed import Observed
+from edgec.passes.factorization.whitening import whitened
 from edgec.passes.factorize import Factorize
 
 LIMITS = settings(
@@ -22,12 +29,12 @@ LIMITS = settings(
 
 
 def images(count: int, *shape: int, rank: int = 3, seed: int = 3) -> list[dict[str, np.ndarray]]:
-    """Feeds for ``x`` whose channels are sums of a few smooth pictures, with a mean that is not zero."""
+    """Feeds for ``x`` whose channels are sums of a few pictures of noise, with a mean that is not zero."""
     random = np.random.default_rng(seed)
     mixing = np.random.default_rng(7).standard_normal((shape[0], rank))
     made = []
     for _ in range(count):
-        parts = random.standard_normal((rank, *shape[1:])).cumsum(axis=-1) / 3
+        parts = random.standard_normal((rank, *shape[1:]))
         made.append({"x": (np.tensordot(mixing, parts, (1, 0)) + 1.5)[None].astype(np.float32)})
     return made
 
@@ -60,7 +67,7 @@ def test_what_the_input_never_shows_costs_nothing(kind: str, method: str) -> Non
     graph = model(body, f"(float[1,{dims}] x) => (float{out} y)", weights)
     aware, blind = graph.copy(), graph.copy()
     step = Factorize(params=0.6, method=method, min_rank=1)  # type: ignore[arg-type]
-    feeds, others = images(6, *shape), images(4, *shape, seed=11)
+    feeds, others = images(24, *shape), images(4, *shape, seed=11)
     if method == "spatial" and kind == "one axis":
         with pytest.raises(UsageError):
             with_data(step, aware, feeds)
@@ -184,6 +191,56 @@ def test_constant_activations_are_said() -> None:
     assert ctx.done[0].what.endswith(
         "for its weights alone: what it computes is the same on all of the calibration data"
     )
+
+
+def test_channels_that_never_vary_keep_what_their_weights_say() -> None:
+    """Nothing is known of a dead channel but its kernel; no direction of it may be taken for cheap."""
+    random = np.random.default_rng(2)
+    kernel = random.standard_normal((8, 1, 3, 1)) * random.standard_normal((8, 1, 1, 3))
+    kernel[1:] += 0.1 * random.standard_normal((7, 1, 3, 3))
+    graph = model("y = Conv <group = 8> (x, w, b)", "(float[1,8,9,9] x) => (float[1,8,7,7] y)",
+                  "float[8,1,3,3] w, float[8] b", w=kernel.astype(np.float32))  # fmt: skip
+    before, feeds = graph.copy(), images(12, 8, 9, 9)
+    for feed in feeds:
+        feed["x"][:, 0] = 0
+    ctx = with_data(Factorize(rank=0.3, min_rank=1), graph, feeds)
+    assert "spatial SVD, rank 1, fitted to the data" in ctx.done[0].what
+    alive = images(1, 8, 9, 9, seed=9)[0]
+    np.testing.assert_allclose(outputs(graph, alive)["y"][:, 0], outputs(before, alive)["y"][:, 0], atol=1e-4)
+    assert sqnr(before, graph, [alive]) > 10
+
+
+def gemm(channels: np.ndarray) -> tuple[Layer, Metric]:
+    """A layer of as many inputs, and what is known of it where they have this covariance."""
+    size = len(channels)
+    text = f"(float[1,{size}] x) => (float[1,24] y)"
+    graph = model("y = Gemm (x, w, b)", text, f"float[{size},24] w, float[24] b")
+    [layer] = find_layers(graph, Shapes(graph), lambda node: None, lambda node, reason: None)
+    kernel, mean = layer.kernel()[0], np.zeros((1, size))
+    second = (channels + 1e-3 * np.eye(size)).astype(np.float32)
+    metric = Metric(
+        second, kernel @ second, 1.0, channels.astype(np.float32), np.ones((1, 1), np.float32), mean, mean[:, :24], 0.0
+    )
+    return layer, metric
+
+
+def test_an_input_that_never_varies_in_the_compressed_network_is_said() -> None:
+    layer, metric = gemm(np.zeros((32, 32)))
+    empty = np.zeros((0, 1, 32), np.float32)
+    samples = SimpleNamespace(patches=empty, wanted=empty, nodes=[slice(0, 0)], centred=True)
+    observed = Observed(layer, samples, [metric])  # type: ignore[arg-type]
+    assert observed.unfit == "what it reads is the same on all of the calibration data"
+
+
+@pytest.mark.parametrize("observations", [4, 200])
+def test_a_matrix_is_whitened_by_a_root_of_the_covariance(observations: int) -> None:
+    rows = np.random.default_rng(1).standard_normal((observations, 32))
+    layer, metric = gemm(rows.T @ rows / observations)
+    whitening, kernel = whitened(layer, [metric]), layer.kernel()[0]
+    white = whitening.kernel[0]
+    wanted = kernel @ metric.channels @ kernel.T
+    np.testing.assert_allclose(white @ white.T, wanted, atol=2e-3 * np.abs(wanted).max())
+    np.testing.assert_allclose(white @ whitening.channels[0], kernel, atol=1e-4)
 
 
 def test_wide_layers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

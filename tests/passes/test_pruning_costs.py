@@ -97,6 +97,15 @@ def test_what_the_last_step_saved_too_much_is_given_back() -> None:
     assert select(offers, _Prices(0, [1, 10], [2, 1]), 1) == [1, 1]  # type: ignore[arg-type]
 
 
+def test_what_is_left_of_a_budget_is_not_worth_much_more_loss() -> None:
+    # Two units of 30 go for a loss of 2, which leaves 18 of 100; the unit of 50 would leave 8, for a loss of 90.
+    offers = [offer([1.0, 1.0]), offer([90.0])]
+    assert select(offers, _Prices(0, [30, 50], [3, 2]), 148) == [2, 0]  # type: ignore[arg-type]
+    # Where it loses about as much, it goes instead.
+    offers = [offer([1.0, 1.0]), offer([2.2])]
+    assert select(offers, _Prices(0, [30, 50], [3, 2]), 148) == [0, 1]  # type: ignore[arg-type]
+
+
 def test_a_budget_below_all_that_may_go_is_refused() -> None:
     assert select([offer([1.0])], _Prices(10, [1], [1]), 9) is None  # type: ignore[arg-type]
 
