@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -19,6 +19,7 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.factorization.allocation import Curve, allocate, curve, least, loss_of
 from edgec.passes.factorization.chains import write_chain
 from edgec.passes.factorization.evidence import Evidence
+from edgec.passes.factorization.latency import BLOCK, Latency
 from edgec.passes.factorization.layers import Layer, find_layers
 from edgec.passes.factorization.methods import CP, Method, methods_for
 from edgec.passes.factorization.offers import Choice, Limits, Offer, Unit, least_choice, offers, whole_cost
@@ -34,7 +35,7 @@ _TOO_SMALL = 0.02
 _LEAST_RANK = 2
 _BUDGETS: tuple[Unit, ...] = ("params", "macs", "weight_bytes")
 _WORDS: dict[Unit, str] = {"params": "parameters", "macs": "multiply-accumulates", "weight_bytes": "bytes of weights"}
-_WAYS = (*_BUDGETS, "energy", "rank", "vbmf")
+_WAYS = (*_BUDGETS, "latency", "energy", "rank", "vbmf")
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -55,8 +56,8 @@ class Factorize(Pass):
     Where calibration data are at hand, chains are fitted to what the layers compute on them, one layer after the other,
     and under a budget each layer's ranks follow from what its compression does to the network's outputs.
 
-    One of ``params``, ``macs``, ``weight_bytes``, ``energy``, ``rank`` and ``vbmf`` says how far; without any of them
-    ``energy`` is 0.95. No chain is made that has more parameters than the layer.
+    One of ``params``, ``macs``, ``weight_bytes``, ``latency``, ``energy``, ``rank`` and ``vbmf`` says how far; without
+    any of them ``energy`` is 0.95. No chain is made that has more parameters than the layer.
     """
 
     name: ClassVar[str] = "factorize"
@@ -74,6 +75,10 @@ class Factorize(Pass):
     weight_bytes: Annotated[
         float | None,
         Field(gt=0, le=1, description="part of the network's bytes of weights to keep: one budget for all"),
+    ] = None
+    latency: Annotated[
+        float | None,
+        Field(gt=0, le=1, description="part of the network's time in onnxruntime here to keep: one budget for all"),
     ] = None
     energy: Annotated[
         float | None, Field(gt=0, le=1, description="part of its weights' squared norm that each layer keeps at least")
@@ -121,7 +126,7 @@ class Factorize(Pass):
         """With the ranks that all targets of the recipe like, where no others are asked for."""
         boards = [*ctx.targets, *([ctx.target] if ctx.target is not None else [])]
         least = max([_LEAST_RANK, *(board.least_channels for board in boards)])
-        multiple = math.lcm(*(board.channel_multiple for board in boards))
+        multiple = math.lcm(BLOCK if self.latency else 1, *(board.channel_multiple for board in boards))
         return replace(self, min_rank=self.min_rank or least, multiple=self.multiple or multiple)
 
     def _run(self, graph: Graph, ctx: Context) -> None:
@@ -129,18 +134,26 @@ class Factorize(Pass):
         rw = Rewriter(graph, ctx)
         considered = self._considered(find_layers(graph, ctx.get(Shapes), self._excluded, rw.missed), rw)
         aware = self.data_aware and "calibration" in ctx.data
-        if aware and self._budget:
+        if self.latency or (aware and self._budget):
             considered = self._worth_a_look(considered, ctx, rw)
         evidence = Evidence(graph, ctx, [item.layer for item in considered]) if aware and considered else None
-        choices = self._budgeted(ctx, considered, evidence, rw) if self._budget else self._by_layer(ctx, considered, rw)
+        latency = self._timed(graph, ctx, considered) if self.latency else None
+        if latency is not None:
+            choices = self._within_time(latency, ctx, considered, evidence, rw)
+        elif self._budget:
+            choices = self._budgeted(ctx, considered, evidence, rw)
+        else:
+            choices = self._by_layer(ctx, considered, rw)
         chosen = [(item.layer, choice) for item, choice in zip(considered, choices, strict=True) if choice is not None]
         if evidence is not None:
             fits = evidence.fit(chosen)
         else:
             fits = _in_parallel(lambda item: plain(*item), chosen, ctx, "factors")
         for (layer, choice), fit in zip(chosen, fits, strict=True):
-            _write(rw, layer, choice, fit)
+            _write(rw, layer, choice, fit, latency.figures(layer, choice) if latency is not None else {})
         rw.finish()
+        if latency is not None and chosen:
+            latency.conclude(graph, self.latency or 1.0)
 
     # -- which layers -----------------------------------------------------------------------------------------------
 
@@ -167,6 +180,8 @@ class Factorize(Pass):
             methods = methods_for(layer, self.method)
             if self.macs is not None and layer.macs is None:
                 methods = "its multiply-accumulates are not known: its shapes are not static"
+            elif self.latency is not None and layer.macs is None:
+                methods = "its time cannot be measured: its shapes are not static"
             if isinstance(methods, str):
                 _left(rw, layer, methods)
             else:
@@ -175,8 +190,8 @@ class Factorize(Pass):
 
     def _worth_a_look(self, considered: Sequence[Considered], ctx: Context, rw: Rewriter) -> list[Considered]:
         """All but the smallest layers, which together take a few hundredths of the budget at most."""
-        unit = self._budget or "params"
-        room = _TOO_SMALL * float(getattr(self, unit)) * int(getattr(ctx.get(Cost), unit))
+        unit = self._budget or "macs"
+        room = _TOO_SMALL * float(self.latency or getattr(self, unit)) * int(getattr(ctx.get(Cost), unit))
         small: set[int] = set()
         for index in sorted(range(len(considered)), key=lambda i: whole_cost(considered[i].layer, unit)):
             room -= whole_cost(considered[index].layer, unit)
@@ -204,7 +219,7 @@ class Factorize(Pass):
         share = float(getattr(self, unit))
         total = int(getattr(ctx.get(Cost), unit))
         fixed = total - sum(whole_cost(item.layer, unit) for item in considered)
-        found = _in_parallel(lambda item: _curve(item, self._limits, unit, evidence), considered, ctx, "ranks")
+        found = _in_parallel(lambda item: self._curve(item, unit, evidence), considered, ctx, "ranks")
         curves = [c for c, _ in found]
         points = allocate(curves, share * total - fixed)
         if points is None:
@@ -222,6 +237,32 @@ class Factorize(Pass):
                 alternative = len(c.cost) > 1
                 reason = "the budget is met without it, at less error" if alternative else self._dearer(item)
                 _left(rw, item.layer, reason)
+        return choices
+
+    def _timed(self, graph: Graph, ctx: Context, considered: Sequence[Considered]) -> Latency:
+        """The times of the layers and of what they could become. Nothing else runs meanwhile."""
+        found = _in_parallel(lambda item: offers(item.layer, item.methods, self._limits), considered, ctx, "ranks")
+        return Latency(graph, ctx, [item.layer for item in considered], found)
+
+    def _within_time(
+        self,
+        latency: Latency,
+        ctx: Context,
+        considered: Sequence[Considered],
+        evidence: Evidence | None,
+        rw: Rewriter,
+    ) -> list[Choice | None]:
+        """What each layer becomes under a budget of time; ``None`` for one that stays whole."""
+
+        def one(index: int) -> tuple[Curve, list[Choice]]:
+            timed = latency.timed[index]
+            return _curve(considered[index], timed.offers, timed.costs(), timed.whole, evidence)
+
+        found = _in_parallel(one, range(len(considered)), ctx, "ranks")
+        choices = latency.choose(found, self.latency or 1.0)
+        for item, timed, choice in zip(considered, latency.timed, choices, strict=True):
+            if choice is None:
+                _left(rw, item.layer, timed.why_whole() or self._dearer(item))
         return choices
 
     def _by_layer(self, ctx: Context, considered: Sequence[Considered], rw: Rewriter) -> list[Choice | None]:
@@ -261,6 +302,11 @@ class Factorize(Pass):
             best[best.index(chosen)] = _confirmed(layer, chosen, energy, limits)
         return min(best, key=lambda choice: choice.params(layer))
 
+    def _curve(self, item: Considered, unit: Unit, evidence: Evidence | None) -> tuple[Curve, list[Choice]]:
+        found = offers(item.layer, item.methods, self._limits)
+        costs = [offer.cost(item.layer, unit) for offer in found]
+        return _curve(item, found, costs, whole_cost(item.layer, unit), evidence)
+
     def _dearer(self, item: Considered) -> str:
         layer = item.layer
         lowest = least_choice(layer, item.methods, self._limits)
@@ -270,14 +316,20 @@ class Factorize(Pass):
         return f"a chain of {lowest.words()} does {macs} multiply-accumulates, the layer {layer.macs}"
 
 
-def _curve(item: Considered, limits: Limits, unit: Unit, evidence: Evidence | None) -> tuple[Curve, list[Choice]]:
-    """What a layer offers under a budget, by index into the choices; staying whole is the point of choice -1."""
+def _curve(
+    item: Considered, found: Sequence[Offer], priced: Sequence[np.ndarray], whole: float, evidence: Evidence | None
+) -> tuple[Curve, list[Choice]]:
+    """What a layer offers under a budget, by index into the choices; staying whole is the point of choice -1.
+
+    Args:
+        found: what each method offers.
+        priced: what each candidate of each method costs: (candidates,).
+        whole: what the layer costs.
+    """
     layer = item.layer
-    whole = whole_cost(layer, unit)
     observed = evidence.observe(layer) if evidence is not None else None
     costs, losses, options = [np.zeros(0)], [np.zeros(0)], []
-    for offer in offers(layer, item.methods, limits):
-        cost = offer.cost(layer, unit)
+    for offer, cost in zip(found, priced, strict=True):
         fits = np.flatnonzero((cost < whole) & (offer.params < layer.params))
         costs.append(cost[fits].astype(np.float64))
         lost = 1 - offer.kept[fits]
@@ -327,9 +379,10 @@ def _left(rw: Rewriter, layer: Layer, reason: str) -> None:
         rw.missed(node, reason)
 
 
-def _write(rw: Rewriter, layer: Layer, choice: Choice, fit: Fit) -> None:
+def _write(rw: Rewriter, layer: Layer, choice: Choice, fit: Fit, timed: Mapping[str, float]) -> None:
     names = list(layer.nodes)
     figures: dict[str, float] = {"params_before": layer.params, "params_after": choice.params(layer)}
+    figures |= timed
     figures["relative_error"] = relative_error(layer.kernel(), fit.chain.stages)
     how = ""
     if fit.rows:

@@ -64,6 +64,10 @@ class Method(abc.ABC):
         """The chain at these ranks for a kernel of the layer's shape."""
 
     @abc.abstractmethod
+    def blank(self, layer: Layer, ranks: tuple[int, ...]) -> Chain:
+        """A chain of zeros at these ranks, for where only its shapes matter."""
+
+    @abc.abstractmethod
     def ranks_above_noise(self, layer: Layer, kernel: np.ndarray) -> tuple[int, ...]:
         """The ranks by variational Bayes, of the group that needs most; 0 where a mode is nothing but noise."""
 
@@ -124,6 +128,15 @@ class TuckerMethod(Method):
         errors = np.array([f.relative_error for f in factors])
         return Chain(tuple(stages), float(np.sqrt(errors**2 @ _shares(parts))))
 
+    def blank(self, layer: Layer, ranks: tuple[int, ...]) -> Chain:
+        out, into = ranks
+        stages = [Stage("core", _zeros(layer, layer.groups, out, into, axes=layer.axes), layer.axes)]
+        if into < layer.into:
+            stages.insert(0, Stage("first", _zeros(layer, layer.groups, into, layer.into)))
+        if out < layer.out:
+            stages.append(Stage("last", _zeros(layer, layer.groups, layer.out, out)))
+        return Chain(tuple(stages), 1.0)
+
     def ranks_above_noise(self, layer: Layer, kernel: np.ndarray) -> tuple[int, ...]:
         return _channel_ranks(kernel)
 
@@ -158,7 +171,6 @@ class _MatrixMethod(Method):
         return Chain(self._stages(layer, factors.first, factors.last), factors.relative_error)
 
     def blank(self, layer: Layer, ranks: tuple[int, ...]) -> Chain:
-        """A chain of zeros."""
         first, last, _ = self.split(layer)
         right = np.zeros((layer.groups, ranks[0], layer.into * _taps(layer, first)), np.float32)
         left = np.zeros((layer.groups, layer.out * _taps(layer, last), ranks[0]), np.float32)
@@ -272,6 +284,14 @@ class CpMethod(Method):
         errors = np.array([m.relative_error for m in made])
         return Chain(tuple(stages), float(np.sqrt(errors**2 @ _shares(parts))))
 
+    def blank(self, layer: Layer, ranks: tuple[int, ...]) -> Chain:
+        stages = [Stage("first", _zeros(layer, layer.groups, ranks[0], layer.into))]
+        for axes in self._spatial(layer):
+            long = next(axis for axis in axes if layer.taps[axis] > 1)
+            kernel = _zeros(layer, layer.groups * ranks[0], 1, 1, axes=axes)
+            stages.append(Stage(_AXIS_NAMES[len(layer.taps)][long], kernel, axes))
+        return Chain((*stages, Stage("last", _zeros(layer, layer.groups, layer.out, ranks[0]))), 1.0)
+
     def ranks_above_noise(self, layer: Layer, kernel: np.ndarray) -> tuple[int, ...]:
         """The larger of the two channel modes', which a sum of so many outer products must reach at least."""
         ranks = _channel_ranks(kernel)
@@ -297,6 +317,11 @@ class CpMethod(Method):
     def _tensors(self, layer: Layer, kernel: np.ndarray) -> np.ndarray:
         """The kernel without its axes of one tap: (groups, out, in, *long taps)."""
         return kernel.reshape(*kernel.shape[:3], *(tap for tap in layer.taps if tap > 1))
+
+
+def _zeros(layer: Layer, *channels: int, axes: tuple[int, ...] = ()) -> np.ndarray:
+    """A stage's kernel of zeros with the layer's taps on ``axes``; ``channels`` are its groups, outputs and inputs."""
+    return np.zeros((*channels, *(layer.taps[axis] if axis in axes else 1 for axis in layer.axes)), np.float32)
 
 
 def _taps(layer: Layer, axes: tuple[int, ...]) -> int:

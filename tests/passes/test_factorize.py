@@ -345,7 +345,7 @@ def test_two_budgets_exclude_each_other() -> None:
         make("factorize", {"params": 0.5, "rank": 0.5}, "r.yaml: passes[0] 'factorize'")
     assert str(error.value) == (
         "r.yaml: passes[0] 'factorize': params and rank exclude each other: give one of params, macs, "
-        "weight_bytes, energy, rank, vbmf; 'edgec passes factorize' explains"
+        "weight_bytes, latency, energy, rank, vbmf; 'edgec passes factorize' explains"
     )
 
 

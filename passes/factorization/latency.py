@@ -1,0 +1,310 @@
+"""A budget of time: what layers and their chains take in onnxruntime here, and ranks that bring the network under it.
+
+A handful of chains of each layer are timed by themselves, as nodes, on what the layer reads; between them the time is
+interpolated over the multiply-accumulates. What they save is taken from the time of the network. Since times by
+themselves are not those within the network, the network with the chosen chains is timed too, before there are factors
+for them, and the choice is made again where it missed the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgec.ir.errors import UsageError
+from edgec.ir.execution import Feeds, seeded_feeds
+from edgec.ir.graph import Graph
+from edgec.ir.shapes import Shapes
+from edgec.passes.factorization import timing
+from edgec.passes.factorization.allocation import Curve, allocate, curve
+from edgec.passes.factorization.layers import Layer
+from edgec.passes.factorization.offers import Choice, Offer
+from edgec.passes.protocol import Context
+
+# Ranks are multiples of this where the recipe asks for no other: onnxruntime's convolutions compute 8 or 16 channels at
+# a time, and those whose channels are no multiple of 4 by a slower way.
+BLOCK = 8
+# How far the network may be from the budget.
+TOLERANCE = 0.03
+# Chains that are timed of a layer with one method, and of each method where there are several.
+_ONE, _EACH = 8, 5
+# Seconds that all layers' chains take together, and what one of them gets at most and at least.
+_SECONDS, _LONGEST, _SHORTEST = 5.0, 0.04, 0.01
+_WHOLE_SECONDS = 0.5
+# What is timed while the network is slower than this much of its best is timed again, up to so many times in all.
+_QUIET, _REPEATS = 1.1, 3
+# Choices that are tried in the network; before each, chains that were chosen by interpolation are timed so often.
+_ATTEMPTS, _REFINEMENTS = 3, 3
+_LEAST_RATE = 0.1
+
+Found = tuple[Curve, list[Choice]]
+
+
+class Table:
+    """The time of one layer and of its chains, in ms.
+
+    Args:
+        layer: its shapes are static.
+        offers: what each method offers for it.
+        clock: times the layer, then chains of it.
+        alike: a table of a layer that takes the same, whose times hold for this one too.
+
+    Attributes:
+        whole: of the layer as it is.
+        known: of chains that were timed.
+    """
+
+    whole: float
+    known: dict[Choice, float]
+    # By method: multiply-accumulates and times between which others lie, both rising.
+    _points: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    def __init__(self, layer: Layer, offers: Sequence[Offer], clock: _Clock, alike: Table | None) -> None:
+        self.layer, self.offers, self._clock = layer, offers, clock
+        if alike is not None:
+            self.whole, self.known, self._points = alike.whole, alike.known, alike._points
+            return
+        choices = _ladder(layer, offers)
+        self.whole, *times = clock.alone(layer, choices)
+        self.known = dict(zip(choices, times, strict=True))
+        self._points = {}
+        for name in {choice.method.name for choice in choices}:
+            own = [(c.macs(layer) or 1, ms) for c, ms in self.known.items() if c.method.name == name]
+            macs, taken = np.array(sorted(own), np.float64).T
+            rising = np.maximum.accumulate(taken) + np.minimum.accumulate(taken[::-1])[::-1]
+            self._points[name] = macs, rising / 2
+
+    def costs(self) -> list[np.ndarray]:
+        """The time of each candidate of each method, as timed or interpolated: (candidates,).
+
+        It is infinite for methods of which nothing was timed.
+        """
+        found = []
+        for offer in self.offers:
+            assert offer.macs is not None
+            times = self._between(offer.method.name, offer.macs)
+            for choice, ms in self.known.items():
+                if choice.method is offer.method:
+                    times[(offer.ranks == choice.ranks).all(axis=1)] = ms
+            found.append(times)
+        return found
+
+    def of(self, choice: Choice) -> float:
+        """The time of a chain, as timed or interpolated."""
+        ms = self.known.get(choice)
+        return float(self._between(choice.method.name, np.array([choice.macs(self.layer)]))[0]) if ms is None else ms
+
+    def look_at(self, choice: Choice) -> bool:
+        """Times a chain; returns whether it had not been timed before."""
+        if choice in self.known:
+            return False
+        whole, ms = self._clock.alone(self.layer, [choice])
+        self.known[choice] = ms / whole * self.whole
+        return True
+
+    def why_whole(self) -> str | None:
+        """Why the layer is better left; ``None`` where no chain was timed."""
+        if not self.known:
+            return None
+        best, ms = min(self.known.items(), key=lambda item: item[1])
+        if ms < self.whole:
+            return "the budget is met without it, at less error"
+        return f"a chain of {best.words()} takes {ms:.3g} ms here, the layer {self.whole:.3g} ms"
+
+    def priced(self, known: Curve, options: Sequence[Choice]) -> Curve:
+        """The layer's curve at the times that are known by now, without chains that are no faster than the layer."""
+        cost = np.array([self.whole if place < 0 else self.of(options[place]) for place in known.choice])
+        faster = (known.choice < 0) | (cost < self.whole)
+        return curve(cost[faster], known.loss[faster], known.choice[faster])
+
+    def _between(self, method: str, macs: np.ndarray) -> np.ndarray:
+        if method not in self._points:
+            return np.full(len(macs), np.inf)
+        known, times = self._points[method]
+        return np.asarray(np.exp(np.interp(np.log(np.maximum(macs, 1)), np.log(known), np.log(times))))
+
+
+class Latency:
+    """The times of one network and of its layers.
+
+    Args:
+        graph: as it is before anything is rewritten.
+        ctx: its calibration data, or else noise, are what the network is timed on.
+        layers: those that may become chains; their shapes are static.
+        found: what the methods offer for each of them.
+
+    Attributes:
+        timed: one a layer.
+
+    Raises:
+        InputError: an input of the network has no static shape.
+    """
+
+    def __init__(self, graph: Graph, ctx: Context, layers: Sequence[Layer], found: Sequence[Sequence[Offer]]) -> None:
+        self._ctx, self._layers = ctx, layers
+        self._clock = _Clock(graph, ctx, sum(1 + _EACH * len(offers) for offers in found))
+        self.timed: list[Table] = []
+        alike: dict[str, Table] = {}
+        for done, (layer, offers) in enumerate(zip(layers, found, strict=True), 1):
+            key = _geometry(layer, ctx.get(Shapes))
+            table = Table(layer, offers, self._clock, alike.get(key))
+            alike.setdefault(key, table)
+            self.timed.append(table)
+            ctx.progress(done, len(layers), "times")
+
+    def choose(self, found: Sequence[Found], share: float) -> list[Choice | None]:
+        """What each layer becomes so that the network takes ``share`` of its time; ``None`` where it stays whole.
+
+        Args:
+            found: of each layer its curve, whose costs are those of :attr:`timed`, and what the points stand for.
+            share: above 0, to 1.
+
+        Raises:
+            UsageError: it cannot be brought there.
+        """
+        layers = sum(table.whole for table in self.timed)
+        rate = 1.0  # of what is saved in the network to what is saved in layers by themselves
+        tried: list[tuple[float, float, list[Choice | None]]] = []
+        for _ in range(_ATTEMPTS):
+            curves, points = self._allocated(found, layers - (1 - share) * self._clock.total / rate)
+            chosen = [_at(c, options, p) for c, (_, options), p in zip(curves, found, points, strict=True)]
+            if any(chosen == before for *_, before in tried):
+                break
+            loss = sum(float(c.loss[p]) for c, p in zip(curves, points, strict=True))
+            reached = self._clock.with_chains(list(zip(self._layers, chosen, strict=True))) / self._clock.total
+            tried.append((reached, loss, chosen))
+            if abs(reached / share - 1) <= TOLERANCE:
+                break
+            saved = layers - sum(float(c.cost[p]) for c, p in zip(curves, points, strict=True))
+            if saved > 0:
+                rate = max((1 - reached) * self._clock.total / saved, _LEAST_RATE)
+        good = [(loss, place) for place, (reached, loss, _) in enumerate(tried) if reached <= share * (1 + TOLERANCE)]
+        if not good:
+            raise UsageError(
+                "factorize: latency",
+                f"the network cannot be brought to {share:.4g} of its time in onnxruntime on this machine; the least "
+                f"that was reached is {np.ceil(100 * min(reached for reached, *_ in tried)) / 100:.4g}",
+                "raise the budget, lower min_rank or multiple, or prune first",
+            )
+        return tried[min(good)[1]][2]
+
+    def figures(self, layer: Layer, choice: Choice) -> dict[str, float]:
+        """For the remark of a layer that becomes a chain."""
+        table = next(table for table in self.timed if table.layer is layer)
+        return {"ms_before": table.whole, "ms_after": table.of(choice)}
+
+    def conclude(self, graph: Graph, share: float) -> None:
+        """Times the network as it has become, beside the original, and says so."""
+        after = self._clock.of(graph)
+        before = self._clock.total
+        self._ctx.did(
+            "the network",
+            f"takes {after / before:.3g} of its time in onnxruntime on one thread of this machine, of which "
+            f"{share:.4g} was to be kept; other machines, and other runs, may come to other ranks",
+            ms_before=before,
+            ms_after=after,
+        )
+
+    def _allocated(self, found: Sequence[Found], budget: float) -> tuple[list[Curve], list[int]]:
+        """The curves and a point of each; the cheapest of all where the budget seems out of reach.
+
+        Chains that are chosen by what lies between others are timed, and then the choice is made again.
+        """
+        for _ in range(_REFINEMENTS):
+            curves = [table.priced(*item) for table, item in zip(self.timed, found, strict=True)]
+            points = allocate(curves, budget) or [0] * len(curves)
+            chosen = [_at(c, options, p) for c, (_, options), p in zip(curves, found, points, strict=True)]
+            pairs = [(table, choice) for table, choice in zip(self.timed, chosen, strict=True) if choice is not None]
+            if not sum(table.look_at(choice) for table, choice in pairs):
+                return curves, points
+        # What no longer is faster than its layer is off the curves; the rest of the budget is for the next attempt.
+        curves = [table.priced(*item) for table, item in zip(self.timed, found, strict=True)]
+        return curves, allocate(curves, budget) or [0] * len(curves)
+
+
+class _Clock:
+    """Times a network, and its layers by themselves.
+
+    Args:
+        graph: as it is before anything is rewritten; later changes are not seen where that matters.
+        ctx: its data and its shapes.
+        count: layers and chains that will be timed at first.
+
+    Attributes:
+        total: ms of the network.
+    """
+
+    def __init__(self, graph: Graph, ctx: Context, count: int) -> None:
+        self._graph, self._original, self._shapes = graph, graph.copy(), ctx.get(Shapes)
+        known = "calibration" in ctx.data
+        self._feeds = next(ctx.feeds(graph, "calibration")) if known else seeded_feeds(graph, samples=1)[0]
+        self._seconds = float(np.clip(_SECONDS / max(count, 1), _SHORTEST, _LONGEST))
+        self.total = float("inf")
+        for _ in range(_REPEATS):
+            self._timed([], _WHOLE_SECONDS)
+
+    def alone(self, layer: Layer, choices: Sequence[Choice]) -> list[float]:
+        """ms of a layer as it is, then of chains of it."""
+        graph, twin = timing.alone(self._graph, layer, self._shapes)
+        graphs = [graph, *(timing.with_chains(graph, [(twin, choice)]) for choice in choices)]
+        feeds = seeded_feeds(graph, samples=1)[0]
+        return self._timed([(one, feeds) for one in graphs], self._seconds)
+
+    def of(self, other: Graph) -> float:
+        """ms of a graph with the network's inputs."""
+        return self._timed([(other, self._feeds)], _WHOLE_SECONDS)[0]
+
+    def with_chains(self, chosen: Sequence[tuple[Layer, Choice | None]]) -> float:
+        """ms of the network with these chains."""
+        pairs = [(layer, choice) for layer, choice in chosen if choice is not None]
+        return self.of(timing.with_chains(self._graph, pairs)) if pairs else self.total
+
+    def _timed(self, others: Sequence[tuple[Graph, Feeds]], seconds: float) -> list[float]:
+        """ms of graphs that run in turn with the network.
+
+        What else a machine does takes time and caches, and that slows large layers more than small ones. So what was
+        timed while the network was slower than it can be is timed again, a few times, and the least counts.
+        """
+        least = np.full(1 + len(others), np.inf)
+        for _ in range(_REPEATS):
+            found = timing.milliseconds([(self._original, self._feeds), *others], seconds)
+            least = np.minimum(least, found)
+            self.total = min(self.total, found[0])
+            if found[0] <= _QUIET * self.total:
+                break
+        return [float(ms) for ms in least[1:]]
+
+
+def _at(c: Curve, options: Sequence[Choice], point: int) -> Choice | None:
+    place = int(c.choice[point])
+    return None if place < 0 else options[place]
+
+
+def _ladder(layer: Layer, found: Sequence[Offer]) -> list[Choice]:
+    """Chains of each method from the smallest to the largest, in steps of one ratio: those that keep most of the
+    weights for their multiply-accumulates, with less of these than the layer and fewer parameters."""
+    most = _ONE if len(found) == 1 else _EACH
+    choices = []
+    for offer in found:
+        assert offer.macs is not None and layer.macs is not None
+        rows = np.flatnonzero((offer.macs < layer.macs) & (offer.params < layer.params))
+        if len(rows):
+            best = curve(offer.macs[rows].astype(np.float64), 1 - offer.kept[rows], rows)
+            size = np.log(np.maximum(best.cost, 1))
+            steps = {int(np.abs(size - step).argmin()) for step in np.linspace(size[0], size[-1], most)}
+            choices += [offer.choice(int(best.choice[step])) for step in sorted(steps)]
+    return choices
+
+
+def _geometry(layer: Layer, shapes: Shapes) -> str:
+    """What the time of a layer depends on: the same for layers that take the same."""
+    nodes = [
+        (
+            sorted((key, str(value)) for key, value in node.attrs.items()),
+            [shapes.shape(tensor) for tensor in (*node.inputs, *node.outputs)],
+            [reader.op for reader in node.outputs[0].outputs],
+        )
+        for node in layer.nodes
+    ]
+    return str((layer.kind, layer.groups, layer.shape, layer.weight.dtype.name, nodes))
