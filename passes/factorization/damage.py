@@ -37,8 +37,9 @@ class Damage:
 
     def __init__(self, network: Overridable, images: Images, macs: int) -> None:
         self._network, self._images = network, images
-        self._count = min(max(_WORK // max(macs, 1), _FEWEST_IMAGES), _MOST_IMAGES)
-        self._original = list(images.each(lambda n: network.run(images.feeds[n], network.outputs), self._count))
+        # Not those that layers are observed on: a chain that only knows its samples by heart must not look good.
+        self._held_out = images.half(1, min(max(_WORK // max(macs, 1), _FEWEST_IMAGES), _MOST_IMAGES))
+        self._original = {n: network.run(images.feeds[n], network.outputs) for n in self._held_out}
 
     def curve(
         self, observed: Observed | None, layer: Layer, choices: Sequence[Choice], cost: np.ndarray, lost: np.ndarray
@@ -81,5 +82,5 @@ class Damage:
                 sums.append((np.sum(before**2), np.sum((before - behind) ** 2)))
             return np.array(sums)
 
-        power, noise = np.sum(list(self._images.each(one, self._count)), axis=0).T
+        power, noise = np.sum(list(self._images.each(one, self._held_out)), axis=0).T
         return float(np.sum(noise / np.maximum(power, 1e-30)))

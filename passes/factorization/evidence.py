@@ -42,7 +42,9 @@ class Evidence:
         """A layer on its data in the original network; ``None`` where it is too wide or what it reads says nothing."""
         if not fits_memory(layer):
             return None
-        observed = Observed(layer, collect(self._network, layer, self._images, most_images=_LOOKED_AT))
+        observed = Observed(
+            layer, collect(self._network, layer, self._images, numbers=self._images.half(0, _LOOKED_AT))
+        )
         return None if observed.unfit else observed
 
     def damage(

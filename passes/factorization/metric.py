@@ -10,13 +10,15 @@ from the original, the solution makes up for what the layers before did wrong (t
 al., "Accelerating Very Deep Convolutional Networks for Classification and Detection", TPAMI 2016).
 
 A patch of many channels has more covariances than a calibration set can tell apart. The measured ones are therefore
-shrunk towards a Kronecker product of a covariance between channels and one between taps, by the weight that Ledoit and
-Wolf give ("A well-conditioned estimator for large-dimensional covariance matrices", 2004); and what the prior adds to
-R, it adds to B as if the original kernel were right there.
+shrunk towards a Kronecker product of a covariance between channels and one between taps, and that between channels
+towards its diagonal, by the weights that Ledoit and Wolf give ("A well-conditioned estimator for large-dimensional
+covariance matrices", 2004), the images being the independent samples; and what the prior adds to R, it adds to B as if
+the original kernel were right there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -36,7 +38,7 @@ class Metric:
     Attributes:
         second: R, (in * taps, in * taps), float32.
         cross: B, (out, in * taps), float32.
-        energy: E |y - mean(y)|^2.
+        energy: E |y - mean(y)|^2, the prior's part included.
         channels: the covariance between input channels, all taps together, (in, in).
         taps: that between taps, (taps, taps), of mean diagonal 1.
         mean_in, mean_out: of x and y for each node that has the kernel, (nodes, in * taps) and (nodes, out).
@@ -94,15 +96,19 @@ def measure(samples: Samples, group: int, kernel: np.ndarray) -> Metric:
     channels = np.trace(view, axis1=1, axis2=3) / taps
     between = np.trace(view, axis1=0, axis2=2) / into
     between = between / max(float(np.trace(between)) / taps, 1e-30)
-    shrinkage = _shrinkage(flat, second, channels, between)
+    prior = _prior(flat, samples.images, channels, between)
+    shrinkage = _shrinkage(second, prior, _scatter(flat, samples.images, second))
     ridge = np.float32(_RIDGE * float(np.trace(second)) / size + np.finfo(np.float32).tiny)
+    trusted = np.tensordot(np.tensordot(kernel, np.float32(shrinkage) * prior[0], (1, 0)), prior[1], (1, 0))
     view *= np.float32(1 - shrinkage)
-    view += np.float32(shrinkage) * channels[:, None, :, None] * between[None, :, None, :]
+    view += np.float32(shrinkage) * prior[0][:, None, :, None] * prior[1][None, :, None, :]
+    channels = np.trace(view, axis1=1, axis2=3) / taps
     second[np.diag_indices(size)] += ridge
-    trusted = np.tensordot(np.tensordot(kernel, np.float32(shrinkage) * channels, (1, 0)), between, (1, 0))
     cross = np.float32((1 - shrinkage) / rows) * (wanted.T @ flat)
     cross += (trusted + ridge * kernel).reshape(cross.shape)
-    energy = float(np.einsum("ro,ro->", wanted, wanted, dtype=np.float64)) / rows
+    # What the prior adds is computed rightly by the original kernel.
+    energy = (1 - shrinkage) * float(np.einsum("ro,ro->", wanted, wanted, dtype=np.float64)) / rows
+    energy += float(np.vdot(trusted + ridge * kernel, kernel))
     return Metric(second, cross, energy, channels, between, mean_in, mean_out, shrinkage)
 
 
@@ -112,7 +118,8 @@ def retargeted(metric: Metric, samples: Samples, group: int, wanted: np.ndarray)
     behind, mean_out = _centred(wanted[:, group], samples)
     flat, _ = _centred(samples.patches[:, group].reshape(len(before), -1), samples)
     moved = np.float32((1 - metric.shrinkage) / len(before)) * ((behind - before).T @ flat)
-    energy = float(np.einsum("ro,ro->", behind, behind, dtype=np.float64)) / len(before)
+    sums = [float(np.einsum("ro,ro->", rows, rows, dtype=np.float64)) for rows in (before, behind)]
+    energy = metric.energy + (1 - metric.shrinkage) * (sums[1] - sums[0]) / len(before)
     return replace(metric, cross=metric.cross + moved, energy=energy, mean_out=mean_out)
 
 
@@ -127,11 +134,47 @@ def _centred(values: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarr
     return centred, means
 
 
-def _shrinkage(flat: np.ndarray, second: np.ndarray, channels: np.ndarray, between: np.ndarray) -> float:
-    """How much of the sample covariance is better left to the Kronecker product: its variance by its distance."""
-    lengths = np.einsum("rd,rd->r", flat, flat, dtype=np.float64)
+def _prior(
+    flat: np.ndarray, images: Sequence[slice], channels: np.ndarray, between: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the covariance of the patches is shrunk towards, as the two factors of a Kronecker product.
+
+    That between channels is shrunk itself, towards its diagonal.
+    """
+    alone = np.diag(np.diag(channels))
+    if len(between) == 1:
+        return alone, between
+    apart = flat.reshape(len(flat), len(channels), -1).swapaxes(1, 2)
+    one = np.ones((1, 1), channels.dtype)
+    part = _shrinkage(channels, (alone, one), _scatter(apart, images, channels))
+    return np.float32(1 - part) * channels + np.float32(part) * alone, between
+
+
+def _scatter(rows: np.ndarray, images: Sequence[slice], second: np.ndarray) -> float:
+    """The variance of a covariance measured on these images, summed over its elements.
+
+    Positions of one image resemble each other, so it is the images that are taken for independent samples; of a single
+    one, its rows.
+
+    Args:
+        rows: centred, (rows, n) or, with several observations each, (rows, observations, n).
+        images: the rows of each.
+        second: their covariance, (n, n).
+    """
+    if len(images) == 1:
+        images = [slice(i, i + 1) for i in range(len(rows))]
+    squares = []
+    for image in images:
+        own = rows[image].reshape(-1, rows.shape[-1])
+        gram = own.T @ own if len(own) > own.shape[1] else own @ own.T
+        squares.append(float(np.vdot(gram, gram)) / len(own) ** 2)
+    return (float(np.mean(squares)) - float(np.vdot(second, second))) / max(len(images) - 1, 1)
+
+
+def _shrinkage(second: np.ndarray, prior: tuple[np.ndarray, np.ndarray], scatter: float) -> float:
+    """How much of a covariance is better left to its prior: its variance by its distance from it."""
+    channels, between = prior
     own = float(np.vdot(second, second))
-    scatter = (float(np.mean(lengths**2)) - own) / len(flat)
     products = float(np.vdot(channels, channels)) * float(np.vdot(between, between))
     view = second.reshape(len(channels), len(between), len(channels), len(between))
     together = float(np.vdot(np.tensordot(view, between, ((1, 3), (0, 1))), channels))

@@ -5,9 +5,10 @@ However many images there are, as many rows are taken, at positions that a seede
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -37,12 +38,14 @@ class Samples:
         patches: (rows, groups, in, taps), float32.
         wanted: (rows, groups, out), float32, the bias included, before any factor that a Gemm has.
         nodes: the rows of each node.
+        images: the rows of each image, for each node anew.
         centred: whether all nodes can be given a bias.
     """
 
     patches: np.ndarray
     wanted: np.ndarray
     nodes: list[slice]
+    images: list[slice]
     centred: bool
 
 
@@ -71,9 +74,13 @@ class Images:
         if not self.feeds:
             raise InputError(ctx.data[ROLE].source, "has no samples to calibrate with", "name a data set that has some")
 
-    def each(self, work: Callable[[int], U], count: int | None = None, *, threads: int = 1) -> Iterator[U]:
-        """What ``work`` makes of the number of each batch, or of the first ``count``, in order."""
-        numbers = range(len(self.feeds) if count is None else min(count, len(self.feeds)))
+    def half(self, which: int, most: int) -> list[int]:
+        """The numbers of every other batch from the first (0) or the second (1) on; a single one is both halves."""
+        return list(range(min(which, len(self.feeds) - 1), len(self.feeds), 2))[:most]
+
+    def each(self, work: Callable[[int], U], numbers: Sequence[int] | None = None, *, threads: int = 1) -> Iterator[U]:
+        """What ``work`` makes of the number of each batch, or of those given, in order."""
+        numbers = range(len(self.feeds)) if numbers is None else numbers
         if threads == 1:
             yield from map(work, numbers)
             return
@@ -87,7 +94,7 @@ def collect(
     images: Images,
     weights: Weights | None = None,
     *,
-    most_images: int | None = None,
+    numbers: Sequence[int] | None = None,
     threads: int = 1,
 ) -> Samples:
     """Rows of a layer.
@@ -97,7 +104,7 @@ def collect(
         layer: what is looked at; its own weights are the original's.
         images: the data.
         weights: of the layers that are compressed already.
-        most_images: how many batches are looked at; all without it.
+        numbers: of the batches that are looked at; all without it.
         threads: how many at once.
 
     Raises:
@@ -106,8 +113,8 @@ def collect(
     size = layer.groups * layer.into * max(int(np.prod(layer.taps)), 1)
     rows = int(np.clip(_ROWS_PER_INPUT * size // layer.groups, _FEWEST, _MOST))
     rows = max(min(rows, _MOST_ELEMENTS // size), 1)
-    count = min(most_images or len(images.feeds), len(images.feeds))
-    each = -(-rows // (count * len(layer.nodes)))
+    numbers = range(len(images.feeds)) if numbers is None else numbers
+    each = -(-rows // (len(numbers) * len(layer.nodes)))
     names = [name for node in layer.nodes for name in (read(node).name, node.outputs[0].name)]
 
     def one(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -130,15 +137,15 @@ def collect(
             found.append((taken.astype(np.float32), wanted.astype(np.float32) / scale))
         return found
 
-    runs = list(images.each(one, count, threads=threads))
-    nodes, begin = [], 0
-    for index in range(len(layer.nodes)):
-        count = sum(len(run[index][0]) for run in runs)
-        nodes.append(slice(begin, begin + count))
-        begin += count
+    runs = list(images.each(one, numbers, threads=threads))
     parts = [run[index] for index in range(len(layer.nodes)) for run in runs]
+    ends = np.cumsum([0, *(len(taken) for taken, _ in parts)]).tolist()
+    of_images = [slice(*pair) for pair in pairwise(ends)]
+    of_nodes = [slice(*pair) for pair in pairwise(ends[:: len(runs)])]
     centred = all(own_bias(layer, node) is not None for node in layer.nodes)
-    return Samples(np.concatenate([p for p, _ in parts]), np.concatenate([w for _, w in parts]), nodes, centred)
+    return Samples(
+        np.concatenate([p for p, _ in parts]), np.concatenate([w for _, w in parts]), of_nodes, of_images, centred
+    )
 
 
 def _positions(count: int, wanted: int, seed: int, number: int) -> np.ndarray:

@@ -128,7 +128,7 @@ def test_a_network_keeps_more_of_its_signal(part: float) -> None:
     run_pass(Factorize(params=part), blind)
     others = images(4, 12, 10, 10, rank=6, seed=5)
     assert sqnr(graph, aware, others) > sqnr(graph, blind, others) + 0.9
-    assert 0.97 * part * Cost(graph).params <= Cost(aware).params - 8 <= part * Cost(graph).params
+    assert 0.95 * part * Cost(graph).params <= Cost(aware).params - 8 <= part * Cost(graph).params
 
 
 def test_data_can_be_left_out() -> None:
@@ -189,7 +189,7 @@ def test_constant_activations_are_said() -> None:
     graph = model("y = Gemm (x, w, b)", "(float[1,32] x) => (float[1,32] y)", "float[32,32] w, float[32] b")
     ctx = with_data(Factorize(params=0.5), graph, [{"x": np.ones((1, 32), np.float32)}] * 4)
     assert ctx.done[0].what.endswith(
-        "for its weights alone: what it computes is the same on all of the calibration data"
+        "for its weights alone: what it reads is the same on all of the calibration data"
     )
 
 
