@@ -13,6 +13,7 @@ import numpy as np
 
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.protocol import Context
+from edgec.passes.pruning.least_squares import squarable
 from edgec.passes.pruning.readers import Reader
 from edgec.passes.streaming import Tapped, batches, check_finite, stream
 
@@ -88,4 +89,4 @@ def _observations(reader: Reader, values: np.ndarray, number: int, count: int, s
         chance = np.random.Generator(np.random.PCG64([seed, number, width]))
         flat = flat[np.sort(chance.choice(len(flat), wanted, replace=False))]
     picked = flat[:, reader.channels.T.reshape(-1)].reshape(-1, width)
-    return np.ascontiguousarray(picked, np.float32)
+    return squarable(np.ascontiguousarray(picked, np.float32))

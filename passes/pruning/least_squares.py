@@ -14,6 +14,8 @@ import numpy as np
 
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _UNJUDGED = 0.1
+# Sums of so many squares stay below float32's end.
+_LARGEST = 1e15
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Sums:
 
     def add(self, phase: int, patches: np.ndarray, residual: np.ndarray) -> None:
         """Takes patches (rows, features) and residuals (rows, outputs) in, both float32."""
+        patches, residual = squarable(patches), squarable(residual)
         self.rows += len(patches)
         self.xx[phase] += patches.T @ patches
         self.x[phase] += patches.sum(axis=0, dtype=np.float64)
@@ -71,7 +74,7 @@ class Sums:
 
     def solve(self, ridge: float) -> Correction:
         """The best correction; ``ridge`` is relative to the patches' mean variance."""
-        from scipy.linalg import cho_factor, cho_solve
+        from scipy.linalg import cho_solve
 
         features = sum(len(x) for x in self.x)
         power = sum(float(np.trace(xx)) for xx in self.xx) / max(features, 1)
@@ -80,9 +83,7 @@ class Sums:
         left, right = [], []
         count, total = float(self.rows), self.r.copy()
         for xx, x, xr in zip(self.xx, self.x, self.xr, strict=True):
-            system = xx.copy()
-            system.flat[:: len(xx) + 1] += ridge * power
-            factor = cho_factor(system, lower=True, overwrite_a=True, check_finite=False)
+            factor = _factor(xx, ridge * power)
             solved = cho_solve(factor, np.concatenate([xr, x[:, None]], axis=1), check_finite=False)
             left.append(solved[:, :-1])
             right.append(solved[:, -1])
@@ -100,6 +101,27 @@ class Sums:
             xx, x, xr = self.xx[phase], self.x[phase], self.xr[phase]
             left += float(np.einsum("fo,fo->", weights, xx @ weights - 2 * xr)) + 2 * float((x @ weights) @ bias)
         return max(left, 0.0)
+
+
+def squarable(rows: np.ndarray) -> np.ndarray:
+    """Rows as they are, or in float64 where squares of float32 would overflow."""
+    return rows if float(np.abs(rows).max(initial=0.0)) < _LARGEST else rows.astype(np.float64)
+
+
+def _factor(system: np.ndarray, ridge: float) -> tuple[np.ndarray, bool]:
+    """The Cholesky factor of sums with a ridge, a larger one where their rounding asks for it: they are of float32."""
+    from scipy.linalg import LinAlgError, cho_factor
+
+    while True:
+        held = system.copy()
+        held.flat[:: len(held) + 1] += ridge
+        try:
+            factor: tuple[np.ndarray, bool] = cho_factor(held, lower=True, overwrite_a=True, check_finite=False)
+            return factor
+        except LinAlgError:
+            if not np.isfinite(ridge):
+                raise
+            ridge *= 10
 
 
 def best(fit: Sums, held: Sums) -> tuple[Correction | None, float]:
