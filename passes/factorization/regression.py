@@ -48,13 +48,16 @@ class Regression:
         return np.asarray(linalg.solve_triangular(self._lower, half, lower=True, trans=1, check_finite=False)).T
 
 
-def cholesky(normal: np.ndarray) -> np.ndarray:
-    """The lower factor, with as much on the diagonal as float32's rounding of ``normal`` makes necessary."""
-    normal = (normal.astype(np.float64) + normal.T) / 2
-    mean = np.trace(normal) / len(normal) + 1e-30
-    ridge = _RIDGE
+def cholesky(normal: np.ndarray, ridge: float = _RIDGE) -> np.ndarray:
+    """The lower factor, with as much on the diagonal as float32's rounding of ``normal`` makes necessary.
+
+    Args:
+        normal: symmetric; only what is on and below its diagonal is read.
+        ridge: added to its diagonal at least, relative to the mean of that.
+    """
+    mean = float(np.trace(normal, dtype=np.float64)) / len(normal) + 1e-30
     while True:
-        held = normal.copy()
+        held = normal.astype(np.float64, order="F")  # as LAPACK wants it: no other copy is made
         held[np.diag_indices(len(held))] += ridge * mean
         try:
             return np.asarray(linalg.cholesky(held, lower=True, overwrite_a=True, check_finite=False))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.metric import Metric
@@ -26,8 +25,8 @@ class Whitening:
 
     Attributes:
         kernel: of the layer's shape, float64.
-        channels: (groups, in, in), what takes the channels of a first stage back.
-        taps: (taps, taps) for each spatial axis, the same for those.
+        channels: (groups, in, in), what its input channels were multiplied with.
+        taps: (taps, taps) for each spatial axis, what takes those of a stage back.
     """
 
     kernel: np.ndarray
@@ -41,7 +40,8 @@ class Whitening:
             kernel = stage.kernel
             if place == 0:
                 last = np.moveaxis(kernel, 2, -1)
-                back = last.reshape(len(kernel), -1, last.shape[-1]) @ self.channels
+                flat = last.reshape(len(kernel), -1, last.shape[-1])
+                back = np.linalg.solve(self.channels.swapaxes(1, 2), flat.swapaxes(1, 2)).swapaxes(1, 2)
                 kernel = np.moveaxis(back.reshape(last.shape), -1, 2)
             for axis in stage.axes:
                 kernel = _along(kernel, self.taps[axis], 3 + axis)
@@ -54,11 +54,9 @@ def whitened(layer: Layer, metrics: Sequence[Metric]) -> Whitening:
 
     The taps of all groups share one covariance.
     """
-    root_of = _triangular_root if layer.is_matrix else symmetric_root
-    roots = [root_of(metric.channels) for metric in metrics]
-    kernel = np.stack(
-        [_along(k.astype(np.float64), root, 1) for k, (root, _) in zip(layer.kernel(), roots, strict=True)]
-    )
+    triangular = layer.is_matrix
+    roots = [_triangular_root(m.channels) if triangular else symmetric_root(m.channels)[0] for m in metrics]
+    kernel = np.stack([_along(k.astype(np.float64), root, 1) for k, root in zip(layer.kernel(), roots, strict=True)])
     between = np.mean([metric.taps for metric in metrics], axis=0).reshape((*layer.taps, *layer.taps))
     inverses = []
     for axis in layer.axes:
@@ -69,7 +67,7 @@ def whitened(layer: Layer, metrics: Sequence[Metric]) -> Whitening:
         root, inverse = symmetric_root(marginal / max(float(np.trace(marginal)), 1e-30))
         kernel = _along(kernel, root, 3 + axis)
         inverses.append(inverse)
-    return Whitening(kernel, np.stack([inverse for _, inverse in roots]), inverses)
+    return Whitening(kernel, np.stack(roots), inverses)
 
 
 def symmetric_root(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,16 +82,11 @@ def symmetric_root(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (vectors * deviations) @ vectors.T, (vectors / deviations) @ vectors.T
 
 
-def _triangular_root(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A root L of a covariance L L^T, and its inverse: as good as the symmetric one where only singular values are
-    asked for, which it leaves alone, at a small part of the time (a matrix may have thousands of inputs)."""
-    size, level = len(covariance), float(np.trace(covariance)) / len(covariance)
-    if level <= _NOTHING:
-        return np.eye(size), np.eye(size)
-    held = covariance.astype(np.float64)
-    held[np.diag_indices(size)] += _FLOOR**2 * level
-    lower = cholesky(held)
-    return lower, linalg.solve_triangular(lower, np.eye(size), lower=True, check_finite=False)
+def _triangular_root(covariance: np.ndarray) -> np.ndarray:
+    """A root L of a covariance L L^T: as good as the symmetric one where only singular values are asked for, which it
+    leaves alone, at a small part of the time (a matrix may have thousands of inputs)."""
+    level = float(np.trace(covariance)) / len(covariance)
+    return np.eye(len(covariance)) if level <= _NOTHING else cholesky(covariance, _FLOOR**2)
 
 
 def _along(values: np.ndarray, matrix: np.ndarray, axis: int) -> np.ndarray:

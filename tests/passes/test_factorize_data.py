@@ -20,6 +20,7 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.factorization.layers import Layer, find_layers
 from edgec.passes.factorization.metric import Metric
 from edgec.passes.factorization.observed import Observed
+from edgec.passes.factorization.stages import Chain, Stage
 from edgec.passes.factorization.whitening import whitened
 from edgec.passes.factorize import Factorize
 
@@ -188,9 +189,7 @@ def test_too_few_samples_are_said() -> None:
 def test_constant_activations_are_said() -> None:
     graph = model("y = Gemm (x, w, b)", "(float[1,32] x) => (float[1,32] y)", "float[32,32] w, float[32] b")
     ctx = with_data(Factorize(params=0.5), graph, [{"x": np.ones((1, 32), np.float32)}] * 4)
-    assert ctx.done[0].what.endswith(
-        "for its weights alone: what it reads is the same on all of the calibration data"
-    )
+    assert ctx.done[0].what.endswith("for its weights alone: what it reads is the same on all of the calibration data")
 
 
 def test_channels_that_never_vary_keep_what_their_weights_say() -> None:
@@ -240,7 +239,8 @@ def test_a_matrix_is_whitened_by_a_root_of_the_covariance(observations: int) -> 
     white = whitening.kernel[0]
     wanted = kernel @ metric.channels @ kernel.T
     np.testing.assert_allclose(white @ white.T, wanted, atol=2e-3 * np.abs(wanted).max())
-    np.testing.assert_allclose(white @ whitening.channels[0], kernel, atol=1e-4)
+    back = whitening.undone(Chain((Stage("first", white[None, :, :]),), 0.0))
+    np.testing.assert_allclose(back.stages[0].kernel[0], kernel, atol=1e-4)
 
 
 def test_wide_layers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
