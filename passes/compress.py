@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -27,7 +27,7 @@ _WORDS: dict[Unit, str] = {"params": "parameters", "macs": "multiply-accumulates
 _LEAST_RANK = 2
 # Tries are fitted to as many batches as this many multiply-accumulates allow, and to so many at least and at most.
 _WORK, _FEWEST, _MOST = 6_000_000_000, 16, 128
-# Networks that do more are searched with the quickest of the methods.
+# Networks that do more are searched with the quickest of the methods, and only roughly.
 _LARGE = 100_000_000
 
 
@@ -61,7 +61,7 @@ class Compress(Pass):
     ] = ()
     least: Annotated[
         int | None,
-        Field(ge=1, description="no layer keeps fewer channels; without it 1, or what the recipe's targets want at least"),
+        Field(ge=1, description="no layer keeps fewer channels; without it 1, or what the targets want at least"),
     ] = None
     min_rank: Annotated[
         int | None,
@@ -89,7 +89,8 @@ class Compress(Pass):
 
         self._check_patterns(graph)
         if self._keep >= 1:
-            replace(self._factorize(ctx), **{self._unit: 1.0}).run(graph, ctx)
+            whole: dict[str, Any] = {self._unit: 1.0}
+            replace(self._factorize(ctx), **whole).run(graph, ctx)
             return
         # Sums of BLAS on several threads would depend on their number.
         with threadpool_limits(limits=1):
@@ -166,12 +167,13 @@ class Compress(Pass):
         self, graph: Graph, ctx: Context, budget: Budget, passes: Passes, parts: Split | None, macs: int
     ) -> Search:
         """The tries, which for large networks are quicker than what becomes of the best of them."""
+        large = macs > _LARGE and parts is not None
         data: dict[str, DataSet] = {role: found for role, found in ctx.data.items() if role != ROLE}
         if parts is not None:
             data[ROLE] = Part(ctx.data[ROLE], parts.fit, batch_size(graph))
-            if macs > _LARGE and self.method == "auto":
+            if large and self.method == "auto":
                 passes = replace(passes, factorize=replace(passes.factorize, method="tucker"))
-        return Search(graph, budget, passes, ctx, data, Judge(graph, ctx, parts))
+        return Search(graph, budget, passes, ctx, data, Judge(graph, ctx, parts), thorough=not large)
 
     # -- what it says ------------------------------------------------------------------------------------------------
 
@@ -185,7 +187,7 @@ class Compress(Pass):
         word = _WORDS["macs" if self._unit == "macs" else "params"]
         others = sorted((found for found in search.tries.values() if found is not best), key=lambda found: found.step)
         tried = "; ".join(_tried(found, word) for found in (best, *others))
-        ctx.did("the network", f"{tried} ({_measured(parts)})", **figures)
+        ctx.did("the network", f"{tried} ({_measured(parts, batch_size(search.graph))})", **figures)
         ctx.done += made.done
         ctx.left += made.left
 
@@ -193,7 +195,9 @@ class Compress(Pass):
 def _wanted(ctx: Context) -> tuple[int, int]:
     """The fewest channels, and the multiple of them, that all targets of the recipe like."""
     boards = [*ctx.targets, *([ctx.target] if ctx.target is not None else [])]
-    return max([1, *(board.least_channels for board in boards)]), math.lcm(*(board.channel_multiple for board in boards))
+    return max([1, *(board.least_channels for board in boards)]), math.lcm(
+        *(board.channel_multiple for board in boards)
+    )
 
 
 def _split(graph: Graph, ctx: Context, macs: int) -> Split | None:
@@ -222,9 +226,11 @@ def _tried(found: Try, word: str) -> str:
     return f"{pruned}, then factorized: {db}" if found.factorized else f"{pruned}: {db}"
 
 
-def _measured(parts: Split | None) -> str:
+def _measured(parts: Split | None, each: int) -> str:
+    """On what, for batches of ``each`` samples."""
     if parts is None:
-        return "measured on noise: there is no calibration data"
+        return "measured on noise: there are no calibration data"
+    fit, judge = (each * len(numbers) for numbers in (parts.fit, parts.judge))
     if not parts.apart:
-        return f"measured on the same {len(parts.judge)} images as fitted to: too few to hold any out"
-    return f"fitted to {len(parts.fit)} and measured on {len(parts.judge)} other calibration batches"
+        return f"fitted to and measured on the same {fit} samples: too few to hold any out"
+    return f"fitted to {fit} and measured on {judge} other calibration samples"

@@ -2,7 +2,7 @@
 
 How far the network is pruned before it is factorized is one number, the part s of the logarithm of the budget: with
 s = 0 it is not pruned, with s = 1 it is pruned all the way. Small networks rise and fall once along it, so a ladder is
-climbed for as long as it rises, and the gaps beside its best step are halved once.
+climbed for as long as it rises, and the gaps beside its best step are halved once. The far end is tried in any case.
 
 A network is not better for being factorized as well: once pruning alone leaves less signal than the best try, neither
 this step nor a higher one has to be factorized to be known to lose.
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 
 from edgec.ir.graph import Graph
 from edgec.passes.compression.judging import Judge
-from edgec.passes.compression.trying import Budget, Passes, attempt, factorized, floor, pruned
+from edgec.passes.compression.trying import Budget, Passes, factorized, floor, pruned
 from edgec.passes.protocol import Context, DataSet
 
 _STEPS = (0.25, 0.5, 0.75, 1.0)
-_WHOLE = 4  # of the ladder's steps make the whole of the way
+_MOST_TRIES = 1 + len(_STEPS) + 2
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Search:
         graph: the original.
         budget, passes, ctx, data: as :func:`.attempt` wants them.
         judge: of the outcomes.
+        thorough: whether the gaps beside the best step are looked into.
         tries: so far.
         least: the part of the network that pruning cannot go below; 0 while that is not known.
     """
@@ -60,6 +61,7 @@ class Search:
     ctx: Context
     data: Mapping[str, DataSet]
     judge: Judge
+    thorough: bool = True
     tries: dict[float, Try] = field(default_factory=dict)
     least: float = 0.0
 
@@ -72,7 +74,7 @@ class Search:
             self.least = floor(self.graph, self.budget, self.passes, self.ctx)[1]
         self._climb()
         best = self.best
-        if best is not None:
+        if best is not None and self.thorough:
             for step in (best.step - 0.125, best.step + 0.125):
                 if 0 < step < 1 and not self._known_to_lose(step):
                     self._factorized(step)
@@ -121,5 +123,5 @@ class Search:
             return None
         found = Try(step, made.pruned_to, self.judge.sqnr_db(made.graph), made.factorized)
         self.tries[step] = found
-        self.ctx.progress(len(self.tries), 2 * _WHOLE - 1, "tries")
+        self.ctx.progress(len(self.tries), _MOST_TRIES, "tries")
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from edgec.ir.channels import Channels
 from edgec.ir.cost import Cost
@@ -123,7 +123,7 @@ def pruned(
     if part >= 1 or passes.prune is None:
         return made, [], []
     own = context(made, ctx, data)
-    given = {"macs": part} if budget.unit == "macs" else {"params": part}
+    given: dict[str, Any] = {"macs": part} if budget.unit == "macs" else {"params": part}
     if _run(replace(passes.prune, ratio=None, **given), made, own):
         return made, own.done, [_said("not pruned", remark) for remark in own.left]
     return None, [], []
@@ -147,7 +147,8 @@ def factorized(
     for _ in range(_ROUNDS):
         made = graph.copy()
         own = context(made, ctx, data)
-        if not _run(replace(passes.factorize, **{budget.unit: target / cost}), made, own):
+        given: dict[str, Any] = {budget.unit: target / cost}
+        if not _run(replace(passes.factorize, **given), made, own):
             return None
         above = budget.of(made) - budget.limit
         if above <= 0:
