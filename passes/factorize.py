@@ -23,6 +23,7 @@ from edgec.passes.factorization.latency import BLOCK, Latency
 from edgec.passes.factorization.layers import Layer, find_layers
 from edgec.passes.factorization.methods import CP, Method, methods_for
 from edgec.passes.factorization.offers import Choice, Limits, Offer, Unit, least_choice, offers, whole_cost
+from edgec.passes.factorization.overriding import new_biases
 from edgec.passes.factorization.refitting import Fit, plain
 from edgec.passes.factorization.stages import relative_error
 from edgec.passes.linear_layers import LINEAR
@@ -305,6 +306,9 @@ class Factorize(Pass):
     def _curve(self, item: Considered, unit: Unit, evidence: Evidence | None) -> tuple[Curve, list[Choice]]:
         found = offers(item.layer, item.methods, self._limits)
         costs = [offer.cost(item.layer, unit) for offer in found]
+        if evidence is not None and unit != "macs":  # what is fitted gets biases, whether it had any or not
+            size = item.layer.weight.dtype.itemsize if unit == "weight_bytes" else 1
+            costs = [cost + new_biases(item.layer) * size for cost in costs]
         return _curve(item, found, costs, whole_cost(item.layer, unit), evidence)
 
     def _dearer(self, item: Considered) -> str:

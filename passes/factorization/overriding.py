@@ -91,3 +91,15 @@ def own_bias(layer: Layer, node: Node) -> np.ndarray | None:
     if not isinstance(added, Constant) or int(np.prod(added.shape)) not in (1, channels):
         return None
     return np.broadcast_to(added.values.reshape(-1) * float(node.attrs.get("beta", 1.0)), (channels,))
+
+
+def new_biases(layer: Layer) -> int:
+    """How many parameters are added where each node of a layer gets a bias of its own; 0 where one of them cannot.
+
+    A bias that is read by nothing else is replaced; one that others need stays beside the new ones.
+    """
+    if any(own_bias(layer, node) is None for node in layer.nodes):
+        return 0
+    held = {node.inputs[2] for node in layer.nodes if len(node.inputs) > 2 and node.inputs[2].name}
+    replaced = [constant for constant in held if set(constant.outputs) <= set(layer.nodes)]
+    return layer.groups * layer.out * len(layer.nodes) - sum(int(np.prod(constant.shape)) for constant in replaced)

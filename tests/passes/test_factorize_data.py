@@ -243,6 +243,28 @@ def test_a_matrix_is_whitened_by_a_root_of_the_covariance(observations: int) -> 
     np.testing.assert_allclose(back.stages[0].kernel[0], kernel, atol=1e-4)
 
 
+SHARED = "a = Conv (x, w, b)\nr = Conv (x, w, b)\nt = Tanh (r)\ny = Sub (a, t)"
+
+
+@pytest.mark.parametrize("unit", ["params", "weight_bytes"])
+@pytest.mark.parametrize(
+    ("body", "weights"),
+    [
+        ("y = Conv (x, w)", "float[16,12,3,3] w"),
+        (SHARED, "float[16,12,3,3] w, float[16] b"),
+        ("r = Relu (x)\na = Conv (r, w, b)\nt = Relu (a)\ny = PRelu (t, s)",
+         "float[16,12,3,3] w, float[16] b, float[16,1,1] s"),
+    ],
+)  # fmt: skip
+def test_biases_that_are_new_are_in_the_budget(body: str, weights: str, unit: str) -> None:
+    for part in (0.5, 0.4, 0.3):
+        graph = model(body, "(float[1,12,6,6] x) => (float[1,16,4,4] y)", weights)
+        total = getattr(Cost(graph), unit)
+        step = Factorize(params=part, min_rank=1) if unit == "params" else Factorize(weight_bytes=part, min_rank=1)
+        with_data(step, graph, images(8, 12, 6, 6))
+        assert part - 0.05 <= getattr(Cost(graph), unit) / total <= part
+
+
 def test_wide_layers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgec.passes.factorization.refitting.WIDEST", 100)
     graph = deep()
