@@ -190,8 +190,9 @@ def settle(graph: Graph, where: str) -> Shapes:
     if violations:
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
         raise InternalError(where, f"left a broken graph: {violations[0].where} {violations[0].what}{more}")
-    # What was inferred before the rewrite is not true any more; only the signature is declared.
-    signature = {*graph.inputs, *graph.outputs}
+    # What was inferred before the rewrite is not true any more; only the signatures are declared.
+    graphs = [graph, *graph.subgraphs(recursive=True)]
+    signature = {tensor for one in graphs for tensor in (*one.inputs, *one.outputs)}
     for variable in graph.variables():
         if variable not in signature and variable.type_proto is None:
             variable.shape, variable.dtype = None, None

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import onnx.parser
 import pytest
+from running_passes import outputs
 
 from edgec.ir.errors import EdgecError, InternalError, UsageError
 from edgec.ir.execution import Session, seeded_feeds
@@ -18,7 +20,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.printer import parse
 from edgec.ir.shapes import Shapes
 from edgec.passes.instruments import Dumps, Instrument, PrintAfter, PrintChanged, Times
-from edgec.passes.pipeline import Pipeline, Record
+from edgec.passes.pipeline import Pipeline, Record, settle
 from edgec.passes.plan import Planned
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.reference import Reference
@@ -241,3 +243,23 @@ def test_print_after_and_print_changed(tmp_path: Path) -> None:
     table = io.StringIO()
     times.print(table)
     assert [line.split()[-1] for line in table.getvalue().splitlines()] == ["apply", "passes"]
+
+
+def test_what_the_body_of_a_loop_declares_stays(tmp_path: Path) -> None:
+    """onnxruntime refuses a Loop whose body does not say that its counter is a scalar."""
+    text = """
+        <ir_version: 8, opset_import: ["": 17]>
+        g (float[1,4] x) => (float[1,4] y) <int64 n = {2}, bool go = {1}> {
+            y = Loop <body = body (int64 i, bool c, float[1,4] s) => (bool k, float[1,4] t) {
+                k = Identity (c)
+                t = Add (s, s)
+            }> (n, go, x)
+        }"""
+    file = tmp_path / "loop.onnx"
+    onnx.save(onnx.parser.parse_model(text), file)
+    graph = load(file)
+    settle(graph, "here")
+    [body] = graph.subgraphs()
+    assert [tensor.shape for tensor in body.inputs] == [[], [], [1, 4]]
+    x = np.ones((1, 4), np.float32)
+    np.testing.assert_array_equal(outputs(graph, {"x": x})["y"], 4 * x)
