@@ -8,7 +8,9 @@ for them, and the choice is made again where it missed the budget.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,8 +34,10 @@ _ONE, _EACH = 8, 5
 # Seconds that all layers' chains take together, and what one of them gets at most and at least.
 _SECONDS, _LONGEST, _SHORTEST = 5.0, 0.04, 0.01
 _WHOLE_SECONDS = 0.5
-# What is timed while the network is slower than this much of its best is timed again, up to so many times in all.
-_QUIET, _REPEATS = 1.1, 3
+# The network is timed by itself so often. What is timed while it is slower than this much of its best is timed again
+# after a pause, for as many seconds in all.
+_REPEATS = 3
+_QUIET, _PAUSE, _PATIENCE = 1.2, 0.5, 30.0
 # Choices that are tried in the network; before each, chains that were chosen by interpolation are timed so often.
 _ATTEMPTS, _REFINEMENTS = 3, 3
 _LEAST_RATE = 0.1
@@ -125,6 +129,23 @@ class Table:
         return np.asarray(np.exp(np.interp(np.log(np.maximum(macs, 1)), np.log(known), np.log(times))))
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """A choice that was timed.
+
+    Attributes:
+        chosen: one a layer; ``None`` where it stays whole.
+        estimate: ms of all layers by themselves.
+        loss: the sum of all layers'.
+        reached: part of the network's time.
+    """
+
+    chosen: list[Choice | None]
+    estimate: float
+    loss: float
+    reached: float
+
+
 class Latency:
     """The times of one network and of its layers.
 
@@ -165,29 +186,33 @@ class Latency:
         """
         layers = sum(table.whole for table in self.timed)
         rate = 1.0  # of what is saved in the network to what is saved in layers by themselves
-        tried: list[tuple[float, float, list[Choice | None]]] = []
+        further = 0.0  # how much less is aimed at than was asked for, after that was missed
+        tried: list[_Attempt] = []
         for _ in range(_ATTEMPTS):
-            curves, points = self._allocated(found, layers - (1 - share) * self._clock.total / rate)
-            chosen = [_at(c, options, p) for c, (_, options), p in zip(curves, found, points, strict=True)]
-            if any(chosen == before for *_, before in tried):
+            attempt = self._attempt(found, layers - (1 - share + further) * self._clock.total / rate)
+            if any(attempt.chosen == before.chosen for before in tried):
                 break
-            loss = sum(float(c.loss[p]) for c, p in zip(curves, points, strict=True))
-            reached = self._clock.with_chains(list(zip(self._layers, chosen, strict=True))) / self._clock.total
-            tried.append((reached, loss, chosen))
-            if abs(reached / share - 1) <= TOLERANCE:
+            tried.append(attempt)
+            missed = attempt.reached - share
+            if abs(missed) <= TOLERANCE * share:
                 break
-            saved = layers - sum(float(c.cost[p]) for c, p in zip(curves, points, strict=True))
+            saved = layers - attempt.estimate
             if saved > 0:
-                rate = max((1 - reached) * self._clock.total / saved, _LEAST_RATE)
-        good = [(loss, place) for place, (reached, loss, _) in enumerate(tried) if reached <= share * (1 + TOLERANCE)]
+                rate = max((1 - attempt.reached) * self._clock.total / saved, _LEAST_RATE)
+            further = further + missed / 2 if missed > 0 else 0.0
+        good = [attempt for attempt in tried if attempt.reached <= share * (1 + TOLERANCE)]
         if not good:
+            tried.append(self._attempt(found, -np.inf))
+            good = [attempt for attempt in tried if attempt.reached <= share * (1 + TOLERANCE)]
+        if not good:
+            least = min(attempt.reached for attempt in tried)
             raise UsageError(
                 "factorize: latency",
                 f"the network cannot be brought to {share:.4g} of its time in onnxruntime on this machine; the least "
-                f"that was reached is {np.ceil(100 * min(reached for reached, *_ in tried)) / 100:.4g}",
+                f"that was reached is {np.ceil(100 * least) / 100:.4g}",
                 "raise the budget, lower min_rank or multiple, or prune first",
             )
-        return tried[min(good)[1]][2]
+        return min(good, key=lambda attempt: attempt.loss).chosen
 
     def figures(self, layer: Layer, choice: Choice) -> dict[str, float]:
         """For the remark of a layer that becomes a chain."""
@@ -196,8 +221,7 @@ class Latency:
 
     def conclude(self, graph: Graph, share: float) -> None:
         """Times the network as it has become, beside the original, and says so."""
-        after = self._clock.of(graph)
-        before = self._clock.total
+        after, before = self._clock.of(graph), self._clock.total
         self._ctx.did(
             "the network",
             f"takes {after / before:.3g} of its time in onnxruntime on one thread of this machine, of which "
@@ -206,21 +230,25 @@ class Latency:
             ms_after=after,
         )
 
-    def _allocated(self, found: Sequence[Found], budget: float) -> tuple[list[Curve], list[int]]:
-        """The curves and a point of each; the cheapest of all where the budget seems out of reach.
+    def _attempt(self, found: Sequence[Found], budget: float) -> _Attempt:
+        """The best choice for a budget of the layers' times, or the fastest where it seems out of reach, timed.
 
         Chains that are chosen by what lies between others are timed, and then the choice is made again.
         """
-        for _ in range(_REFINEMENTS):
+        for again in range(_REFINEMENTS, -1, -1):
             curves = [table.priced(*item) for table, item in zip(self.timed, found, strict=True)]
             points = allocate(curves, budget) or [0] * len(curves)
             chosen = [_at(c, options, p) for c, (_, options), p in zip(curves, found, points, strict=True)]
             pairs = [(table, choice) for table, choice in zip(self.timed, chosen, strict=True) if choice is not None]
-            if not sum(table.look_at(choice) for table, choice in pairs):
-                return curves, points
-        # What no longer is faster than its layer is off the curves; the rest of the budget is for the next attempt.
-        curves = [table.priced(*item) for table, item in zip(self.timed, found, strict=True)]
-        return curves, allocate(curves, budget) or [0] * len(curves)
+            if not again or not sum(table.look_at(choice) for table, choice in pairs):
+                break
+        picked = list(zip(curves, points, strict=True))
+        return _Attempt(
+            chosen,
+            sum(float(c.cost[p]) for c, p in picked),
+            sum(float(c.loss[p]) for c, p in picked),
+            self._clock.with_chains(list(zip(self._layers, chosen, strict=True))) / self._clock.total,
+        )
 
 
 class _Clock:
@@ -241,6 +269,7 @@ class _Clock:
         self._feeds = next(ctx.feeds(graph, "calibration")) if known else seeded_feeds(graph, samples=1)[0]
         self._seconds = float(np.clip(_SECONDS / max(count, 1), _SHORTEST, _LONGEST))
         self.total = float("inf")
+        self._patience = _PATIENCE
         for _ in range(_REPEATS):
             self._timed([], _WHOLE_SECONDS)
 
@@ -261,19 +290,23 @@ class _Clock:
         return self.of(timing.with_chains(self._graph, pairs)) if pairs else self.total
 
     def _timed(self, others: Sequence[tuple[Graph, Feeds]], seconds: float) -> list[float]:
-        """ms of graphs that run in turn with the network.
+        """ms of graphs that run in turn with the network, on a machine on which that takes :attr:`total`.
 
-        What else a machine does takes time and caches, and that slows large layers more than small ones. So what was
-        timed while the network was slower than it can be is timed again, a few times, and the least counts.
+        Other work on a machine takes its memory's time, which slows large layers several times more than small ones,
+        often for seconds. So what was timed while the network was far slower than it can be is timed again, while there
+        is patience left; what was timed beside the fastest counts.
         """
-        least = np.full(1 + len(others), np.inf)
-        for _ in range(_REPEATS):
-            found = timing.milliseconds([(self._original, self._feeds), *others], seconds)
-            least = np.minimum(least, found)
-            self.total = min(self.total, found[0])
-            if found[0] <= _QUIET * self.total:
+        found = []
+        while True:
+            start = time.monotonic()
+            found.append(timing.milliseconds([(self._original, self._feeds), *others], seconds))
+            self.total = min(self.total, found[-1][0])
+            if found[-1][0] <= _QUIET * self.total or self._patience <= 0:
                 break
-        return [float(ms) for ms in least[1:]]
+            time.sleep(_PAUSE)
+            self._patience -= time.monotonic() - start
+        total, *times = min(found)
+        return [ms / total * self.total for ms in times]
 
 
 def _at(c: Curve, options: Sequence[Choice], point: int) -> Choice | None:

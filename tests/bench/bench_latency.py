@@ -5,7 +5,7 @@
 Runs the folded network and the compressed ones in onnxruntime on one thread, in turn, and prints the ratios of their
 multiply-accumulates and of their times. The goal: where the MACs fall by a factor m, the time falls by at least m / 2.
 Exit status 1 where it is missed. Other work on a machine slows the large network more than the small ones, so the goal
-is held to both the median of the ratios and the ratio of the times that a quarter of the runs stay below.
+is held to both the median of the ratios of all rounds and that of the quarter in which the large one was fastest.
 
 A second table is of budgets of time, `factorize: {latency: ...}`: what was asked for, what the pass found that it had
 reached, and what these runs find.
@@ -30,7 +30,7 @@ import edgec
 from edgec.backends.cpu.backend import CpuBackend
 from edgec.ir.cost import Cost
 
-ROUNDS, WARM_UP = 400, 20
+ROUNDS, WARM_UP = 1000, 20
 
 
 def main() -> int:
@@ -52,14 +52,18 @@ def main() -> int:
         reports = {name: json.loads((folder / name / "report.json").read_text(encoding="utf-8")) for name in recipes}
         costs = {name: Cost(edgec.load(path)) for name, path in models.items()}
         times = timed(models)
-    quick = np.quantile(times, 0.25, axis=0)
+    quiet = times[times[:, 0] <= np.quantile(times[:, 0], 0.25)]
+    quick = np.median(quiet, axis=0)
     for place, (name, cost) in enumerate(costs.items()):
         print(f"{name}: {cost.params:,} parameters, {cost.macs:,} MACs, {quick[place]:.3f} ms")
     fewer = costs["folded"].macs / max(costs["compressed"].macs, 1)
-    faster = {"median": float(np.median(times[:, 0] / times[:, 1])), "quarter": float(quick[0] / quick[1])}
+    faster = {
+        "median": float(np.median(times[:, 0] / times[:, 1])),
+        "quiet": float(np.median(quiet[:, 0] / quiet[:, 1])),
+    }
     met = min(faster.values()) >= fewer / 2
     print(
-        f"MACs fell by {fewer:.2f}x, time by {faster['quarter']:.2f}x (median {faster['median']:.2f}x), "
+        f"MACs fell by {fewer:.2f}x, time by {faster['quiet']:.2f}x (all rounds {faster['median']:.2f}x), "
         f"wanted {fewer / 2:.2f}x: {'met' if met else 'NOT MET'}"
     )
     print("\n| time asked for | the pass reached | here | parameters kept | MACs kept | SQNR |")
