@@ -25,7 +25,7 @@ import numpy as np
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EdgecError
 
-REMOVED = (50, 75, 90, 95, 98, 99)
+REMOVED = (50, 75, 90, 95, 99)
 TOOLS = {
     "uniform": "",
     "factorize": "[fold, factorize: {params: KEEP}]",
@@ -92,7 +92,7 @@ def picture(figures: dict[str, Any], tools: list[str], path: Path) -> None:
     board, panels = pyplot.subplots(1, len(names), figsize=(4 * len(names), 3.2), squeeze=False, layout="constrained")
     for panel, name in zip(panels[0], names, strict=True):
         for tool in tools:
-            points = [(part, row) for part in REMOVED if (row := figures[name][tool].get(str(part)))]
+            points = [(part, row) for part in REMOVED if (row := figures[name].get(tool, {}).get(str(part)))]
             panel.plot(
                 [100 - part for part, _ in points], [row["sqnr_db"] for _, row in points], marker="o", markersize=4,
                 color=COLOURS[tool], label="Tucker-2, one ratio" if tool == "uniform" else tool,
@@ -122,7 +122,7 @@ def table(figures: dict[str, Any]) -> str:
         lines.append(f"| {TITLES[name]} | 0 % | " + " | ".join([f"{original['metric']:.3f}"] * len(TOOLS)) + " |")
         for part in REMOVED:
             cells = [
-                f"{row['sqnr_db']:.1f} dB, {row['metric']:.3f}" if (row := figures[name][tool].get(str(part))) else "-"
+                f"{row['sqnr_db']:.1f} dB, {row['metric']:.3f}" if (row := figures[name].get(tool, {}).get(str(part))) else "-"
                 for tool in TOOLS
             ]
             lines.append(f"| | {part} % | " + " | ".join(cells) + " |")
