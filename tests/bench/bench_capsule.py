@@ -33,8 +33,9 @@ def without_timings(value: Any) -> Any:
 
 def quantize_only(recipe: Path) -> str:
     """The example's recipe without its factorization and requirements; paths stay relative to the example."""
+    left_out = ("prune", "factorize", "require")
     lines = recipe.read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if not any(word in line for word in ("prune", "factorize", "require"))) + "\n"
+    return "\n".join(line for line in lines if not any(word in line for word in left_out)) + "\n"
 
 
 def differing(first: Path, second: Path) -> list[str]:

@@ -121,10 +121,8 @@ def table(figures: dict[str, Any]) -> str:
         original = figures[name]["original"]
         lines.append(f"| {TITLES[name]} | 0 % | " + " | ".join([f"{original['metric']:.3f}"] * len(TOOLS)) + " |")
         for part in REMOVED:
-            cells = [
-                f"{row['sqnr_db']:.1f} dB, {row['metric']:.3f}" if (row := figures[name].get(tool, {}).get(str(part))) else "-"
-                for tool in TOOLS
-            ]
+            rows = [figures[name].get(tool, {}).get(str(part)) for tool in TOOLS]
+            cells = [f"{row['sqnr_db']:.1f} dB, {row['metric']:.3f}" if row else "-" for row in rows]
             lines.append(f"| | {part} % | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
