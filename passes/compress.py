@@ -29,6 +29,7 @@ _LEAST_RANK = 2
 _WORK, _FEWEST, _MOST = 6_000_000_000, 16, 128
 # Networks that do more are searched with the quickest of the methods, and only roughly.
 _LARGE = 100_000_000
+_KEPT = "; left as it was tried: made again from all samples it is worse"
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ class Compress(Pass):
 
         self._check_patterns(graph)
         if self._keep >= 1:
-            whole: dict[str, Any] = {self._unit: 1.0}
-            replace(self._factorize(ctx), **whole).run(graph, ctx)
+            everything: dict[str, Any] = {self._unit: 1.0}
+            replace(self._factorize(ctx), **everything).run(graph, ctx)
             return
         # Sums of BLAS on several threads would depend on their number.
         with threadpool_limits(limits=1):
@@ -102,15 +103,8 @@ class Compress(Pass):
         passes = Passes.of(graph, ctx, self._prune(ctx), self._factorize(ctx))
         parts = _split(graph, ctx, whole.macs)
         search = self._search(graph, ctx, budget, passes, parts, whole.macs)
-        search.run()
-        made = best = None
-        able = sorted(search.tries.values(), key=lambda found: (found.hopeless, -found.sqnr_db, found.step))
-        for best in able:
-            # At the edge of what can be reached other data may put the budget out of reach: then the next best.
-            made = attempt(graph, budget, passes, search.part(best.step) if best.step else 1.0, ctx, ctx.data)
-            if made is not None:
-                break
-        if made is None or best is None:
+        best = search.run()
+        if best is None:
             least = np.ceil(min(reachable(graph, budget, passes, ctx), 1.0) * 1e4) / 1e4
             raise UsageError(
                 f"compress: {self._unit}",
@@ -118,6 +112,12 @@ class Compress(Pass):
                 f"the least that can be reached is {least:.4g}",
                 "raise the budget, or lower least, min_rank or multiple",
             )
+        made, again = search.made[best.step], None
+        if search.passes != passes or (parts is not None and not parts.complete):
+            again = attempt(graph, budget, passes, search.part(best.step), ctx, ctx.data)
+        # Made from all of the data it has seen what it is measured on, and the try has not; so if it is worse, it is.
+        if again is not None and search.judge.sqnr_db(again.graph) >= best.sqnr_db:
+            made = again
         take_over(graph, made.graph)
         ctx.changed()
         self._report(ctx, search, best, made, parts)
@@ -187,7 +187,9 @@ class Compress(Pass):
         word = _WORDS["macs" if self._unit == "macs" else "params"]
         others = sorted((found for found in search.tries.values() if found is not best), key=lambda found: found.step)
         tried = "; ".join(_tried(found, word) for found in (best, *others))
-        ctx.did("the network", f"{tried} ({_measured(parts, batch_size(search.graph))})", **figures)
+        measured = _measured(parts, batch_size(search.graph))
+        kept = "" if made is not search.made[best.step] or parts is None or parts.complete else _KEPT
+        ctx.did("the network", f"{tried} ({measured}){kept}", **figures)
         ctx.done += made.done
         ctx.left += made.left
 

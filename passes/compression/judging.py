@@ -59,15 +59,22 @@ class Split:
     Attributes:
         fit: rising.
         judge: rising; none of ``fit`` where there are enough batches, else all of ``fit``.
+        count: how many batches there are.
     """
 
     fit: tuple[int, ...]
     judge: tuple[int, ...]
+    count: int
 
     @property
     def apart(self) -> bool:
         """Whether tries are judged by what they have not been fitted to."""
         return not set(self.fit) & set(self.judge)
+
+    @property
+    def complete(self) -> bool:
+        """Whether tries are fitted to all there is."""
+        return len(self.fit) == self.count
 
 
 def split(count: int, most: int) -> Split:
@@ -77,7 +84,8 @@ def split(count: int, most: int) -> Split:
     if count < _FEWEST:
         held[:] = False
     fit = _spread(numbers[~held], most)
-    return Split(fit, _spread(numbers[held], _MOST_JUDGES) if held.any() else _spread(np.array(fit), _MOST_JUDGES))
+    judge = numbers[held] if held.any() else np.array(fit)
+    return Split(fit, _spread(judge, _MOST_JUDGES), count)
 
 
 def _spread(numbers: np.ndarray, most: int) -> tuple[int, ...]:

@@ -1,8 +1,9 @@
 """How much of a budget pruning should save, found by trying.
 
 How far the network is pruned before it is factorized is one number, the part s of the logarithm of the budget: with
-s = 0 it is not pruned, with s = 1 it is pruned all the way. Small networks rise and fall once along it, so a ladder is
-climbed for as long as it rises, and the gaps beside its best step are halved once. The far end is tried in any case.
+s = 0 it is not pruned, with s = 1 it is pruned all the way. The outcome along it need not rise and fall but once: on
+the residual digits network of the bench, at two hundredths of its parameters, a little pruning is worse than none and
+much of it better. So all steps of a ladder are tried, and then the gaps beside the best one are halved.
 
 A network is not better for being factorized as well: once pruning alone leaves less signal than the best try, neither
 this step nor a higher one has to be factorized to be known to lose.
@@ -15,10 +16,12 @@ from dataclasses import dataclass, field
 
 from edgec.ir.graph import Graph
 from edgec.passes.compression.judging import Judge
-from edgec.passes.compression.trying import Budget, Passes, factorized, floor, pruned
+from edgec.passes.compression.trying import Budget, Made, Passes, factorized, floor, pruned
 from edgec.passes.protocol import Context, DataSet
 
 _STEPS = (0.25, 0.5, 0.75, 1.0)
+# What a few images tell apart. Outcomes nearer to the best than this, in dB, are as good: the least pruning is taken.
+_ALIKE_DB = 0.3
 _MOST_TRIES = 1 + len(_STEPS) + 2
 
 
@@ -50,8 +53,9 @@ class Search:
         graph: the original.
         budget, passes, ctx, data: as :func:`.attempt` wants them.
         judge: of the outcomes.
-        thorough: whether the gaps beside the best step are looked into.
+        thorough: whether the ladder is climbed to its end although it falls, and the gaps beside the best are tried.
         tries: so far.
+        made: the networks of the best tries, by step.
         least: the part of the network that pruning cannot go below; 0 while that is not known.
     """
 
@@ -63,13 +67,14 @@ class Search:
     judge: Judge
     thorough: bool = True
     tries: dict[float, Try] = field(default_factory=dict)
+    made: dict[float, Made] = field(default_factory=dict)
     least: float = 0.0
 
     def run(self) -> Try | None:
-        """The best try, the one with less pruning where two are alike; ``None`` where none meets the budget."""
+        """The best try, the one with the least pruning of those alike; ``None`` where none meets the budget."""
         self._factorized(0.0)
         if self.passes.prune is None:
-            return self.best
+            return self.tries.get(0.0)
         if 0.0 not in self.tries:
             self.least = floor(self.graph, self.budget, self.passes, self.ctx)[1]
         self._climb()
@@ -78,11 +83,11 @@ class Search:
             for step in (best.step - 0.125, best.step + 0.125):
                 if 0 < step < 1 and not self._known_to_lose(step):
                     self._factorized(step)
-        return self.best
+        return self.tries[min(self.made)] if self.made else None
 
     @property
     def best(self) -> Try | None:
-        """So far."""
+        """Of the highest SQNR so far."""
         able = [found for found in self.tries.values() if not found.hopeless]
         return max(able, key=lambda found: (found.sqnr_db, -found.step), default=None)
 
@@ -91,14 +96,13 @@ class Search:
         return float(max(self.budget.keep**step, self.least))
 
     def _climb(self) -> None:
-        before = self.tries.get(0.0)
         for step in _STEPS:
-            found = self._factorized(step)
-            if found is not None and (found.hopeless or (before is not None and found.sqnr_db < before.sqnr_db)):
+            if self._known_to_lose(step):
                 break
-            before = found or before
-        if 1.0 not in self.tries and not self._known_to_lose(1.0):
-            self._factorized(1.0)
+            before = self.best
+            self._factorized(step)
+            if not self.thorough and before is not None and self.best is before:
+                break
 
     def _known_to_lose(self, step: float) -> bool:
         return any(found.hopeless and found.step <= step for found in self.tries.values())
@@ -123,5 +127,8 @@ class Search:
             return None
         found = Try(step, made.pruned_to, self.judge.sqnr_db(made.graph), made.factorized)
         self.tries[step] = found
+        best = self.best or found
+        near = {**self.made, step: made}
+        self.made = {at: near[at] for at in near if self.tries[at].sqnr_db >= best.sqnr_db - _ALIKE_DB}
         self.ctx.progress(len(self.tries), _MOST_TRIES, "tries")
         return found

@@ -299,6 +299,39 @@ def test_the_split_of_the_data(count: int) -> None:
     assert max(parts.fit) >= 0.9 * count - 1
 
 
+# -- what comes of tries that are worse ---------------------------------------------------------------------------------
+
+
+def test_a_try_stays_where_all_the_data_make_it_worse(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = residual(12, 1)
+    given = data(graph)
+    measured = iter([20.0, 10.0, 5.0])
+    monkeypatch.setattr(Judge, "sqnr_db", lambda self, made: next(measured))
+    tried = graph.copy()
+    run_pass(Factorize(params=0.4), tried, data={"calibration": Part(given["calibration"], split(20, 128).fit, 1)})
+    ctx = run_pass(Compress(params=0.4), graph, data=given)
+    said = ctx.done[0].what
+    assert said.startswith("factorized alone: 20.0 dB; pruned to ")
+    assert ", before it is factorized: 10.0 dB (" in said
+    assert said.endswith(" samples); left as it was tried: made again from all samples it is worse")
+    assert next(measured, None) is None  # one that is pruned further was not looked at
+    for name, values in outputs(tried).items():
+        np.testing.assert_array_equal(outputs(graph)[name], values)
+
+
+def test_less_pruning_wins_where_outcomes_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = residual(12, 1)
+    before = graph.copy()
+    # Of each step but the first: pruned, then also factorized.
+    outcomes = [20.0, 90.0, 20.2, 90.0, 20.1, 90.0, 20.25, 90.0, 20.25, 90.0, 20.0]
+    measured = iter(outcomes)
+    monkeypatch.setattr(Judge, "sqnr_db", lambda self, made: next(measured, 50.0))
+    ctx = run_pass(Compress(params=0.4), graph, data=data(graph))
+    assert ctx.done[0].what.startswith("factorized alone: 20.0 dB; ")
+    run_pass(Factorize(params=0.4), before, data=data(graph))
+    assert_same(before, graph, tolerance=1e-6)
+
+
 # -- mistakes -------------------------------------------------------------------------------------------------------
 
 
