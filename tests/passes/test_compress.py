@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, cycle
 from typing import Any
 
 import numpy as np
@@ -299,13 +300,14 @@ def test_the_split_of_the_data(count: int) -> None:
     assert max(parts.fit) >= 0.9 * count - 1
 
 
-# -- what comes of tries that are worse ---------------------------------------------------------------------------------
+# -- what becomes of tries -----------------------------------------------------------------------------------------
 
 
 def test_a_try_stays_where_all_the_data_make_it_worse(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = residual(12, 1)
     given = data(graph)
-    measured = iter([20.0, 10.0, 5.0])
+    # Factorized alone; a quarter and an eighth pruned; the first again, from all of the data.
+    measured = iter([20.0, 10.0, 11.0, 5.0])
     monkeypatch.setattr(Judge, "sqnr_db", lambda self, made: next(measured))
     tried = graph.copy()
     run_pass(Factorize(params=0.4), tried, data={"calibration": Part(given["calibration"], split(20, 128).fit, 1)})
@@ -322,10 +324,9 @@ def test_a_try_stays_where_all_the_data_make_it_worse(monkeypatch: pytest.Monkey
 def test_less_pruning_wins_where_outcomes_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = residual(12, 1)
     before = graph.copy()
-    # Of each step but the first: pruned, then also factorized.
-    outcomes = [20.0, 90.0, 20.2, 90.0, 20.1, 90.0, 20.25, 90.0, 20.25, 90.0, 20.0]
-    measured = iter(outcomes)
-    monkeypatch.setattr(Judge, "sqnr_db", lambda self, made: next(measured, 50.0))
+    # Factorized alone; of each step behind it, pruned and then also factorized.
+    measured = chain([20.0], cycle([90.0, 20.2]))
+    monkeypatch.setattr(Judge, "sqnr_db", lambda self, made: next(measured))
     ctx = run_pass(Compress(params=0.4), graph, data=data(graph))
     assert ctx.done[0].what.startswith("factorized alone: 20.0 dB; ")
     run_pass(Factorize(params=0.4), before, data=data(graph))
