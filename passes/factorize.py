@@ -339,7 +339,7 @@ def _curve(
         lost = 1 - offer.kept[fits]
         if observed is not None:
             # Weights that the data do not excite count less; but not for nothing, since data are few.
-            seen = 1 - offer.method.kept(layer, observed.whitening.kernel, offer.ranks[fits])
+            seen = 1 - observed.kept(offer.method, offer.ranks[fits])
             lost = np.sqrt(np.maximum(lost, 1e-12) * np.maximum(seen, 1e-12))
         losses.append(lost)
         options += [offer.choice(int(row)) for row in fits]

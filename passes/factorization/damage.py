@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgec.passes.factorization.images import Images
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.observed import Observed
 from edgec.passes.factorization.offers import Choice
 from edgec.passes.factorization.overriding import Overridable, Weights
 from edgec.passes.factorization.refitting import fit_one, override, plain
-from edgec.passes.factorization.samples import Images
 
 # Sizes at which each layer is tried, and rounds of alternation for its chain.
 _SIZES, _ROUNDS = 6, 2

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph
 from edgec.passes.factorization.damage import Damage
+from edgec.passes.factorization.images import Images
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.observed import Observed
 from edgec.passes.factorization.offers import Choice
 from edgec.passes.factorization.overriding import Overridable
 from edgec.passes.factorization.refitting import Fit, fit_all, fits_memory
-from edgec.passes.factorization.samples import Images, collect
+from edgec.passes.factorization.samples import Samples, observe, together
 from edgec.passes.protocol import Context
 
 # Images on which a layer is looked at to see what it could lose.
@@ -37,14 +40,26 @@ class Evidence:
         self._images = Images(graph, ctx)
         self._network = Overridable(graph, layers)
         self._damage = Damage(self._network, self._images, ctx.get(Cost).macs)
+        self._numbers = self._images.half(0, _LOOKED_AT)
+        self._blocks = deque(together([layer for layer in layers if fits_memory(layer)], len(self._numbers)))
+        self._seen: dict[Layer, Samples] = {}
+        self._lock = Lock()
 
     def observe(self, layer: Layer) -> Observed | None:
-        """A layer on its data in the original network; ``None`` where it is too wide or what it reads says nothing."""
+        """A layer on its data in the original network; ``None`` where it is too wide or what it reads says nothing.
+
+        To be asked for each layer once, in about their order: what is read of the network in one run is held until it
+        is asked for.
+        """
         if not fits_memory(layer):
             return None
-        observed = Observed(
-            layer, collect(self._network, layer, self._images, numbers=self._images.half(0, _LOOKED_AT))
-        )
+        with self._lock:
+            while layer not in self._seen:
+                block = self._blocks.popleft()
+                samples = observe(self._network, block, self._images, self._numbers, threads=self._images.ctx.threads)
+                self._seen.update(zip(block, samples, strict=True))
+            own = self._seen.pop(layer)
+        observed = Observed(layer, own)
         return None if observed.unfit else observed
 
     def damage(

@@ -30,7 +30,7 @@ class Extent:
     behind: tuple[int, ...]
 
 
-@dataclass
+@dataclass(eq=False)
 class Layer:
     """One weight and the nodes that read it, all in the same way.
 

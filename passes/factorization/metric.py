@@ -24,6 +24,7 @@ from functools import cached_property
 
 import numpy as np
 
+from edgec.passes.factorization.modes import along
 from edgec.passes.factorization.regression import Regression
 from edgec.passes.factorization.samples import Samples
 
@@ -33,150 +34,157 @@ _RIDGE = 1e-3
 
 @dataclass(frozen=True)
 class Metric:
-    """The quadratic form of one group of a layer.
+    """The quadratic forms of the groups of a layer.
 
     Attributes:
-        second: R, (in * taps, in * taps), float32.
-        cross: B, (out, in * taps), float32.
-        energy: E |y - mean(y)|^2, the prior's part included.
-        channels: the covariance between input channels, all taps together, (in, in).
-        taps: that between taps, (taps, taps), of mean diagonal 1.
-        mean_in, mean_out: of x and y for each node that has the kernel, (nodes, in * taps) and (nodes, out).
-        shrinkage: the part of R that is the prior.
+        second: R, (groups, in * taps, in * taps), float32.
+        cross: B, (groups, out, in * taps), float32.
+        energy: E |y - mean(y)|^2 of each, the prior's part included, (groups,), float64.
+        channels: the covariances between input channels, all taps together, (groups, in, in).
+        taps: those between taps, (groups, taps, taps), of mean diagonal 1.
+        shrinkage: the part of R that is the prior, (groups,).
+        silent: where nothing that is read ever varies, (groups,): channels can be dead, at the latest in a compressed
+            network.
     """
 
     second: np.ndarray
     cross: np.ndarray
-    energy: float
+    energy: np.ndarray
     channels: np.ndarray
     taps: np.ndarray
-    mean_in: np.ndarray
-    mean_out: np.ndarray
-    shrinkage: float
+    shrinkage: np.ndarray
+    silent: np.ndarray
 
     def error(self, kernel: np.ndarray) -> float:
-        """The part of the output's variance that a kernel (out, in, taps) gets wrong, with its best bias."""
-        flat = kernel.reshape(len(kernel), -1).astype(np.float32, copy=False)
-        got = np.vdot(flat @ self.second - 2 * self.cross, flat)
-        return max(float(got) + self.energy, 0.0) / self.energy if self.energy else 0.0
-
-    @property
-    def silent(self) -> bool:
-        """Whether nothing that is read ever varies: channels can be dead, at the latest in a compressed network."""
-        return not self.channels.any()
+        """The part of the output's variance that a kernel (groups, out, ...) gets wrong, with its best bias."""
+        flat = kernel.reshape(self.cross.shape).astype(np.float32, copy=False)
+        got = products(flat @ self.second - 2 * self.cross, flat)
+        missing = np.maximum(got + self.energy, 0.0)[self.energy > 0]
+        total = float(self.energy.sum())
+        return float(missing.sum()) / total if total else 0.0
 
     @cached_property
     def regression(self) -> Regression:
         """For the best kernels of any rank."""
         return Regression(self.second, self.cross)
 
-    def biases(self, kernel: np.ndarray) -> np.ndarray:
-        """The biases that go best with a kernel (out, in, taps): (nodes, out), float64."""
-        return self.mean_out - self.mean_in @ kernel.reshape(len(kernel), -1).astype(np.float64).T
+    def of(self, groups: np.ndarray) -> Metric:
+        """That of some of the groups, by a mask."""
+        parts = (self.second, self.cross, self.energy, self.channels, self.taps, self.shrinkage, self.silent)
+        return self if groups.all() else Metric(*(part[groups] for part in parts))
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite then is seen by Observed.unfit
-def measure(samples: Samples, group: int, kernel: np.ndarray) -> Metric:
-    """The quadratic form of one group of a layer.
+def measure(samples: Samples, kernel: np.ndarray) -> Metric:
+    """The quadratic forms of a layer.
 
     Args:
         samples: of the layer.
-        group: which.
-        kernel: the group's original one, (out, in, *taps), which the prior trusts.
+        kernel: the original one, (groups, out, in, *taps), which the prior trusts.
     """
-    patches = samples.patches[:, group]
-    rows, into, taps = patches.shape
-    size = into * taps
-    kernel = kernel.reshape(len(kernel), into, taps).astype(np.float32, copy=False)
-    flat, mean_in = _centred(patches.reshape(rows, size), samples)
-    wanted, mean_out = _centred(samples.wanted[:, group], samples)
-    second = flat.T @ flat
+    flat, wanted, rows = samples.patches, samples.wanted, samples.rows
+    groups, out, into = kernel.shape[:3]
+    size = flat.shape[2]
+    taps = size // into
+    kernel = kernel.reshape(groups, out, into, taps).astype(np.float32, copy=False)
+    second = flat.swapaxes(1, 2) @ flat
     second /= rows
-    view = second.reshape(into, taps, into, taps)
-    channels = np.trace(view, axis1=1, axis2=3) / taps
-    between = np.trace(view, axis1=0, axis2=2) / into
-    between = between / max(float(np.trace(between)) / taps, 1e-30)
-    prior = _prior(flat, samples.images, channels, between)
+    view = second.reshape(groups, into, taps, into, taps)
+    channels = np.einsum("gitjt->gij", view) / np.float32(taps) if taps > 1 else second
+    between = np.einsum("gitiu->gtu", view) / np.float32(into)
+    between /= np.maximum(np.einsum("gtt->g", between) / np.float32(taps), np.float32(1e-30))[:, None, None]
+    prior = _prior(samples, channels, between)
     shrinkage = _shrinkage(second, prior, _scatter(flat, samples.images, second))
-    ridge = np.float32(_RIDGE * float(np.trace(second)) / size + np.finfo(np.float32).tiny)
-    trusted = np.tensordot(np.tensordot(kernel, np.float32(shrinkage) * prior[0], (1, 0)), prior[1], (1, 0))
-    view *= np.float32(1 - shrinkage)
-    view += np.float32(shrinkage) * prior[0][:, None, :, None] * prior[1][None, :, None, :]
-    channels = np.trace(view, axis1=1, axis2=3) / taps
-    second[np.diag_indices(size)] += ridge
-    cross = np.float32((1 - shrinkage) / rows) * (wanted.T @ flat)
-    cross += (trusted + ridge * kernel).reshape(cross.shape)
+    trace = np.einsum("gii->g", second, dtype=np.float64)
+    ridge = (_RIDGE * trace / size + np.finfo(np.float32).tiny).astype(np.float32)
+    part = shrinkage.astype(np.float32)
     # What the prior adds is computed rightly by the original kernel.
-    energy = (1 - shrinkage) * float(np.einsum("ro,ro->", wanted, wanted, dtype=np.float64)) / rows
-    energy += float(np.vdot(trusted + ridge * kernel, kernel))
-    return Metric(second, cross, energy, channels, between, mean_in, mean_out, shrinkage)
+    trusted = along(along(kernel, part[:, None, None] * prior[0], 2), prior[1], 3)
+    trusted += ridge[:, None, None, None] * kernel
+    second *= (1 - part)[:, None, None]
+    if taps == 1:
+        diagonal = np.einsum("gii->gi", second)
+        diagonal += part[:, None] * np.einsum("gii->gi", prior[0]) * prior[1][:, 0]
+    else:
+        view += (part[:, None, None] * prior[0])[:, :, None, :, None] * prior[1][:, None, :, None, :]
+        channels = np.einsum("gitjt->gij", view) / np.float32(taps)
+    np.einsum("gii->gi", second)[:] += ridge[:, None]
+    cross = (wanted.swapaxes(1, 2) @ flat) * ((1 - part) / np.float32(rows))[:, None, None]
+    cross += trusted.reshape(cross.shape)
+    energy = (1 - shrinkage) * _power(wanted) / rows
+    energy += products(trusted.reshape(groups, 1, -1), kernel.reshape(groups, 1, -1))
+    return Metric(second, cross, energy, channels, between, shrinkage, trace <= 0)
 
 
-def retargeted(metric: Metric, samples: Samples, group: int, wanted: np.ndarray) -> Metric:
-    """The same form with other wanted outputs (rows, groups, out); what it trusts beside the data stays."""
-    before, _ = _centred(samples.wanted[:, group], samples)
-    behind, mean_out = _centred(wanted[:, group], samples)
-    flat, _ = _centred(samples.patches[:, group].reshape(len(before), -1), samples)
-    moved = np.float32((1 - metric.shrinkage) / len(before)) * ((behind - before).T @ flat)
-    sums = [float(np.einsum("ro,ro->", rows, rows, dtype=np.float64)) for rows in (before, behind)]
-    energy = metric.energy + (1 - metric.shrinkage) * (sums[1] - sums[0]) / len(before)
-    return replace(metric, cross=metric.cross + moved, energy=energy, mean_out=mean_out)
+def retargeted(metric: Metric, before: Samples, behind: Samples) -> Metric:
+    """The same forms with other wanted outputs for the same rows; what they trust beside the data stays."""
+    part = (1 - metric.shrinkage) / before.rows
+    moved = ((behind.wanted - before.wanted).swapaxes(1, 2) @ before.patches) * part[:, None, None].astype(np.float32)
+    energy = metric.energy + part * (_power(behind.wanted) - _power(before.wanted))
+    return replace(metric, cross=metric.cross + moved, energy=energy)
 
 
-def _centred(values: np.ndarray, samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Rows without their mean over the rows of the same node, and those means: (rows, n), (nodes, n)."""
-    if not samples.centred:
-        return values, np.zeros((len(samples.nodes), values.shape[1]))
-    means = np.stack([values[rows].mean(axis=0, dtype=np.float64) for rows in samples.nodes])
-    centred = np.empty_like(values)
-    for rows, mean in zip(samples.nodes, means, strict=True):
-        np.subtract(values[rows], mean.astype(np.float32), out=centred[rows])
-    return centred, means
-
-
-def _prior(
-    flat: np.ndarray, images: Sequence[slice], channels: np.ndarray, between: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the covariance of the patches is shrunk towards, as the two factors of a Kronecker product.
+def _prior(samples: Samples, channels: np.ndarray, between: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the covariances of the patches are shrunk towards, as the two factors of a Kronecker product.
 
     That between channels is shrunk itself, towards its diagonal.
     """
-    alone = np.diag(np.diag(channels))
-    if len(between) == 1:
+    groups, into = channels.shape[:2]
+    alone = np.zeros_like(channels)
+    np.einsum("gii->gi", alone)[:] = np.einsum("gii->gi", channels)
+    if between.shape[1] == 1:
         return alone, between
-    apart = flat.reshape(len(flat), len(channels), -1).swapaxes(1, 2)
-    one = np.ones((1, 1), channels.dtype)
-    part = _shrinkage(channels, (alone, one), _scatter(apart, images, channels))
-    return np.float32(1 - part) * channels + np.float32(part) * alone, between
+    apart = samples.patches.reshape(groups, samples.rows, into, -1).swapaxes(2, 3)
+    one = np.ones((groups, 1, 1), channels.dtype)
+    part = _shrinkage(channels, (alone, one), _scatter(apart, samples.images, channels)).astype(np.float32)
+    return (1 - part)[:, None, None] * channels + part[:, None, None] * alone, between
 
 
-def _scatter(rows: np.ndarray, images: Sequence[slice], second: np.ndarray) -> float:
-    """The variance of a covariance measured on these images, summed over its elements.
+def _scatter(rows: np.ndarray, images: Sequence[slice], second: np.ndarray) -> np.ndarray:
+    """The variances of covariances measured on these images, summed over their elements: (groups,).
 
     Positions of one image resemble each other, so it is the images that are taken for independent samples; of a single
     one, its rows.
 
     Args:
-        rows: centred, (rows, n) or, with several observations each, (rows, observations, n).
+        rows: centred, (groups, rows, n) or, with several observations each, (groups, rows, observations, n).
         images: the rows of each.
-        second: their covariance, (n, n).
+        second: their covariances, (groups, n, n).
     """
     if len(images) == 1:
-        images = [slice(i, i + 1) for i in range(len(rows))]
-    squares = []
+        images = [slice(i, i + 1) for i in range(rows.shape[1])]
+    squares = np.zeros(len(rows))
     for image in images:
-        own = rows[image].reshape(-1, rows.shape[-1])
-        gram = own.T @ own if len(own) > own.shape[1] else own @ own.T
-        squares.append(float(np.vdot(gram, gram)) / len(own) ** 2)
-    return (float(np.mean(squares)) - float(np.vdot(second, second))) / max(len(images) - 1, 1)
+        own = rows[:, image].reshape(len(rows), -1, rows.shape[-1])
+        flipped = own.swapaxes(1, 2)
+        gram = flipped @ own if own.shape[1] > own.shape[2] else own @ flipped
+        squares += _squares(gram) / own.shape[1] ** 2
+    return (squares / len(images) - _squares(second)) / max(len(images) - 1, 1)
 
 
-def _shrinkage(second: np.ndarray, prior: tuple[np.ndarray, np.ndarray], scatter: float) -> float:
-    """How much of a covariance is better left to its prior: its variance by its distance from it."""
+def _shrinkage(second: np.ndarray, prior: tuple[np.ndarray, np.ndarray], scatter: np.ndarray) -> np.ndarray:
+    """How much of covariances is better left to their priors: their variance by their distance from it, (groups,)."""
     channels, between = prior
-    own = float(np.vdot(second, second))
-    products = float(np.vdot(channels, channels)) * float(np.vdot(between, between))
-    view = second.reshape(len(channels), len(between), len(channels), len(between))
-    together = float(np.vdot(np.tensordot(view, between, ((1, 3), (0, 1))), channels))
-    distance = own + products - 2 * together
-    return float(np.clip(scatter / distance, 0.0, 1.0)) if distance > 1e-12 * own else 1.0
+    own = _squares(second)
+    prior_own = _squares(channels) * _squares(between)
+    view = second.reshape(len(second), channels.shape[1], between.shape[1], channels.shape[1], between.shape[1])
+    together = np.einsum("gitju,gtu->gij", view, between, optimize=True) if between.shape[1] > 1 else second
+    distance = own + prior_own - 2 * products(together, channels)
+    apart = distance > 1e-12 * own
+    return np.where(apart, np.clip(scatter / np.where(apart, distance, 1.0), 0.0, 1.0), 1.0)
+
+
+def products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The inner product of what each group has: (groups,), float64."""
+    groups = len(left)
+    return (left.reshape(groups, 1, -1) @ right.reshape(groups, -1, 1)).astype(np.float64).reshape(groups)
+
+
+def _squares(values: np.ndarray) -> np.ndarray:
+    """The squared norm of what each group has: (groups,), float64."""
+    return products(values, values)
+
+
+def _power(outputs: np.ndarray) -> np.ndarray:
+    """As :func:`_squares`, added up in double precision: small errors are differences of it."""
+    return np.asarray(np.einsum("gro,gro->g", outputs, outputs, dtype=np.float64))

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from edgec.passes.factorization.layers import Layer
+from edgec.passes.factorization.methods import Method
 from edgec.passes.factorization.metric import Metric, measure, retargeted
 from edgec.passes.factorization.samples import Samples
 from edgec.passes.factorization.whitening import Whitening, whitened
@@ -18,37 +19,54 @@ class Observed:
     Args:
         layer: what is looked at.
         samples: what it reads and should compute.
-        metrics: the quadratic form of each group's error, measured where they are not given.
+        metric: the quadratic forms of the groups' errors, measured where they are not given.
     """
 
-    def __init__(self, layer: Layer, samples: Samples, metrics: list[Metric] | None = None) -> None:
+    def __init__(self, layer: Layer, samples: Samples, metric: Metric | None = None) -> None:
         self.layer, self.samples = layer, samples
-        self.metrics = metrics or [measure(samples, group, kernel) for group, kernel in enumerate(layer.kernel())]
+        self.metric = metric or measure(samples, layer.kernel())
 
     @property
     def unfit(self) -> str:
         """Why nothing can be fitted to these samples; empty where it can."""
-        if not all(np.isfinite(metric.energy) and np.isfinite(metric.second).all() for metric in self.metrics):
+        if not (np.isfinite(self.metric.energy).all() and np.isfinite(self.metric.second).all()):
             return "what it reads is too large for its squares"
-        if not any(metric.energy for metric in self.metrics):
+        if not self.metric.energy.any():
             return "what it computes is the same on all of the calibration data"
-        if all(metric.silent for metric in self.metrics):
+        if self.metric.silent.all():
             return "what it reads is the same on all of the calibration data"
         return ""
 
     @cached_property
     def whitening(self) -> Whitening:
         """The kernel, whitened."""
-        return whitened(self.layer, self.metrics)
+        return whitened(self.layer, self.metric)
+
+    def kept(self, method: Method, ranks: np.ndarray) -> np.ndarray:
+        """The part of what the layer computes that is kept at ranks (candidates, modes): (candidates,).
+
+        Of a matrix that is what its regression of that rank explains; of other kernels, what the method keeps of the
+        whitened one.
+        """
+        if self.layer.is_matrix:
+            return self.metric.regression.explained()[ranks[:, 0] - 1]
+        return method.kept(self.layer, self.whitening.kernel, ranks)
 
     def error(self, kernel: np.ndarray) -> float:
         """The error of the output with a kernel of the layer's shape, relative to its variance, as an amplitude."""
-        flat = kernel.reshape(self.layer.groups, self.layer.out, -1)
-        total = sum(metric.energy for metric in self.metrics)
-        missing = sum(metric.error(k) * metric.energy for metric, k in zip(self.metrics, flat, strict=True))
-        return float(np.sqrt(missing / total)) if total else 0.0
+        return float(np.sqrt(self.metric.error(kernel)))
+
+    def biases(self, kernel: np.ndarray) -> np.ndarray:
+        """The biases that go best with a kernel: (nodes, groups, out), float64."""
+        flat = kernel.reshape(self.metric.cross.shape).astype(np.float64)
+        return self.samples.mean_out - (self.samples.mean_in[:, :, None, :] @ flat.swapaxes(1, 2))[:, :, 0]
+
+    def predicted(self, kernel: np.ndarray) -> np.ndarray:
+        """What the layer would compute with a kernel and the biases that go best with it: (groups, rows, out)."""
+        flat = kernel.reshape(self.metric.cross.shape).astype(np.float32)
+        return self.samples.whole(self.samples.patches @ flat.swapaxes(1, 2))
 
     def towards(self, wanted: np.ndarray) -> Observed:
-        """The same with other outputs to reach: (rows, groups, out)."""
-        moved = [retargeted(metric, self.samples, group, wanted) for group, metric in enumerate(self.metrics)]
-        return Observed(self.layer, self.samples, moved)
+        """The same with other outputs to reach, (groups, rows, out) with their means; the array is taken over."""
+        samples = self.samples.towards(wanted)
+        return Observed(self.layer, samples, retargeted(self.metric, self.samples, samples))

@@ -9,11 +9,12 @@ import numpy as np
 
 from edgec.ir.graph import Constant, Node
 from edgec.passes.factorization.fitting import ROUNDS, fitted
+from edgec.passes.factorization.images import Images
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.observed import Observed
 from edgec.passes.factorization.offers import Choice
 from edgec.passes.factorization.overriding import Overridable, Weights
-from edgec.passes.factorization.samples import Images, Samples, collect
+from edgec.passes.factorization.samples import collect, targets, together
 from edgec.passes.factorization.stages import Chain, compose
 
 # A covariance of a wider patch would take more than 256 MiB.
@@ -51,16 +52,21 @@ def fit_all(network: Overridable, chosen: Sequence[tuple[Layer, Choice]], images
         chosen: the layers to write as chains, in the graph's order.
         images: the calibration data.
     """
-    weights = Weights()
-    fits = []
-    for done, (layer, choice) in enumerate(chosen, 1):
-        if fits_memory(layer):
-            fit = fit_one(Observed(layer, collect(network, layer, images, weights, threads=images.ctx.threads)), choice)
-        else:
-            fit = plain(layer, choice, f"{size_of(layer)} inputs are too many for a covariance")
-        override(weights, layer, fit)
-        fits.append(fit)
-        images.ctx.progress(done, len(chosen), "factors")
+    weights, threads = Weights(), images.ctx.threads
+    fits: list[Fit] = []
+    choices = dict(chosen)
+    for block in together([layer for layer, _ in chosen], len(images.feeds), outputs_only=True):
+        able = [layer for layer in block if fits_memory(layer)]
+        wanted = dict(zip(able, targets(network, able, images, threads=threads) if able else [], strict=True))
+        for layer in block:
+            if layer in wanted:
+                samples = collect(network, layer, wanted.pop(layer), images, weights, threads=threads)
+                fit = fit_one(Observed(layer, samples), choices[layer])
+            else:
+                fit = plain(layer, choices[layer], f"{size_of(layer)} inputs are too many for a covariance")
+            override(weights, layer, fit)
+            fits.append(fit)
+            images.ctx.progress(len(fits), len(chosen), "factors")
     return fits
 
 
@@ -103,41 +109,30 @@ def fit_one(observed: Observed, choice: Choice, *, rounds: int = ROUNDS, bend: b
     if bounds is None:
         return best
     low, high = bounds
-    truth = np.clip(samples.wanted, low, high)
-    predicted = _predicted(samples, layer, best)
+    computed = samples.whole(samples.wanted)
+    truth = np.clip(computed, low, high)
+    predicted = observed.predicted(compose(best.chain.stages))
     least = _squares(np.clip(predicted, low, high) - truth)
     # Where the activation hides what the layer computes, whatever it computes on that side is right.
-    wanted = np.where(samples.wanted < low, np.minimum(predicted, low), samples.wanted)
-    wanted = np.where(samples.wanted > high, np.maximum(predicted, high), wanted)
-    other = _fit(observed.towards(wanted), choice, best.chain, _FEW_ROUNDS)
-    if _squares(np.clip(_predicted(samples, layer, other), low, high) - truth) >= least:
+    wanted = np.where(computed < low, np.minimum(predicted, low), computed)
+    wanted = np.where(computed > high, np.maximum(predicted, high), wanted)
+    bent = observed.towards(wanted)
+    other = _fit(bent, choice, best.chain, _FEW_ROUNDS)
+    kernel = compose(other.chain.stages)
+    if _squares(np.clip(bent.predicted(kernel), low, high) - truth) >= least:
         return best
-    chain = Chain(other.chain.stages, observed.error(compose(other.chain.stages)))
-    return replace(other, chain=chain, bent=True)
+    return replace(other, chain=Chain(other.chain.stages, observed.error(kernel)), bent=True)
 
 
 def _fit(observed: Observed, choice: Choice, start: Chain | None, rounds: int) -> Fit:
     layer = observed.layer
     chain = fitted(choice, observed, start, rounds=rounds)
-    kernel = compose(chain.stages).reshape(layer.groups, layer.out, -1)
     biases: dict[Node, np.ndarray] = {}
     if observed.samples.centred:
-        of_groups = np.stack([m.biases(k) for m, k in zip(observed.metrics, kernel, strict=True)], axis=1)
-        for node, values in zip(layer.nodes, of_groups.reshape(len(layer.nodes), -1), strict=True):
+        of_nodes = observed.biases(compose(chain.stages)).reshape(len(layer.nodes), -1)
+        for node, values in zip(layer.nodes, of_nodes, strict=True):
             biases[node] = values * float(node.attrs.get("alpha", 1.0)) if layer.kind == "gemm" else values
-    return Fit(chain, biases, len(observed.samples.patches), size_of(layer))
-
-
-def _predicted(samples: Samples, layer: Layer, fit: Fit) -> np.ndarray:
-    """What the layer would compute with a fit: (rows, groups, out)."""
-    kernel = compose(fit.chain.stages).reshape(layer.groups, layer.out, -1).astype(np.float32)
-    rows = len(samples.patches)
-    read = samples.patches.reshape(rows, layer.groups, -1).swapaxes(0, 1)
-    made = (read @ kernel.swapaxes(1, 2)).swapaxes(0, 1)
-    for node, place in zip(layer.nodes, samples.nodes, strict=True):
-        scale = float(node.attrs.get("alpha", 1.0)) if layer.kind == "gemm" else 1.0
-        made[place] += (fit.biases[node] / scale).reshape(layer.groups, layer.out).astype(np.float32)
-    return made
+    return Fit(chain, biases, observed.samples.rows, size_of(layer))
 
 
 def _bounds(layer: Layer) -> tuple[float, float] | None:

@@ -1,42 +1,39 @@
 """Samples of what a layer reads in a network that is compressed already, and of what it computed in the original.
 
-However many images there are, as many rows are taken, at positions that a seeded generator draws.
+However many images there are, as many rows are taken, at positions that a seeded generator draws. What is needed of the
+original network is read for several layers in one run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 
-from edgec.ir.errors import InputError
-from edgec.ir.execution import batch_size
-from edgec.ir.graph import Graph
+from edgec.ir.graph import Node
 from edgec.passes.factorization import patches
+from edgec.passes.factorization.images import Images
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.overriding import Overridable, Weights, own_bias, read
-from edgec.passes.protocol import Context
-from edgec.passes.streaming import ROLE, check_finite
+from edgec.passes.streaming import check_finite
 
-T = TypeVar("T")
-U = TypeVar("U")
 # Rows for each input of a kernel, and the bounds of their number.
 _ROWS_PER_INPUT, _FEWEST, _MOST = 4, 2048, 8192
-# Elements of the patches that are held at once, and bytes of the images.
-_MOST_ELEMENTS, _MOST_BYTES = 1 << 26, 1 << 26
+# Elements of the patches of a layer, and of what is held of several layers at once.
+_MOST_ELEMENTS = 1 << 25
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Rows of the regression of one layer, those of each of its nodes together.
+    """Rows of the regression of one layer, those of each of its nodes together, less their means.
 
     Attributes:
-        patches: (rows, groups, in, taps), float32.
-        wanted: (rows, groups, out), float32, the bias included, before any factor that a Gemm has.
+        patches: (groups, rows, in * taps), float32.
+        wanted: (groups, rows, out), float32, before any factor that a Gemm has.
+        mean_in, mean_out: what was taken away of each node, (nodes, groups, in * taps) and (nodes, groups, out), the
+            bias included, float64; zero where not all nodes can be given a bias.
         nodes: the rows of each node.
         images: the rows of each image, for each node anew.
         centred: whether all nodes can be given a bias.
@@ -44,108 +41,204 @@ class Samples:
 
     patches: np.ndarray
     wanted: np.ndarray
+    mean_in: np.ndarray
+    mean_out: np.ndarray
     nodes: list[slice]
     images: list[slice]
     centred: bool
 
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return int(self.patches.shape[1])
 
-class Images:
-    """The calibration data, as many of them as fit a fixed amount of memory, taken evenly from the whole set.
+    def whole(self, outputs: np.ndarray) -> np.ndarray:
+        """Outputs (groups, rows, out) without their means, with them."""
+        made = outputs.copy()
+        for rows, mean in zip(self.nodes, self.mean_out.astype(np.float32), strict=True):
+            made[:, rows] += mean[:, None]
+        return made
 
-    Args:
-        graph: whose inputs they feed.
-        ctx: the data, the seed and the threads.
+    def towards(self, wanted: np.ndarray) -> Samples:
+        """The same rows with other outputs, (groups, rows, out), means and all; the array is taken over."""
+        return replace(self, wanted=wanted, mean_out=_centre(wanted, self.nodes, self.centred))
 
-    Raises:
-        InputError: there are none.
+
+@dataclass(frozen=True)
+class Target:
+    """What a node computed in the original network on one batch, where it is looked at.
+
+    Attributes:
+        positions: where, as :mod:`.patches` counts them.
+        shape: of all that it computed.
+        values: (positions, groups, out), float32.
     """
 
-    def __init__(self, graph: Graph, ctx: Context) -> None:
-        self.ctx = ctx
-        batches = -(-len(ctx.data[ROLE]) // batch_size(graph))
-        self.feeds: list[dict[str, np.ndarray]] = []
-        keep: set[int] | None = None
-        for number, feeds in enumerate(ctx.feeds(graph, ROLE)):
-            if keep is None:
-                most = max(_MOST_BYTES // max(sum(v.nbytes for v in feeds.values()), 1), 1)
-                keep = set(np.linspace(0, batches - 1, min(most, batches)).round().astype(int).tolist())
-            if number in keep:
-                self.feeds.append(feeds)
-        if not self.feeds:
-            raise InputError(ctx.data[ROLE].source, "has no samples to calibrate with", "name a data set that has some")
-
-    def half(self, which: int, most: int) -> list[int]:
-        """The numbers of every other batch from the first (0) or the second (1) on; a single one is both halves."""
-        return list(range(min(which, len(self.feeds) - 1), len(self.feeds), 2))[:most]
-
-    def each(self, work: Callable[[int], U], numbers: Sequence[int] | None = None, *, threads: int = 1) -> Iterator[U]:
-        """What ``work`` makes of the number of each batch, or of those given, in order."""
-        numbers = range(len(self.feeds)) if numbers is None else numbers
-        if threads == 1:
-            yield from map(work, numbers)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            yield from pool.map(work, numbers)
+    positions: np.ndarray
+    shape: tuple[int, ...]
+    values: np.ndarray
 
 
-def collect(
-    network: Overridable,
-    layer: Layer,
-    images: Images,
-    weights: Weights | None = None,
-    *,
-    numbers: Sequence[int] | None = None,
-    threads: int = 1,
-) -> Samples:
-    """Rows of a layer.
+def together(layers: Sequence[Layer], batches: int, *, outputs_only: bool = False) -> Iterator[list[Layer]]:
+    """Layers in their order, as many at once as may be held of so many batches."""
+    block: list[Layer] = []
+    room = _MOST_ELEMENTS
+    for layer in layers:
+        rows = _rows(layer, batches) * batches * len(layer.nodes)
+        needed = rows * layer.groups * (layer.out + (0 if outputs_only else _inputs(layer)))
+        if block and needed > room:
+            yield block
+            block, room = [], _MOST_ELEMENTS
+        block.append(layer)
+        room -= needed
+    if block:
+        yield block
+
+
+def observe(
+    network: Overridable, layers: Sequence[Layer], images: Images, numbers: Sequence[int], *, threads: int = 1
+) -> list[Samples]:
+    """Rows of layers in the original network, from the same runs.
 
     Args:
-        network: the original; with ``weights`` it is the compressed one.
-        layer: what is looked at; its own weights are the original's.
+        network: the original.
+        layers: what is looked at.
         images: the data.
-        weights: of the layers that are compressed already.
-        numbers: of the batches that are looked at; all without it.
+        numbers: of the batches that are looked at.
         threads: how many at once.
 
     Raises:
         InputError: an activation is not finite.
     """
-    size = layer.groups * layer.into * max(int(np.prod(layer.taps)), 1)
-    rows = int(np.clip(_ROWS_PER_INPUT * size // layer.groups, _FEWEST, _MOST))
-    rows = max(min(rows, _MOST_ELEMENTS // size), 1)
-    numbers = range(len(images.feeds)) if numbers is None else numbers
-    each = -(-rows // (len(numbers) * len(layer.nodes)))
-    names = [name for node in layer.nodes for name in (read(node).name, node.outputs[0].name)]
+    names = [name for layer in layers for node in layer.nodes for name in (read(node).name, node.outputs[0].name)]
 
-    def one(number: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        feeds = images.feeds[number]
-        if weights is None:
-            original = compressed = network.run(feeds, names)
-        else:
-            original = network.run(feeds, names[1::2])
-            compressed = network.run(feeds, names[0::2], weights)
+    def one(number: int) -> list[tuple[list[Target], list[np.ndarray]]]:
+        values = network.run(images.feeds[number], names)
         found = []
-        for node in layer.nodes:
-            computed = original[node.outputs[0].name]
-            values = compressed[read(node).name]
-            check_finite(read(node), values, number)
-            check_finite(node.outputs[0], computed, number)
-            positions = _positions(patches.count(layer, computed.shape), each, images.ctx.seed, number)
-            wanted = patches.outputs(layer, computed, positions)
-            taken = patches.inputs(layer, node, values, computed.shape, positions)
-            scale = np.float32(node.attrs.get("alpha", 1.0)) if layer.kind == "gemm" else np.float32(1)
-            found.append((taken.astype(np.float32), wanted.astype(np.float32) / scale))
+        for layer in layers:
+            _check(layer, values, number)
+            each = _rows(layer, len(numbers))
+            wanted = [_target(layer, node, values, each, images.ctx.seed, number) for node in layer.nodes]
+            found.append((wanted, _taken(layer, values, wanted)))
         return found
 
     runs = list(images.each(one, numbers, threads=threads))
-    parts = [run[index] for index in range(len(layer.nodes)) for run in runs]
-    ends = np.cumsum([0, *(len(taken) for taken, _ in parts)]).tolist()
-    of_images = [slice(*pair) for pair in pairwise(ends)]
-    of_nodes = [slice(*pair) for pair in pairwise(ends[:: len(runs)])]
+    return [_samples(layer, *zip(*(run[at] for run in runs), strict=True)) for at, layer in enumerate(layers)]
+
+
+def targets(
+    network: Overridable, layers: Sequence[Layer], images: Images, *, threads: int = 1
+) -> list[list[list[Target]]]:
+    """What layers compute in the original network: by layer, batch and node.
+
+    Raises:
+        InputError: an activation is not finite.
+    """
+    names = [node.outputs[0].name for layer in layers for node in layer.nodes]
+    batches = len(images.feeds)
+
+    def one(number: int) -> list[list[Target]]:
+        values = network.run(images.feeds[number], names)
+        return [
+            [_target(layer, node, values, _rows(layer, batches), images.ctx.seed, number) for node in layer.nodes]
+            for layer in layers
+        ]
+
+    runs = list(images.each(one, threads=threads))
+    return [[run[at] for run in runs] for at in range(len(layers))]
+
+
+def collect(
+    network: Overridable,
+    layer: Layer,
+    wanted: Sequence[Sequence[Target]],
+    images: Images,
+    weights: Weights,
+    *,
+    threads: int = 1,
+) -> Samples:
+    """Rows of a layer in a network whose layers before it are compressed already.
+
+    Args:
+        network: with ``weights`` it is the compressed one.
+        layer: what is looked at; its own weights are the original's.
+        wanted: what it should compute, by batch and node.
+        images: the data.
+        weights: of the layers that are compressed already.
+        threads: how many at once.
+
+    Raises:
+        InputError: an activation is not finite.
+    """
+    names = [read(node).name for node in layer.nodes]
+
+    def one(number: int) -> list[np.ndarray]:
+        values = network.run(images.feeds[number], names, weights)
+        _check(layer, values, number)
+        return _taken(layer, values, wanted[number])
+
+    return _samples(layer, wanted, list(images.each(one, threads=threads)))
+
+
+def _inputs(layer: Layer) -> int:
+    """Of one group's kernel."""
+    return layer.into * max(int(np.prod(layer.taps)), 1)
+
+
+def _rows(layer: Layer, batches: int) -> int:
+    """How many rows are taken of each batch for each node."""
+    size = _inputs(layer)
+    rows = int(np.clip(_ROWS_PER_INPUT * size, _FEWEST, _MOST))
+    rows = max(min(rows, _MOST_ELEMENTS // (layer.groups * size)), 1)
+    return -(-rows // (batches * len(layer.nodes)))
+
+
+def _target(layer: Layer, node: Node, values: dict[str, np.ndarray], each: int, seed: int, number: int) -> Target:
+    computed = values[node.outputs[0].name]
+    check_finite(node.outputs[0], computed, number)
+    positions = _positions(patches.count(layer, computed.shape), each, seed, number)
+    scale = np.float32(node.attrs.get("alpha", 1.0)) if layer.kind == "gemm" else np.float32(1)
+    rows = patches.outputs(layer, computed, positions).astype(np.float32) / scale
+    return Target(positions, computed.shape, rows)
+
+
+def _check(layer: Layer, values: dict[str, np.ndarray], number: int) -> None:
+    for node in layer.nodes:
+        check_finite(read(node), values[read(node).name], number)
+
+
+def _taken(layer: Layer, values: dict[str, np.ndarray], wanted: Sequence[Target]) -> list[np.ndarray]:
+    """What each node reads where it is looked at: (positions, groups, in, taps)."""
+    return [
+        patches.inputs(layer, node, values[read(node).name], target.shape, target.positions)
+        for node, target in zip(layer.nodes, wanted, strict=True)
+    ]
+
+
+def _samples(layer: Layer, wanted: Sequence[Sequence[Target]], taken: Sequence[Sequence[np.ndarray]]) -> Samples:
+    """Puts together what was found, by batch and node."""
+    places = [(batch, node) for node in range(len(layer.nodes)) for batch in range(len(taken))]
+    ends = np.cumsum([0, *(len(taken[batch][node]) for batch, node in places)]).tolist()
+    read_rows = np.empty((layer.groups, ends[-1], _inputs(layer)), np.float32)
+    made_rows = np.empty((layer.groups, ends[-1], layer.out), np.float32)
+    for (batch, node), (start, end) in zip(places, pairwise(ends), strict=True):
+        part = taken[batch][node]
+        read_rows[:, start:end] = part.reshape(len(part), layer.groups, -1).swapaxes(0, 1)
+        made_rows[:, start:end] = wanted[batch][node].values.swapaxes(0, 1)
+    nodes = [slice(*pair) for pair in pairwise(ends[:: len(taken)])]
     centred = all(own_bias(layer, node) is not None for node in layer.nodes)
-    return Samples(
-        np.concatenate([p for p, _ in parts]), np.concatenate([w for _, w in parts]), of_nodes, of_images, centred
-    )
+    means = [_centre(rows, nodes, centred) for rows in (read_rows, made_rows)]
+    return Samples(read_rows, made_rows, means[0], means[1], nodes, [slice(*pair) for pair in pairwise(ends)], centred)
+
+
+def _centre(values: np.ndarray, nodes: Sequence[slice], centred: bool) -> np.ndarray:
+    """Takes from rows (groups, rows, n) their mean over those of the same node, and returns it: (nodes, groups, n)."""
+    means = np.zeros((len(nodes), len(values), values.shape[2]))
+    if centred:
+        for mean, rows in zip(means, nodes, strict=True):
+            mean[:] = values[:, rows].mean(axis=1, dtype=np.float64)
+            values[:, rows] -= mean[:, None].astype(np.float32)
+    return means
 
 
 def _positions(count: int, wanted: int, seed: int, number: int) -> np.ndarray:

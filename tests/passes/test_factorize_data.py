@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +15,7 @@ from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
+from edgec.passes.factorization import samples
 from edgec.passes.factorization.layers import Layer, find_layers
 from edgec.passes.factorization.metric import Metric
 from edgec.passes.factorization.observed import Observed
@@ -215,19 +214,20 @@ def gemm(channels: np.ndarray) -> tuple[Layer, Metric]:
     text = f"(float[1,{size}] x) => (float[1,24] y)"
     graph = model("y = Gemm (x, w, b)", text, f"float[{size},24] w, float[24] b")
     [layer] = find_layers(graph, Shapes(graph), lambda node: None, lambda node, reason: None)
-    kernel, mean = layer.kernel()[0], np.zeros((1, size))
+    kernel = layer.kernel()[0]
     second = (channels + 1e-3 * np.eye(size)).astype(np.float32)
     metric = Metric(
-        second, kernel @ second, 1.0, channels.astype(np.float32), np.ones((1, 1), np.float32), mean, mean[:, :24], 0.0
-    )
+        second[None], (kernel @ second)[None], np.ones(1), channels.astype(np.float32)[None],
+        np.ones((1, 1, 1), np.float32), np.zeros(1), np.array([not channels.any()])
+    )  # fmt: skip
     return layer, metric
 
 
 def test_an_input_that_never_varies_in_the_compressed_network_is_said() -> None:
     layer, metric = gemm(np.zeros((32, 32)))
-    empty = np.zeros((0, 1, 32), np.float32)
-    samples = SimpleNamespace(patches=empty, wanted=empty, nodes=[slice(0, 0)], centred=True)
-    observed = Observed(layer, samples, [metric])  # type: ignore[arg-type]
+    rows, outputs = np.zeros((1, 4, 32), np.float32), np.zeros((1, 4, 24), np.float32)
+    means = np.zeros((1, 1, 32)), np.zeros((1, 1, 24))
+    observed = Observed(layer, samples.Samples(rows, outputs, *means, [slice(0, 4)], [slice(0, 4)], True), metric)
     assert observed.unfit == "what it reads is the same on all of the calibration data"
 
 
@@ -235,9 +235,9 @@ def test_an_input_that_never_varies_in_the_compressed_network_is_said() -> None:
 def test_a_matrix_is_whitened_by_a_root_of_the_covariance(observations: int) -> None:
     rows = np.random.default_rng(1).standard_normal((observations, 32))
     layer, metric = gemm(rows.T @ rows / observations)
-    whitening, kernel = whitened(layer, [metric]), layer.kernel()[0]
+    whitening, kernel = whitened(layer, metric), layer.kernel()[0]
     white = whitening.kernel[0]
-    wanted = kernel @ metric.channels @ kernel.T
+    wanted = kernel @ metric.channels[0] @ kernel.T
     np.testing.assert_allclose(white @ white.T, wanted, atol=2e-3 * np.abs(wanted).max())
     back = whitening.undone(Chain((Stage("first", white[None, :, :]),), 0.0))
     np.testing.assert_allclose(back.stages[0].kernel[0], kernel, atol=1e-4)
