@@ -62,8 +62,8 @@ def tucker2_spectrum(kernel: np.ndarray) -> np.ndarray:
     rows, columns = _unfolded(work)
     last, first = all_vectors(gram(rows)), all_vectors(gram(columns))
     turned = _turned(last.T @ rows, kernel.shape[2])
-    core = first.T @ turned
-    energy = np.square(core, out=core).reshape(first.shape[1], last.shape[1], -1).sum(axis=2, dtype=np.float64)
+    core = (first.T @ turned).reshape(first.shape[1], last.shape[1], -1)
+    energy = np.einsum("iot,iot->io", core, core).astype(np.float64)
     kept = energy.T.cumsum(axis=0).cumsum(axis=1)
     return kept / kept[-1, -1] if kept[-1, -1] else np.ones_like(kept)
 
