@@ -52,7 +52,7 @@ class Images:
         times = _times_usual(self.feeds)
         for number, much in zip(numbers, times, strict=True):
             if much > _UNUSUAL:
-                ctx.missed(f"calibration batch {number}", f"left out: its values are {much:.3g} times what is usual")
+                ctx.missed(f"calibration batch {number}", f"left out: its values are {much:.2g} times what is usual")
         self.feeds = [feeds for feeds, much in zip(self.feeds, times, strict=True) if not much > _UNUSUAL]
 
     def half(self, which: int, most: int) -> list[int]:

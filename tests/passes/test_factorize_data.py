@@ -17,7 +17,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.factorization import samples
 from edgec.passes.factorization.layers import Layer, find_layers
-from edgec.passes.factorization.metric import Metric
+from edgec.passes.factorization.metric import Metric, measure
 from edgec.passes.factorization.observed import Observed
 from edgec.passes.factorization.stages import Chain, Stage
 from edgec.passes.factorization.whitening import whitened
@@ -291,6 +291,46 @@ def test_values_that_are_not_finite() -> None:
         "tensor 'l': is NaN on batch 0 of the calibration data; "
         "correct the data or its preprocessing, or the weights in front of it"
     )
+
+
+def test_a_batch_of_unusual_values_is_left_out_and_said() -> None:
+    """One image at a million times the others' values would be all that squares see."""
+    graph, others = deep(), images(4, 12, 10, 10, seed=5)
+    feeds = images(16, 12, 10, 10)
+    spoiled = [*feeds[:5], {"x": feeds[5]["x"] * np.float32(1e6)}, *feeds[6:]]
+    clean, other = graph.copy(), graph.copy()
+    with_data(Factorize(params=0.3), clean, [*feeds[:5], *feeds[6:]])
+    ctx = with_data(Factorize(params=0.3), other, spoiled)
+    assert to_bytes(other) == to_bytes(clean)
+    assert sqnr(graph, other, others) > 5
+    [remark] = [remark for remark in ctx.left if remark.node == "calibration batch 5"]
+    assert remark.what == "left out: its values are 1e+06 times what is usual"
+
+
+@pytest.mark.parametrize("groups", [1, 5])
+def test_groups_are_fitted_as_layers_of_their_own_are(groups: int) -> None:
+    """The quadratic forms and the regression of a stack are those of each."""
+    random = np.random.default_rng(4)
+    images_of = [slice(start, start + 20) for start in range(0, 200, 20)]
+    rows = random.standard_normal((groups, 200, 18)).astype(np.float32)
+    wanted = random.standard_normal((groups, 200, 7)).astype(np.float32)
+    kernel = random.standard_normal((groups, 7, 6, 3)).astype(np.float32)
+    means = np.zeros((1, groups, 18)), np.zeros((1, groups, 7))
+
+    def measured(part: slice) -> Metric:
+        ends = means[0][:, part], means[1][:, part]
+        return measure(samples.Samples(rows[part], wanted[part], *ends, [slice(0, 200)], images_of, True), kernel[part])
+
+    whole = measured(slice(None))
+    last, core, _ = whole.regression.reduced(3)
+    for group in range(groups):
+        alone = measured(slice(group, group + 1))
+        for name in ("second", "cross", "energy", "channels", "taps", "shrinkage"):
+            np.testing.assert_allclose(getattr(whole, name)[group], getattr(alone, name)[0], rtol=2e-4, atol=1e-5)
+        own_last, own_core, _ = alone.regression.reduced(3)
+        np.testing.assert_allclose((last @ core)[group], (own_last @ own_core)[0], atol=2e-3)
+        full = alone.regression.weights()[0]
+        np.testing.assert_allclose(full @ alone.second[0], alone.cross[0], atol=2e-3)
 
 
 def test_no_samples() -> None:
