@@ -73,7 +73,7 @@ class BatchFlow:
 
     @staticmethod
     def applies(graph: Graph, shapes: Shapes) -> bool:
-        """Whether the batch size is fixed in the inputs' shapes; a graph with a symbol there says itself what it does."""
+        """Whether the inputs' shapes fix the batch size; a graph with a symbol there says itself what it does."""
         inputs = [tensor for tensor in graph.inputs if not isinstance(tensor, Constant)]
         found = [shape for tensor in inputs if (shape := shapes.shape(tensor))]
         unknown = any(shapes.shape(tensor) is None for tensor in inputs)

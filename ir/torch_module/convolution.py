@@ -92,7 +92,8 @@ def transposed(at: Site) -> Call:
         sizes = at.sizes(0)
         if sizes is None:
             raise at.refusal("its padding depends on the size of its input", "pin the inputs' shapes with --input")
-        target = [int(d) for d in wanted][-rank:] if wanted is not None else [n * s for n, s in zip(sizes, strides)]
+        fitting = [n * s for n, s in zip(sizes, strides, strict=True)]
+        target = fitting if wanted is None else [int(d) for d in wanted][-rank:]
         begins, ends = [], []
         for n, k, s, d, e, size in zip(sizes, kernel, strides, dilations, extra, target, strict=True):
             total = s * (n - 1) + e + (k - 1) * d + 1 - size

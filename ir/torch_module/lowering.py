@@ -100,7 +100,7 @@ class Site:
         return place < len(self.node.outputs) and bool(self.node.outputs[place].name)
 
     def known(self, place: int) -> np.ndarray | None:
-        """The elements of an input that neither samples nor training change; ``None`` where they do or it is left out."""
+        """The elements of an input that neither samples nor training change; ``None`` where there are none."""
         return self._known.get(self.node.inputs[place]) if self.has(place) else None
 
     def shape(self, place: int) -> tuple[int | None, ...] | None:

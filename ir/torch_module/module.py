@@ -153,7 +153,7 @@ class TorchModule(torch.nn.Module):
                 part += "_"
             if part not in module._modules:
                 module.add_module(part, torch.nn.Module())
-            module = module._modules[part]  # type: ignore[assignment]
+            module = module._modules[part]
         while not name or hasattr(module, name):
             name += "_"
         if isinstance(value, torch.nn.Parameter):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -174,4 +175,4 @@ def segments(steps: Sequence[Any], count: int) -> list[tuple[int, int]]:
     """``steps`` in ``count`` runs of about the same length, as (first, behind the last)."""
     count = max(1, min(count, len(steps)))
     bounds = [len(steps) * i // count for i in range(count + 1)]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))

@@ -114,7 +114,7 @@ def _parameters(node: Node, rank: int) -> tuple[Tensor, Tensor]:
 
 
 def dequantized(integers: Tensor, node: Node) -> Tensor:
-    """The floats that ``integers`` stand for in front of the DequantizeLinear ``node``, whose operands are constants."""
+    """The floats that ``integers`` stand for in front of the DequantizeLinear ``node`` of constant operands."""
     scale, zeros = _parameters(node, integers.ndim)
     return (integers.to(scale.dtype) - zeros) * scale
 

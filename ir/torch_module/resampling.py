@@ -14,7 +14,7 @@ from edgec.ir.torch_module.lowering import Call, Site, lowers
 from edgec.ir.torch_module.sampling import Axis, Sampling, Taps, taps
 
 _COORDINATES = frozenset(
-    [
+    {
         "half_pixel",
         "half_pixel_symmetric",
         "pytorch_half_pixel",
@@ -22,7 +22,7 @@ _COORDINATES = frozenset(
         "asymmetric",
         "tf_crop_and_resize",
         "tf_half_pixel_for_nn",
-    ]
+    }
 )
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 

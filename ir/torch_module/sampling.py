@@ -6,6 +6,7 @@ Source: the ONNX operator's text for Resize 10 to 19.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,9 +79,8 @@ def taps(axis: Axis, sampling: Sampling) -> Taps:
     places = (base[:, None] + steps).astype(np.int64)
     distance = np.abs(steps - (at - base)[:, None]) * shrink
     weights = np.clip(1 - distance, 0, 1) if reach == 1 else _cubic(distance, np.float32(sampling.cubic_a))
-    inside = (places >= 0) & (places < axis.size)
-    if sampling.exclude_outside or sampling.antialias:
-        weights = weights * inside
+    if sampling.exclude_outside:
+        weights = weights * ((places >= 0) & (places < axis.size))
     if sampling.exclude_outside or sampling.antialias:
         weights = weights / weights.sum(axis=1, keepdims=True)
     return Taps(np.clip(places, 0, axis.size - 1), weights.astype(np.float32), outside)
@@ -115,7 +115,7 @@ def _coordinates(axis: Axis, kind: str) -> np.ndarray:
     return plain
 
 
-_ROUNDED = {
+_ROUNDED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "round_prefer_floor": lambda at: np.ceil(at - np.float32(0.5)),
     "round_prefer_ceil": lambda at: np.floor(at + np.float32(0.5)),
     "floor": np.floor,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgec.ir.literals import literal
-from edgec.ir.stored import numpy_dtype
+from edgec.ir.stored import Stored, numpy_dtype
 from edgec.ir.torch_module.conversion import TYPES, to_numpy, to_torch
 from edgec.ir.torch_module.dimensions import reshaped
 from edgec.ir.torch_module.lowering import Call, Site, lowers
@@ -219,7 +219,8 @@ def size_of(at: Site) -> Call:
 
 @lowers("Constant")
 def constant(at: Site) -> Call:
-    values = literal(at.node)
+    found = literal(at.node)
+    values = found.load() if isinstance(found, Stored) else found
     if values is None or values.dtype.name not in TYPES:
         raise at.refusal("its value is none that torch has", "fold the constants first")
     return lambda: to_torch(values)
