@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from edgec.ir.shapes import Shapes
 from edgec.ir.verifier import verify
 from edgec.passes.instruments import Instrument
 from edgec.passes.plan import Planned
-from edgec.passes.protocol import Context, DataSet, Remark
+from edgec.passes.protocol import Context, DataSet, Judge, Outside, Remark
 from edgec.passes.reference import Outputs, Reference, coarsest, differences
 from edgec.passes.reproducer import write_reproducer
 from edgec.passes.target import Target
@@ -35,6 +35,7 @@ class Record:
         sqnr_db: the graph behind it against the original model, on the probes.
         before, after: :meth:`Cost.as_dict` of the graph in front of it and behind it.
         target: the board it ran for; ``None`` in the shared part.
+        curves: what it wants drawn, by name.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Record:
     did: Sequence[Remark]
     missed: Sequence[Remark]
     target: str | None = None
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 class Pipeline:
@@ -56,6 +58,7 @@ class Pipeline:
         targets, data, affine, seed, threads: as in :class:`~edgec.passes.protocol.Context`.
         instruments: told before and after each pass.
         repro: the folder for reproducers; ``None`` leaves none.
+        original, judge, outside, checkpoints: likewise.
         progress: called with (done, total, what) by long passes.
     """
 
@@ -70,6 +73,10 @@ class Pipeline:
         threads: int = 1,
         instruments: Sequence[Instrument] = (),
         repro: Path | None = None,
+        original: Graph | None = None,
+        judge: Judge | None = None,
+        outside: Outside | None = None,
+        checkpoints: Path | None = None,
         progress: Any = None,
     ) -> None:
         self.reference = reference
@@ -77,6 +84,7 @@ class Pipeline:
         self.repro = repro
         self._context = {
             "targets": targets, "data": data, "affine": affine, "seed": seed, "threads": threads, "progress": progress,
+            "original": original, "judge": judge, "outside": outside, "checkpoints": checkpoints,
         }  # fmt: skip
         self._shared: dict[Any, Any] = {}
 
@@ -114,7 +122,7 @@ class Pipeline:
             sqnr = self.reference.sqnr_db(outputs)
             record = Record(
                 item.step.name, item.place, seconds, cost, after, sqnr, tuple(ctx.done), tuple(ctx.left),
-                None if target is None else target.name,
+                None if target is None else target.name, ctx.curves,
             )  # fmt: skip
             records.append(record)
             for instrument in self.instruments:

@@ -23,8 +23,9 @@ It is found under its entry point of the group ``edgec.passes``; edgec's own are
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -55,6 +56,32 @@ class DataSet(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """The recipe's metric, as passes that choose by it see it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def higher_is_better(self) -> bool: ...
+
+    def measure(self, run: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> float:
+        """The metric of a network that takes the original's feeds, a batch at a time."""
+        ...
+
+
+class Outside(Protocol):
+    """What a recipe names and only the frontends can fetch; paths are relative to the recipe."""
+
+    def function(self, spec: str, where: str) -> Callable[..., Any]:
+        """What ``module:function`` names; errors begin with ``where``."""
+        ...
+
+    def model(self, path: str, where: str) -> Graph:
+        """The network of an ONNX file, normalised as the one that is compiled."""
+        ...
+
+
 @dataclass(frozen=True)
 class Remark:
     """What a pass did, or could have done and did not, at one node."""
@@ -75,7 +102,12 @@ class Context:
         seed: for every random choice.
         threads: how many threads may work; results must not depend on it.
         shared: what passes keep for each other within a run (calibrated ranges, say), by their own keys.
-        remarks: what was done and missed so far in this pass.
+        original: the model as it came in, for passes that learn from it; ``None`` where there is none.
+        judge: the recipe's metric; ``None`` where it has none.
+        outside: fetches what a recipe names; ``None`` where there is no recipe.
+        checkpoints: a folder for the state of long steps, which a run that is killed leaves for the next.
+        curves: what this pass wants drawn, by name: a value a step.
+        done, left: what was done and missed so far in this pass.
     """
 
     def __init__(
@@ -89,6 +121,10 @@ class Context:
         seed: int = 0,
         threads: int = 1,
         shared: dict[Any, Any] | None = None,
+        original: Graph | None = None,
+        judge: Judge | None = None,
+        outside: Outside | None = None,
+        checkpoints: Path | None = None,
         progress: Any = None,
     ) -> None:
         self.target = target
@@ -98,9 +134,11 @@ class Context:
         self.seed = seed
         self.threads = threads
         self.shared = {} if shared is None else shared
+        self.original, self.judge, self.outside, self.checkpoints = original, judge, outside, checkpoints
         self.analyses = Analyses(graph)
         self.done: list[Remark] = []
         self.left: list[Remark] = []
+        self.curves: dict[str, list[float]] = {}
         self._progress = progress
 
     def get(self, kind: type[A]) -> A:

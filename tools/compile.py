@@ -32,6 +32,7 @@ from edgec.passes.plan import INITIAL_FACTS, Plan, facts_of, plan
 from edgec.passes.reference import Reference
 from edgec.passes.target import Target
 from edgec.tools import report as reports
+from edgec.tools.fetching import Fetched, clear
 from edgec.tools.judging import Judge, check_requirements, decibel, freeze, rounded, run_of
 from edgec.tools.measure import Speed, measure
 from edgec.tools.output import output_folder, sha256, write_json, write_manifest, writing
@@ -122,6 +123,10 @@ class _Run:
                 threads=self.threads,
                 instruments=_Staged.around(job.instruments, progress),
                 repro=job.place.parent / "repro",
+                original=original,
+                judge=judge,
+                outside=Fetched(self.recipe),
+                checkpoints=self._checkpoints,
                 progress=progress,
             )
             records = pipeline.run(graph, self.plan.shared)
@@ -136,7 +141,13 @@ class _Run:
             write_json(folder / "report.json", report)
             reports.write_html(folder / "report.html", report)
             write_manifest(folder, self._manifest_head())
+        clear(self._checkpoints)
         return report
+
+    @property
+    def _checkpoints(self) -> Path:
+        """What a run that is killed leaves for the next."""
+        return self.job.place.parent / f"{self.job.place.name}.checkpoints"
 
     def _inputs(self) -> list[Path]:
         paths = [self.job.model, self.job.recipe]

@@ -39,6 +39,16 @@ class Judge:
     original: Run
     batch: int
 
+    @property
+    def name(self) -> str:
+        """The metric's."""
+        return self.metric.name
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the metric is the better the higher it is."""
+        return self.metric.higher_is_better
+
     def measure(self, run: Run) -> float:
         """The metric of a network that takes the original's feeds."""
         return self.metric.measure(run, self.original, self.batch)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,15 @@ def pass_entry(record: Record) -> dict[str, Any]:
         "sqnr_db": decibel(record.sqnr_db),
         "did": [_remark(remark) for remark in record.did],
         "missed": [_remark(remark) for remark in record.missed],
+        **({"curves": _curves(record.curves)} if record.curves else {}),
+    }
+
+
+def _curves(curves: Mapping[str, Sequence[float]]) -> dict[str, list[float | None]]:
+    """Values to six significant digits; what is not finite, which JSON has not, is ``None``."""
+    return {
+        name: [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
+        for name, values in curves.items()
     }
 
 

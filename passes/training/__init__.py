@@ -1,0 +1,1 @@
+"""Training of graphs: the parts of ``finetune`` and ``distill``. Torch is imported by what runs, not by the passes."""

@@ -1,0 +1,98 @@
+"""The options that ``finetune`` and ``distill`` share, and how a run goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from edgec.ir.errors import UsageError, did_you_mean
+from edgec.ir.graph import Graph
+from edgec.passes.protocol import Context, Effect, Pass
+
+_BUILT_IN = ("auto", "mse", "l1", "cross_entropy")
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class TrainingPass(Pass):
+    """A pass that trains the weights of the graph as it is, float or quantized."""
+
+    effect: ClassVar[Effect] = "lossy"
+    uses: ClassVar[frozenset[str]] = frozenset({TRAIN})
+
+    epochs: Annotated[int, Field(ge=1, description="how often all training samples are seen, at most")] = 20
+    batch: Annotated[int, Field(ge=1, description="samples in one step")] = 16
+    optimizer: Annotated[Literal["adamw", "sgd"], Field(description="sgd is with momentum 0.9")] = "adamw"
+    rate: Annotated[
+        float | None, Field(gt=0, description="the highest learning rate; without it one is found by trying")
+    ] = None
+    schedule: Annotated[
+        Literal["cosine", "linear", "constant"], Field(description="how the rate falls, behind a short rise")
+    ] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0, description="decoupled, of kernels only")] = 0.0
+    loss: Annotated[
+        str,
+        Field(description="auto, mse, l1, cross_entropy or python:module:function, of what the network should compute"),
+    ] = "auto"
+    freeze: Annotated[
+        tuple[str, ...], Field(description="name patterns (* and ?) of nodes that keep their weights")
+    ] = ()
+    monitor: Annotated[
+        Literal["auto", "metric", "loss"],
+        Field(description="what chooses the best epoch: data.eval's metric, or the loss on held-out training samples"),
+    ] = "auto"
+    hold_out: Annotated[float, Field(gt=0, lt=1, description="part of the training samples that is held out")] = 0.1
+    patience: Annotated[
+        int | None, Field(ge=1, description="stop after so many epochs without a better one; without it never")
+    ] = None
+    clip: Annotated[float, Field(gt=0, description="longest gradient; a longer one is shortened to it")] = 1.0
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Field(description="of what is computed; auto is bfloat16 on a GPU that has it"),
+    ] = "auto"
+    segments: Annotated[
+        int, Field(ge=1, description="gradient checkpointing: run the network in so many parts, for less memory")
+    ] = 1
+
+    def __post_init__(self) -> None:
+        if self.loss not in _BUILT_IN and not self.loss.startswith("python:"):
+            near = did_you_mean(self.loss, list(_BUILT_IN))
+            raise ValueError(
+                f"no loss named '{self.loss}'{near}: write {', '.join(_BUILT_IN)} or python:module:function"
+            )
+
+    @property
+    def teachers(self) -> str | None:
+        """``original``, the path of a model, or ``None``."""
+        return None
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Trains the weights of ``graph`` in place.
+
+        Raises:
+            UsageError: torch is missing, a pattern matches no node, or the options do not suit the data.
+            InputError: an operator cannot be trained through, or the data cannot be used.
+        """
+        try:
+            from edgec.passes.training.run import train
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise UsageError(self.name, "needs torch, which is not installed", "pip install 'edgec[torch]'") from None
+        train(self, graph, ctx)
+
+    def frozen(self, graph: Graph) -> list[str]:
+        """The names of the nodes that keep their weights.
+
+        Raises:
+            UsageError: a pattern matches no node.
+        """
+        names = [node.name for node in graph.nodes if node.name]
+        for pattern in self.freeze:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                what = f"'{pattern}' matches no node{did_you_mean(pattern, names)}"
+                raise UsageError(f"{self.name}: freeze", what, "'edgec inspect' lists the nodes")
+        return [name for name in names if any(fnmatchcase(name, pattern) for pattern in self.freeze)]

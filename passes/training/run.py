@@ -1,0 +1,198 @@
+"""One training run of a pass: what is trained for what, on what, and what is said of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from edgec.ir.errors import UsageError
+from edgec.ir.files import to_bytes
+from edgec.ir.graph import Graph
+from edgec.ir.torch_module.module import TorchModule
+from edgec.passes import input_domain
+from edgec.passes.protocol import Context, Outside
+from edgec.passes.training.checkpoints import Checkpoint
+from edgec.passes.training.feeding import Batch, Entrance, Feeding
+from edgec.passes.training.objective import find_task
+from edgec.passes.training.options import TRAIN, TrainingPass
+from edgec.passes.training.teacher import Distance, Match, Teacher, find_matches
+from edgec.passes.training.trainer import History, Trainer
+
+_JUDGED_AT_ONCE = 32
+
+
+def train(options: TrainingPass, graph: Graph, ctx: Context) -> None:
+    """Trains the weights of ``graph`` in place; see :meth:`TrainingPass.run`."""
+    with _threads(ctx.threads):
+        run = _Run(options, graph, ctx)
+        history = run.trainer.run()
+        run.module.cpu()
+        changed = run.module.write_back()
+        run.report(history, len(changed))
+
+
+class _Run:
+    """What one run is made of."""
+
+    def __init__(self, options: TrainingPass, graph: Graph, ctx: Context) -> None:
+        self.options, self.graph, self.ctx = options, graph, ctx
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.manual_seed(ctx.seed)
+        data = ctx.data[TRAIN]
+        self.module = TorchModule(graph, frozen=options.frozen(graph)).to(self.device)
+        if not any(parameter.requires_grad for parameter in self.module.parameters()):
+            raise UsageError(options.name, "finds no weights to train", "freeze less, or leave the pass out")
+        self.feeding = Feeding(data, ctx.seed, options.hold_out)
+        self.entrance = Entrance({tensor.name: input_domain.folded(graph, tensor.name) for tensor in graph.inputs})
+        where = f"{options.name}: loss"
+        function = None
+        if options.loss.startswith("python:"):
+            function = _outside(ctx, where).function(options.loss.removeprefix("python:"), where)
+        self.task = find_task(options.loss, graph, data.labels, data.source, function, where)
+        self.distance = self._distance()
+        if self.task is None and self.distance is None:
+            mend = "add labels to data.train, name a loss, or write teacher: original"
+            raise UsageError(where, "nothing says what the network should compute", mend)
+        self.trainer = Trainer(
+            options, self.module, self._objective, self.distance or torch.nn.Identity(),
+            [] if self.distance is None else self.distance.taps, self.entrance, self.feeding, self._monitor(),
+            self.device, Checkpoint(ctx.checkpoints, self._key()), ctx.seed, ctx.progress,
+        )  # fmt: skip
+
+    # -- what is minimised ------------------------------------------------------------------------------------------
+
+    def _distance(self) -> Distance | None:
+        wanted = self.options.teachers
+        if wanted is None:
+            return None
+        options, where = self.options, f"{self.options.name}: teacher"
+        graph = self.ctx.original if wanted == "original" else _outside(self.ctx, where).model(wanted, where)
+        if graph is None:
+            raise UsageError(where, "there is no original model here", "name a model's path")
+        inside = float(getattr(options, "inside", 0.0))
+        matches: list[Match] = []
+        if inside:
+            matches = find_matches(self.graph, graph, getattr(options, "match", {}), f"{options.name}: match")
+        teacher = Teacher(graph, self.graph, matches, self.feeding.total, self.device, where)
+        classes = (self.task is not None and self.task.classes) or (
+            self.ctx.judge is not None and self.ctx.judge.name == "top1"
+        )
+        temperature = float(getattr(options, "temperature", 1.0))
+        made = Distance(teacher, self.graph, graph, classes=classes, temperature=temperature, inside=inside)
+        return made.to(self.device)
+
+    @property
+    def _share(self) -> float:
+        """The part that the loss for the labels has."""
+        if self.distance is None:
+            return 1.0
+        return float(getattr(self.options, "labels", 0.0)) if self.task is not None else 0.0
+
+    def _objective(self, outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+        share, parts = self._share, []
+        if self.task is not None and share > 0:
+            parts.append(share * self.task.loss(outputs, batch))
+        if self.distance is not None and share < 1:
+            parts.append((1 - share) * self.distance(outputs, batch))
+        return sum(parts[1:], parts[0])
+
+    # -- what chooses the epoch -------------------------------------------------------------------------------------
+
+    @property
+    def monitored(self) -> str:
+        """``metric`` or ``loss``."""
+        if self.options.monitor == "auto":
+            return "metric" if self.ctx.judge is not None else "loss"
+        if self.options.monitor == "metric" and self.ctx.judge is None:
+            raise UsageError(
+                f"{self.options.name}: monitor", "there is no data.eval to judge by", "write loss, or add data.eval"
+            )
+        return self.options.monitor
+
+    def _monitor(self) -> Callable[[], float]:
+        if self.monitored == "loss":
+            return self._held_out_loss
+        judge = self.ctx.judge
+        assert judge is not None
+        sign = -1.0 if judge.higher_is_better else 1.0
+        return lambda: sign * judge.measure(self._evaluated)
+
+    def _held_out_loss(self) -> float:
+        held = self.feeding.held_out()
+        total = 0.0
+        for chosen in torch.arange(len(held)).split(_JUDGED_AT_ONCE):
+            total += float(self.trainer.loss(held[chosen])) * len(chosen)
+        return total / len(held)
+
+    def _evaluated(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the network as it is on feeds of the original."""
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in feeds.items()}
+        with torch.no_grad():
+            outputs = self.module(self.entrance(tensors))
+        return {name: x.float().cpu().numpy() for name, x in outputs.items()}
+
+    # -- what is said -----------------------------------------------------------------------------------------------
+
+    def _key(self) -> str:
+        """A hash of what the run depends on."""
+        digest = hashlib.sha256(to_bytes(self.graph))
+        described = {
+            **asdict(self.options),
+            "pass": self.options.name,
+            "seed": self.ctx.seed,
+            "torch": torch.__version__,
+        }
+        digest.update(json.dumps([described, self.ctx.data[TRAIN].source, self.feeding.total], sort_keys=True).encode())
+        return digest.hexdigest()
+
+    def report(self, history: History, changed: int) -> None:
+        """Tells the context."""
+        words = " and ".join(
+            part
+            for part in (
+                self.task.words if self.task is not None and self._share > 0 else "",
+                self.distance.words if self.distance is not None and self._share < 1 else "",
+            )
+            if part
+        )
+        epochs = len(history.losses)
+        by = "data.eval's metric" if self.monitored == "metric" else "the loss on held-out samples"
+        what = f"{epochs} epochs on {self.feeding.trained_on} samples for {words}; {_kept(history)} by {by}"
+        figures = {"rate": history.rate, "epochs": epochs, "best_epoch": history.best, "constants": changed}
+        if history.losses:
+            figures |= {"loss_first": history.losses[0], "loss_last": history.losses[-1]}
+        self.ctx.did("the network", what, **figures)
+        if history.stopped:
+            self.ctx.missed("the network", f"stopped early: {history.stopped}")
+        sign = -1.0 if self.monitored == "metric" and self.ctx.judge and self.ctx.judge.higher_is_better else 1.0
+        self.ctx.curves["loss"] = history.losses
+        self.ctx.curves["monitored"] = [sign * value for value in history.monitored]
+
+
+def _outside(ctx: Context, where: str) -> Outside:
+    if ctx.outside is None:
+        raise UsageError(where, "names something outside the graph, and there is no recipe", "run it by a recipe")
+    return ctx.outside
+
+
+def _kept(history: History) -> str:
+    if not history.best:
+        return "none of them is better than the weights as they were, which are kept,"
+    return f"epoch {history.best} is the best"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch on so many threads; the last bits of its sums depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(count, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
