@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from edgec.passes.training.options import TrainingPass
+from edgec.passes.training_pass import TrainingPass
 
 
 @dataclass(frozen=True)

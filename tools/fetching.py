@@ -9,6 +9,7 @@ from typing import Any
 from edgec.frontends.datasets_python import find_function
 from edgec.frontends.model import open_model
 from edgec.frontends.recipe import Recipe
+from edgec.ir.errors import InputError
 from edgec.ir.graph import Graph
 
 _CHECKPOINTS = "*.training.pt"
@@ -30,7 +31,10 @@ class Fetched:
 
     def model(self, path: str, where: str) -> Graph:
         """See :class:`edgec.passes.protocol.Outside`."""
-        return open_model(self._folder / path, {}, ())
+        try:
+            return open_model(self._folder / path, {}, ())
+        except InputError as error:
+            raise InputError(f"{where}: {error.where}", error.what, error.mend) from error
 
 
 def clear(folder: Path) -> None:

@@ -54,7 +54,7 @@ def write_html(path: Path, report: Mapping[str, Any]) -> None:
     from edgec.tools.summary import amount, rows, size
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(amount=amount, size=size, share=_share)
+    environment.filters.update(amount=amount, size=size, share=_share, polyline=_polyline)
     template = files("edgec.tools").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(report=report, rows=rows(report), charts=charts(report))
     path.write_text(page + "\n", encoding="utf-8")
@@ -93,3 +93,13 @@ def _chart(title: str, values: Mapping[str, float], text: Callable[[Any], str]) 
 def _share(value: float, whole: float) -> float:
     """``value`` in percent of ``whole``, at most 100."""
     return min(100.0, 100 * value / whole) if whole else 0.0
+
+
+def _polyline(values: Sequence[float | None]) -> str:
+    """A curve as SVG points in a field of 300 by 60, its least value at the bottom; gaps are left out."""
+    known = [(place, value) for place, value in enumerate(values) if value is not None]
+    if not known:
+        return ""
+    least, most = min(value for _, value in known), max(value for _, value in known)
+    across, up = 300 / max(len(values) - 1, 1), 58 / ((most - least) or 1.0)
+    return " ".join(f"{place * across:.1f},{59 - (value - least) * up:.1f}" for place, value in known)

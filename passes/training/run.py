@@ -20,9 +20,9 @@ from edgec.passes.protocol import Context, Outside
 from edgec.passes.training.checkpoints import Checkpoint
 from edgec.passes.training.feeding import Batch, Entrance, Feeding
 from edgec.passes.training.objective import find_task
-from edgec.passes.training.options import TRAIN, TrainingPass
 from edgec.passes.training.teacher import Distance, Match, Teacher, find_matches
 from edgec.passes.training.trainer import History, Trainer
+from edgec.passes.training_pass import TRAIN, TrainingPass
 
 _JUDGED_AT_ONCE = 32
 

@@ -15,8 +15,8 @@ from edgec.ir.errors import UsageError
 from edgec.ir.torch_module.module import TorchModule
 from edgec.passes.training.checkpoints import Checkpoint
 from edgec.passes.training.feeding import Batch, Entrance, Feeding
-from edgec.passes.training.options import TrainingPass
 from edgec.passes.training.rates import STEPS, factor, found_rate
+from edgec.passes.training_pass import TrainingPass
 
 _MOMENTUM = 0.9
 # Rounds of epochs between checkpoints are one; a state is small beside what an epoch costs.

@@ -118,3 +118,18 @@ def test_what_a_pass_leaves() -> None:
         "did": [{"node": "conv", "what": "Tucker-2", "figures": {"rank": 4, "error": 0.123457}}],
         "missed": [{"node": "fc", "what": "full rank"}],
     }  # fmt: skip
+
+
+def test_curves_are_kept_and_drawn(report: dict[str, Any], tmp_path: Path) -> None:
+    cost = {"params": 10, "macs": 10}
+    curves = {"loss": [2.0, 1.0, float("nan"), 0.123456789]}
+    record = Record("finetune", "passes[0]", 1.0, cost, cost, 20.0, (), (), None, curves)
+    entry = pass_entry(record)
+    assert entry["curves"] == {"loss": [2.0, 1.0, None, 0.123457]}
+    report["passes"] = [entry]
+    write_html(tmp_path / "report.html", report)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not page.open
+    [line] = [attributes["points"] for tag, attributes in page.elements if tag == "polyline"]
+    assert line == "0.0,1.0 100.0,31.9 300.0,59.0"
+    assert "finetune: loss, epoch by epoch, 2.0 to 0.123457" in page.texts

@@ -1,4 +1,4 @@
-"""The options that ``finetune`` and ``distill`` share, and how a run goes."""
+"""A pass that trains, with the options that ``finetune`` and ``distill`` share. Torch is imported when it runs."""
 
 from __future__ import annotations
 
