@@ -107,10 +107,11 @@ class Factorize(Pass):
         found = find_layers(graph, ctx.get(Shapes), lambda node: excluded(self, node.name), rw.missed)
         considered = self._considered(found, rw)
         aware = self.data_aware and "calibration" in ctx.data
-        if self.latency or (aware and self._unit):
-            considered = self._worth_a_look(considered, ctx, rw)
-        # A budget that cannot be met is refused here: what follows may run the network for minutes.
-        budget = self._budget(ctx, considered, aware)
+        budget = None if self._unit is None else self._budget(self._unit, ctx, considered, aware)
+        if budget is not None:
+            budget.check()  # here, because what follows may run the network for minutes
+        if self.latency or (aware and budget is not None):
+            considered, budget = self._worth_a_look(considered, budget, ctx, rw)
         evidence = Evidence(graph, ctx, [item.layer for item in considered]) if aware and considered else None
         latency = self._timed(graph, ctx, considered) if self.latency else None
         if latency is not None:
@@ -151,18 +152,25 @@ class Factorize(Pass):
                 kept.append(Considered(layer, methods))
         return kept
 
-    def _worth_a_look(self, considered: Sequence[Considered], ctx: Context, rw: Rewriter) -> list[Considered]:
-        """All but the smallest layers, which together take a few hundredths of the budget at most."""
+    def _worth_a_look(
+        self, considered: list[Considered], budget: Budget | None, ctx: Context, rw: Rewriter
+    ) -> tuple[list[Considered], Budget | None]:
+        """All but the smallest layers, which together take a few hundredths of the budget, unless it takes them too."""
         unit = self._unit or "macs"
         room = _TOO_SMALL * float(self.latency or getattr(self, unit)) * int(getattr(ctx.get(Cost), unit))
-        small: set[int] = set()
-        for index in sorted(range(len(considered)), key=lambda i: whole_cost(considered[i].layer, unit)):
-            room -= whole_cost(considered[index].layer, unit)
+        small: set[Considered] = set()
+        for item in sorted(considered, key=lambda item: whole_cost(item.layer, unit)):
+            room -= whole_cost(item.layer, unit)
             if room < 0:
                 break
-            small.add(index)
-            _left(rw, considered[index].layer, f"with the smallest it holds less than {_TOO_SMALL:.0%} of the budget")
-        return [item for index, item in enumerate(considered) if index not in small]
+            small.add(item)
+        large = [item for item in considered if item not in small]
+        if budget is not None and not budget.over(large).reachable:
+            return considered, budget
+        for item in considered:
+            if item in small:
+                _left(rw, item.layer, f"with the smallest it holds less than {_TOO_SMALL:.0%} of the budget")
+        return large, None if budget is None else budget.over(large)
 
     # -- which ranks ------------------------------------------------------------------------------------------------
 
@@ -174,11 +182,9 @@ class Factorize(Pass):
     def _limits(self) -> Limits:
         return Limits(self.min_rank or LEAST_RANK, self.multiple or 1)
 
-    def _budget(self, ctx: Context, considered: Sequence[Considered], aware: bool) -> Budget | None:
-        if self._unit is None:
-            return None
-        total = int(getattr(ctx.get(Cost), self._unit))
-        return Budget(self._unit, float(getattr(self, self._unit)), total, considered, self._limits, aware)
+    def _budget(self, unit: Unit, ctx: Context, considered: Sequence[Considered], aware: bool) -> Budget:
+        total = int(getattr(ctx.get(Cost), unit))
+        return Budget(unit, float(getattr(self, unit)), total, considered, self._limits, fitted=aware)
 
     def _timed(self, graph: Graph, ctx: Context, considered: Sequence[Considered]) -> Latency:
         """The times of the layers and of what they could become. Nothing else runs meanwhile."""

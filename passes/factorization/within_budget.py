@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from edgec.passes.factorization.parallel import in_parallel
 from edgec.passes.protocol import Context
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Considered:
     """A layer with the methods that could be used for it."""
 
@@ -35,54 +35,75 @@ class Considered:
     methods: list[Method]
 
 
+@dataclass(frozen=True)
 class Budget:
     """What a network may cost, and what its layers can come to cost.
 
-    Args:
+    Attributes:
         unit: what is counted.
         share: the part of the network that is kept.
         total: what it costs.
         considered: the layers that may become chains.
         limits: of the ranks.
         fitted: whether chains are fitted to data: they get biases then, whether their layers had any or not.
-
-    Raises:
-        UsageError: no ranks meet it.
     """
 
-    def __init__(
-        self, unit: Unit, share: float, total: int, considered: Sequence[Considered], limits: Limits, fitted: bool
-    ) -> None:
-        self._unit, self._considered, self._limits, self._fitted = unit, considered, limits, fitted
-        fixed = total - sum(whole_cost(item.layer, unit) for item in considered)
-        self._room = share * total - fixed
-        least = sum(least_cost(c.layer, c.methods, limits, unit, self._added(c.layer)) for c in considered)
-        if least > self._room:
+    unit: Unit
+    share: float
+    total: int
+    considered: Sequence[Considered]
+    limits: Limits
+    fitted: bool
+
+    def over(self, considered: Sequence[Considered]) -> Budget:
+        """The same with other layers."""
+        return replace(self, considered=considered)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether any ranks meet it; this follows from shapes alone."""
+        return self._least <= self.share * self.total
+
+    def check(self) -> None:
+        """Raises a UsageError that names the least share where no ranks meet it."""
+        if not self.reachable:
             mend = "raise the budget, lower min_rank or multiple, or prune first"
-            raise unreachable("factorize", unit, share, fixed + least, total, mend)
+            raise unreachable("factorize", self.unit, self.share, self._least, self.total, mend)
 
     def spend(self, ctx: Context, evidence: Evidence | None) -> list[Choice | str]:
         """What each layer becomes, or why it stays whole."""
-        found = in_parallel(lambda item: self._curve(item, evidence), self._considered, ctx, "ranks")
-        points = allocate([c for c, _ in found], self._room)
-        assert points is not None  # the least of each layer is on its curve
+        found = in_parallel(lambda item: self._curve(item, evidence), self.considered, ctx, "ranks")
+        points = allocate([c for c, _ in found], self.share * self.total - self._fixed)
+        assert points is not None, "the budget has been checked"
         choices: list[Choice | str] = []
-        for item, (c, options), point in zip(self._considered, found, points, strict=True):
+        for item, (c, options), point in zip(self.considered, found, points, strict=True):
             chosen = int(c.choice[point])
             if chosen >= 0:
                 choices.append(options[chosen])
             else:
-                choices.append(ENOUGH if len(c.cost) > 1 else dearer(item, self._limits))
+                choices.append(ENOUGH if len(c.cost) > 1 else dearer(item, self.limits))
         return choices
 
+    @property
+    def _fixed(self) -> int:
+        """What all else costs."""
+        return self.total - sum(whole_cost(item.layer, self.unit) for item in self.considered)
+
+    @property
+    def _least(self) -> int:
+        layers = [(item.layer, item.methods) for item in self.considered]
+        return self._fixed + sum(
+            least_cost(layer, methods, self.limits, self.unit, self._added(layer)) for layer, methods in layers
+        )
+
     def _added(self, layer: Layer) -> int:
-        return new_biases(layer) if self._fitted else 0
+        return new_biases(layer) if self.fitted else 0
 
     def _curve(self, item: Considered, evidence: Evidence | None) -> tuple[Curve, list[Choice]]:
-        found = offers(item.layer, item.methods, self._limits)
-        added = self._added(item.layer) * element_cost(item.layer, self._unit)
-        costs = [offer.cost(item.layer, self._unit) + added for offer in found]
-        return layer_curve(item.layer, found, costs, whole_cost(item.layer, self._unit), evidence)
+        found = offers(item.layer, item.methods, self.limits)
+        added = self._added(item.layer) * element_cost(item.layer, self.unit)
+        costs = [offer.cost(item.layer, self.unit) + added for offer in found]
+        return layer_curve(item.layer, found, costs, whole_cost(item.layer, self.unit), evidence)
 
 
 def layer_curve(
