@@ -19,7 +19,7 @@ from edgec.passes.compression.search import Search, Try
 from edgec.passes.compression.trying import Budget, Made, Passes, attempt, reachable, take_over
 from edgec.passes.factorization.methods import MethodOption
 from edgec.passes.factorize import Factorize
-from edgec.passes.layer_names import check_layers
+from edgec.passes.layer_choice import check_layers
 from edgec.passes.protocol import Context, DataSet, Effect, Pass
 from edgec.passes.prune import Prune
 from edgec.passes.target import wanted_channels

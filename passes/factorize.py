@@ -24,7 +24,7 @@ from edgec.passes.factorization.parallel import in_parallel
 from edgec.passes.factorization.refitting import Fit, plain
 from edgec.passes.factorization.stages import relative_error
 from edgec.passes.factorization.within_budget import Budget, Considered, dearer, dearer_chain, layer_curve
-from edgec.passes.layer_names import check_layers, excluded
+from edgec.passes.layer_choice import check_layers, excluded, in_bodies
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.rewriting import Rewriter
 from edgec.passes.target import wanted_channels
@@ -133,6 +133,8 @@ class Factorize(Pass):
         for (layer, choice), fit in zip(chosen, fits, strict=True):
             _write(rw, layer, choice, fit, latency.figures(layer, choice) if latency is not None else {})
         rw.finish()
+        for node, reason in in_bodies(graph):
+            ctx.missed(node, reason)
         if latency is not None and chosen:
             latency.conclude(graph, self.latency or 1.0)
 

@@ -16,7 +16,7 @@ from edgec.ir.graph import Graph, Node, Tensor
 from edgec.ir.order import dependencies
 from edgec.ir.shapes import Shapes
 from edgec.passes.budgets import ENOUGH, Macs, Params, give_one_of, unreachable
-from edgec.passes.layer_names import check_patterns, excluded
+from edgec.passes.layer_choice import check_patterns, excluded, in_bodies
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.pruning.biases import has_bias
@@ -104,6 +104,8 @@ class Prune(Pass):
         masks = {node: _mask(channels, shapes, keeps, node) for node in graph.nodes if node.op in LINEAR}
         refits = self._cut(graph, ctx, keeps, masks) if keeps else {}
         report(ctx, channels.groups, reasons, cuts, masks, refits)
+        for node, reason in in_bodies(graph):
+            ctx.missed(node, reason)
 
     def _cut(
         self, graph: Graph, ctx: Context, keeps: Mapping[Group, np.ndarray], masks: Mapping[Node, np.ndarray | None]

@@ -1,12 +1,13 @@
-"""Layers by name: which of them the patterns of ``only`` and ``skip`` leave to a pass."""
+"""Which layers a pass may change: those that the patterns of ``only`` and ``skip`` leave to it, and none in a body."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import ClassVar, Protocol
 
 from edgec.ir.errors import UsageError, did_you_mean
-from edgec.ir.graph import Graph
+from edgec.ir.graph import Graph, Node
 from edgec.passes.linear_layers import LINEAR
 
 
@@ -46,3 +47,12 @@ def excluded(step: Choosy, *names: str) -> str | None:
         if any(fnmatchcase(name, pattern) for name in names):
             return f"named by 'skip' ({pattern})"
     return None
+
+
+def in_bodies(graph: Graph) -> Iterator[tuple[Node, str]]:
+    """The layers in bodies of If, Loop and Scan, which are left as they are, each with that reason."""
+    for holder in graph.nodes:
+        for body in holder.subgraphs(recursive=True):
+            for node in body.nodes:
+                if node.op in LINEAR:
+                    yield node, f"it lies in a body of '{holder.name or holder.op}' ({holder.op})"
