@@ -144,12 +144,13 @@ class Costs:
         if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             return []
         data, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
-        shapes = [self._shapes.shape(tensor) for tensor in (data, weight, out)]
-        if not all(shapes) or shapes[2] is None:
-            return []
+        around, inner = (data if node.op == "ConvTranspose" else out), data if node.op in ("Gemm", "MatMul") else weight
+        shapes = [self._shapes.shape(tensor) for tensor in (around, inner)]
+        if any(not shape or None in shape for shape in shapes):
+            return []  # not counted there either
         ranks = [len(shape or ()) for shape in shapes]
-        if node.op in ("Gemm", "MatMul"):
-            inner = 0 if node.attrs.get("transA") else ranks[0] - 1
-            return [*((out, axis) for axis in range(ranks[2])), (data, inner)]
-        around, rank = (out, ranks[2]) if node.op == "Conv" else (data, ranks[0])
-        return [*((around, axis) for axis in range(rank)), *((weight, axis) for axis in range(1, ranks[1]))]
+        if inner is weight:
+            axes = list(range(1, ranks[1]))
+        else:
+            axes = [0 if node.attrs.get("transA") else ranks[1] - 1]
+        return [*((around, axis) for axis in range(ranks[0])), *((inner, axis) for axis in axes)]

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks.coupled import TEXTS, coupled
 from random_networks import networks
+from running_passes import model
 
 from edgec.ir.channels import Channels, Group
 from edgec.ir.cost import Cost
@@ -74,6 +75,18 @@ def test_costs_of_coupled_networks(name: str, unit: Unit) -> None:
 @given(networks(), st.sampled_from(["params", "macs"]), st.integers(0, 100))
 def test_costs_of_random_networks(network: Graph, unit: Unit, seed: int) -> None:
     check(network, unit, seed)
+
+
+def test_layers_whose_shapes_are_not_known_are_in_neither() -> None:
+    graph = model(
+        "[stem] a = Conv<pads=[1,1,1,1]>(x, w)\n[up] u = ConvTranspose(a, t)\n[pad] p = Pad(u, pads)\n"
+        "[blind] b = Conv(p, v)\n[mean] m = GlobalAveragePool(b)\n[flat] f = Flatten(m)\n[head] y = Gemm(f, k)",
+        "(float[1,3,8,8] x, int64[8] pads) => (float[n,4] y)",
+        "float[8,3,3,3] w, float[8,6,1,1] t, float[10,6,3,3] v, float[10,4] k",
+    )
+    assert Cost(graph).macs_unknown == 2  # the one behind Pad, and the head
+    for seed in range(3):
+        check(graph.copy(), "macs", seed)
 
 
 class _Prices:
