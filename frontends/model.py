@@ -1,7 +1,8 @@
 """The graph of a user's ONNX file, in the form that passes expect.
 
 That form is: one opset, no functions, static input shapes, types and shapes on every tensor that inference can tell,
-constants as constants, a name for each node, only operators that onnx defines, weights that are finite numbers.
+constants as constants, shapes and paddings too where they follow from such, a name for each node, only operators that
+onnx defines, weights that are finite numbers.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import onnx
 from edgec.frontends.cutting import cut
 from edgec.frontends.opsets import check_versions, inline_functions, upgrade
 from edgec.frontends.pins import Pins, parse_pin, pin
+from edgec.frontends.shape_arithmetic import fold_shape_arithmetic
 from edgec.frontends.tidying import drop_default_inputs, name_nodes, settle_constants
 from edgec.ir.errors import InputError, InternalError, did_you_mean
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-from edgec.ir.shapes import Shapes
 from edgec.ir.verifier import STANDARD_DOMAINS, verify
 
 __all__ = ["open_model", "parse_pin"]
@@ -74,7 +75,7 @@ def open_model(path: str | os.PathLike[str], pins: Pins | None = None, outputs: 
         _check_structure(graph, source)
     name_nodes(graph)
     try:
-        Shapes(graph).annotate(graph)
+        fold_shape_arithmetic(graph).annotate(graph)
     except InputError as error:
         raise InputError(f"{source}: {error.where}", error.what, error.mend) from None
     if outputs:

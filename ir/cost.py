@@ -1,7 +1,8 @@
 """What a network costs: parameters, multiply-accumulates, bytes of weights, bytes moved, peak activation memory.
 
 All figures are for one run of the graph as it stands, at its static shapes. They are counted from the graph; nothing
-is timed here.
+is timed here. Where shapes are not known, figures are what can be told without them, and it is said how much is left
+out.
 """
 
 from __future__ import annotations
@@ -59,18 +60,21 @@ _WEIGHT_PLACES: dict[str, tuple[int, ...]] = {
 _FUSED = ("Relu", "Clip")
 
 
+Shape = tuple[int | None, ...] | None
+
+
 @dataclass(frozen=True)
 class NodeCost:
     """The cost of one node.
 
     Attributes:
         params: elements of the weights that it reads (shared weights are counted at each reader).
-        macs: multiply-accumulates.
+        macs: multiply-accumulates; ``None`` where a shape that they follow from is not static.
         bytes_moved: bytes of its inputs, outputs and weights.
     """
 
     params: int
-    macs: int
+    macs: int | None
     bytes_moved: int
 
 
@@ -80,11 +84,14 @@ class Cost:
     Attributes:
         params: elements of all weights, each constant once. Weights are the constants that carry the network's
             numbers: not shapes and indices (int64), not the scales and zero-points of quantization.
-        macs: multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul and their quantized forms.
+        macs: multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul and their quantized forms, as far as known.
+        macs_unknown: how many of these nodes are not in ``macs``, because a shape is not static.
         weight_bytes: bytes that the constants take in the file, packed types packed.
         bytes_moved: bytes read and written by all nodes if nothing stayed in a cache.
         peak_activation_bytes: most bytes of activations alive at once in the graph's order, with in-place operators
             in place and views free. A tensor between QuantizeLinear and DequantizeLinear counts at its 8 bits.
+        sizes_unknown: how many tensors without a static shape are in ``bytes_moved`` and ``peak_activation_bytes`` with
+            less than they take: dimensions that are not known count 1.
         nodes: number of nodes.
         by_node: the cost of each node.
     """
@@ -96,20 +103,23 @@ class Cost:
     def _count(self, graph: Graph, analyses: Analyses | None) -> None:
         self._shapes = analyses.get(Shapes) if analyses is not None else Shapes(graph)
         self._sizes: dict[Tensor, int] = {}
+        self.sizes_unknown = 0
         constants = graph.constants()
         self._weights = {constant: math.prod(constant.shape) for constant in constants if is_weight(constant)}
         self.nodes = len(graph.nodes)
         self.by_node: dict[Node, NodeCost] = {node: self._node(node) for node in graph.nodes}
         self.params = sum(self._weights.values())
         self.weight_bytes = sum(map(self._bytes, constants))
-        self.macs = sum(cost.macs for cost in self.by_node.values())
+        macs = [cost.macs for cost in self.by_node.values()]
+        self.macs = sum(found or 0 for found in macs)
+        self.macs_unknown = macs.count(None)
         self.bytes_moved = sum(cost.bytes_moved for cost in self.by_node.values())
         self.peak_activation_bytes = _peak(graph, self._held)
 
     def as_dict(self) -> dict[str, int]:
         """The figures that reports keep, by the report's names."""
-        names = ("params", "macs", "weight_bytes", "peak_activation_bytes", "bytes_moved", "nodes")
-        return {name: int(getattr(self, name)) for name in names}
+        names = ("params", "macs", "macs_unknown", "weight_bytes", "peak_activation_bytes", "bytes_moved")
+        return {name: int(getattr(self, name)) for name in (*names, "sizes_unknown", "nodes")}
 
     def _node(self, node: Node) -> NodeCost:
         params = moved = 0
@@ -119,23 +129,16 @@ class Cost:
         moved += sum(map(self._bytes, node.outputs))
         return NodeCost(params, self._macs(node) if node.op in _MACS else 0, moved)
 
-    def _macs(self, node: Node) -> int:
+    def _macs(self, node: Node) -> int | None:
         weight_place, rule = _MACS[node.op]
-        data, out = self._known(node.inputs[0]), self._known(node.outputs[0])
-        weight = self._known(node.inputs[weight_place])
-        if not data or out is None or not weight:
-            return 0
-        if rule == "convolution":
-            return math.prod(out) * math.prod(weight[1:])
+        data, weight, out = (
+            self._shapes.shape(t) for t in (node.inputs[0], node.inputs[weight_place], node.outputs[0])
+        )
         if rule == "transposed":
-            return math.prod(data) * math.prod(weight[1:])
-        return math.prod(out) * (data[0] if node.attrs.get("transA") else data[-1])
-
-    def _known(self, tensor: Tensor) -> tuple[int, ...] | None:
-        """The shape, with 1 for what is unknown."""
-        shape = self._shapes.shape(tensor)
-        # Most shapes are whole and stay the same object; mypy cannot see that no None is left in them.
-        return tuple([1 if d is None else d for d in shape]) if shape is not None and None in shape else shape  # type: ignore[return-value]
+            return _product(data, weight, 1)
+        if rule == "convolution":
+            return _product(out, weight, 1)
+        return _product(out, data and data[:1] if node.attrs.get("transA") else data and data[-1:], 0)
 
     def _bytes(self, tensor: Tensor) -> int:
         size = self._sizes.get(tensor)
@@ -146,10 +149,14 @@ class Cost:
     def _measure(self, tensor: Tensor) -> int:
         if isinstance(tensor, Constant):
             return raw_bytes(tensor.shape, data_type(tensor)) if tensor.dtype.kind != "O" else 0
-        shape, dtype = self._known(tensor), self._shapes.dtype(tensor)
-        if not tensor.name or shape is None or dtype is None or dtype.kind == "O":
+        shape, dtype = self._shapes.shape(tensor), self._shapes.dtype(tensor)
+        if not tensor.name:
             return 0
-        return raw_bytes(shape, onnx_dtype(dtype))
+        if shape is None or None in shape:
+            self.sizes_unknown += 1
+        if shape is None or dtype is None or dtype.kind == "O":
+            return 0
+        return raw_bytes([1 if d is None else d for d in shape], onnx_dtype(dtype))
 
     def _held(self, tensor: Tensor, is_output: bool) -> int:
         """Bytes that a device holds for an activation: 8 bits where the graph quantizes it, nothing for a constant."""
@@ -165,6 +172,18 @@ class Cost:
             if behind.outputs and all(reader.op == "QuantizeLinear" for reader in behind.outputs):
                 return 0  # the quantized result is what is held
         return self._bytes(tensor)
+
+
+def _product(first: Shape, second: Shape, start: int) -> int | None:
+    """The product of a shape and, from an axis on, another; ``None`` where that is not known."""
+    if first is None or second is None:
+        return None
+    product = 1
+    for size in (*first, *second[start:]):
+        if size is None:
+            return None
+        product *= size
+    return product
 
 
 def _peak(graph: Graph, held: Callable[[Tensor, bool], int]) -> int:

@@ -72,8 +72,13 @@ def weightless(graph: Graph) -> onnx.ModelProto:
 
 def is_structural(constant: Constant) -> bool:
     """Whether shapes may be computed from a constant's values: it is small, or made of integers."""
-    size = math.prod(constant.shape)
-    return size <= _SCALES_ELEMENTS or (constant.dtype.kind in "iubO" and size <= _STRUCTURAL_ELEMENTS)
+    return is_small(constant.shape, constant.dtype)
+
+
+def is_small(shape: Sequence[int], dtype: np.dtype) -> bool:
+    """Whether shapes may be computed from values of that shape and type."""
+    size = math.prod(shape)
+    return size <= _SCALES_ELEMENTS or (dtype.kind in "iubO" and size <= _STRUCTURAL_ELEMENTS)
 
 
 def data_type(constant: Constant) -> int:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from edgec.ir.cost import Cost
-from edgec.ir.errors import InputError, UsageError, did_you_mean
+from edgec.ir.errors import InputError
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
+from edgec.passes.budgets import UNITS, WORDS, Count, MinRank, Share, Unit, give_one_of, unreachable
 from edgec.passes.compression.judging import ROLE, Judge, Part, Split, split
 from edgec.passes.compression.search import Search, Try
-from edgec.passes.compression.trying import Budget, Made, Passes, Unit, attempt, reachable, take_over
+from edgec.passes.compression.trying import Budget, Made, Passes, attempt, reachable, take_over
+from edgec.passes.factorization.methods import MethodOption
 from edgec.passes.factorize import Factorize
-from edgec.passes.linear_layers import LINEAR
+from edgec.passes.layer_choice import check_layers
 from edgec.passes.protocol import Context, DataSet, Effect, Pass
 from edgec.passes.prune import Prune
+from edgec.passes.target import wanted_channels
 
-_UNITS: tuple[Unit, ...] = ("params", "macs", "weight_bytes")
-_WORDS: dict[Unit, str] = {"params": "parameters", "macs": "multiply-accumulates", "weight_bytes": "bytes of weights"}
-_LEAST_RANK = 2
 # Tries are fitted to as many batches as this many multiply-accumulates allow, and to so many at least and at most.
 _WORK, _FEWEST, _MOST = 6_000_000_000, 16, 128
 # Networks that do more are searched with the quickest of the methods, and only roughly.
@@ -43,16 +42,11 @@ class Compress(Pass):
     effect: ClassVar[Effect] = "lossy"
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
 
-    params: Annotated[float | None, Field(gt=0, le=1, description="part of the network's parameters to keep")] = None
-    macs: Annotated[
-        float | None, Field(gt=0, le=1, description="part of the network's multiply-accumulates to keep")
-    ] = None
-    weight_bytes: Annotated[
-        float | None, Field(gt=0, le=1, description="part of the network's bytes of weights to keep")
-    ] = None
+    params: Annotated[Share, Field(description="part of the network's parameters to keep")] = None
+    macs: Annotated[Share, Field(description="part of the network's multiply-accumulates to keep")] = None
+    weight_bytes: Annotated[Share, Field(description="part of the network's bytes of weights to keep")] = None
     method: Annotated[
-        Literal["auto", "tucker", "svd", "spatial", "cp"],
-        Field(description="how kernels of more than one tap are factorized; auto chooses for each layer"),
+        MethodOption, Field(description="how kernels of more than one tap are factorized; auto chooses for each layer")
     ] = "auto"
     only: Annotated[
         tuple[str, ...], Field(description="name patterns (* and ?) of the only layers to compress; all when empty")
@@ -61,23 +55,16 @@ class Compress(Pass):
         tuple[str, ...], Field(description="name patterns of layers that are not factorized and lose no channel")
     ] = ()
     least: Annotated[
-        int | None,
-        Field(ge=1, description="no layer keeps fewer channels; without it 1, or what the targets want at least"),
+        Count, Field(description="no layer keeps fewer channels; without it 1, or what the targets want at least")
     ] = None
-    min_rank: Annotated[
-        int | None,
-        Field(ge=1, description="no layer gets a lower rank; without it 2, or what the recipe's targets want at least"),
-    ] = None
+    min_rank: MinRank = None
     multiple: Annotated[
-        int | None,
-        Field(ge=1, description="channels and ranks are multiples of this, or all; by default what the targets want"),
+        Count, Field(description="channels and ranks are multiples of this, or all; by default what the targets want")
     ] = None
 
     def __post_init__(self) -> None:
-        given = [unit for unit in _UNITS if getattr(self, unit) is not None]
-        if len(given) != 1:
-            said = f"{' and '.join(given)} exclude each other" if given else "nothing says how much to keep"
-            raise ValueError(f"{said}: give one of {', '.join(_UNITS)}")
+        given = [unit for unit in UNITS if getattr(self, unit) is not None]
+        give_one_of(given, UNITS, "nothing says how much to keep")
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Compresses ``graph`` in place.
@@ -88,7 +75,7 @@ class Compress(Pass):
         """
         from threadpoolctl import threadpool_limits
 
-        self._check_patterns(graph)
+        check_layers(self, graph)
         if self._keep >= 1:
             everything: dict[str, Any] = {self._unit: 1.0}
             replace(self._factorize(ctx), **everything).run(graph, ctx)
@@ -105,13 +92,9 @@ class Compress(Pass):
         search = self._search(graph, ctx, budget, passes, parts, whole.macs)
         best = search.run()
         if best is None:
-            least = np.ceil(min(reachable(graph, budget, passes, ctx), 1.0) * 1e4) / 1e4
-            raise UsageError(
-                f"compress: {self._unit}",
-                f"the network cannot be brought to {self._keep:.4g} of its {_WORDS[self._unit]}; "
-                f"the least that can be reached is {least:.4g}",
-                "raise the budget, or lower least, min_rank or multiple",
-            )
+            least = min(reachable(graph, budget, passes, ctx), 1.0) * budget.total
+            mend = "raise the budget, or lower least, min_rank or multiple"
+            raise unreachable("compress", self._unit, self._keep, least, budget.total, mend)
         made, again = search.made[best.step], None
         if search.passes != passes or (parts is not None and not parts.complete):
             again = attempt(graph, budget, passes, search.part(best.step), ctx, ctx.data)
@@ -126,25 +109,14 @@ class Compress(Pass):
 
     @property
     def _unit(self) -> Unit:
-        return next(unit for unit in _UNITS if getattr(self, unit) is not None)
+        return next(unit for unit in UNITS if getattr(self, unit) is not None)
 
     @property
     def _keep(self) -> float:
         return float(getattr(self, self._unit))
 
-    def _check_patterns(self, graph: Graph) -> None:
-        names = [node.name for node in graph.nodes if node.op in LINEAR]
-        for option in ("only", "skip"):
-            for pattern in getattr(self, option):
-                if not any(fnmatchcase(name, pattern) for name in names):
-                    raise UsageError(
-                        f"compress: {option}",
-                        f"'{pattern}' matches no Conv, ConvTranspose, Gemm or MatMul{did_you_mean(pattern, names)}",
-                        "'edgec inspect' lists the layers",
-                    )
-
     def _prune(self, ctx: Context) -> Prune:
-        least, multiple = _wanted(ctx)
+        least, multiple = wanted_channels(ctx.boards)
         return Prune(
             ratio=0.0,
             only=self.only,
@@ -154,14 +126,10 @@ class Compress(Pass):
         )
 
     def _factorize(self, ctx: Context) -> Factorize:
-        least, multiple = _wanted(ctx)
-        return Factorize(
-            method=self.method,
-            only=self.only,
-            skip=self.skip,
-            min_rank=self.min_rank or max(least, _LEAST_RANK),
-            multiple=self.multiple or multiple,
+        step = Factorize(
+            method=self.method, only=self.only, skip=self.skip, min_rank=self.min_rank, multiple=self.multiple
         )
+        return step.for_targets(ctx)
 
     def _search(
         self, graph: Graph, ctx: Context, budget: Budget, passes: Passes, parts: Split | None, macs: int
@@ -184,7 +152,7 @@ class Compress(Pass):
         alone = search.tries.get(0.0)
         if alone is not None and best.step and math.isfinite(alone.sqnr_db):
             figures["sqnr_db_factorized_alone"] = alone.sqnr_db
-        word = _WORDS["macs" if self._unit == "macs" else "params"]
+        word = WORDS["macs" if self._unit == "macs" else "params"]
         others = sorted((found for found in search.tries.values() if found is not best), key=lambda found: found.step)
         tried = "; ".join(_tried(found, word) for found in (best, *others))
         measured = _measured(parts, batch_size(search.graph))
@@ -192,14 +160,6 @@ class Compress(Pass):
         ctx.did("the network", f"{tried} ({measured}){kept}", **figures)
         ctx.done += made.done
         ctx.left += made.left
-
-
-def _wanted(ctx: Context) -> tuple[int, int]:
-    """The fewest channels, and the multiple of them, that all targets of the recipe like."""
-    boards = [*ctx.targets, *([ctx.target] if ctx.target is not None else [])]
-    return max([1, *(board.least_channels for board in boards)]), math.lcm(
-        *(board.channel_multiple for board in boards)
-    )
 
 
 def _split(graph: Graph, ctx: Context, macs: int) -> Split | None:

@@ -141,6 +141,11 @@ class Context:
         self.curves: dict[str, list[float]] = {}
         self._progress = progress
 
+    @property
+    def boards(self) -> tuple[Target, ...]:
+        """All boards that what is made now may be for."""
+        return self.targets if self.target is None else (*self.targets, self.target)
+
     def get(self, kind: type[A]) -> A:
         """The analysis of that class for the graph as it was when the pass began; kept until the pass ends.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -13,10 +12,11 @@ from pydantic import Field
 
 from edgec.ir.channels import Channels, Group
 from edgec.ir.cost import Cost
-from edgec.ir.errors import UsageError, did_you_mean
 from edgec.ir.graph import Graph, Node, Tensor
 from edgec.ir.order import dependencies
 from edgec.ir.shapes import Shapes
+from edgec.passes.budgets import ENOUGH, Macs, Params, give_one_of, unreachable
+from edgec.passes.layer_choice import check_patterns, excluded, in_bodies
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.pruning.biases import has_bias
@@ -30,7 +30,7 @@ from edgec.passes.pruning.selection import Offer, select
 from edgec.passes.pruning.sharing import unshare
 from edgec.passes.streaming import ROLE
 
-_WORDS = {"params": "parameters", "macs": "multiply-accumulates"}
+_WAYS = ("params", "macs", "ratio")
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,8 @@ class Prune(Pass):
     effect: ClassVar[Effect] = "lossy"
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
 
-    params: Annotated[
-        float | None,
-        Field(gt=0, le=1, description="part of the network's parameters to keep: one budget for all layers"),
-    ] = None
-    macs: Annotated[
-        float | None,
-        Field(gt=0, le=1, description="part of the network's multiply-accumulates to keep: one budget for all"),
-    ] = None
+    params: Params = None
+    macs: Macs = None
     ratio: Annotated[
         float | None, Field(ge=0, lt=1, description="part of its channels to remove from every layer; 0 removes none")
     ] = None
@@ -71,10 +65,8 @@ class Prune(Pass):
     least: Annotated[int, Field(ge=1, description="no layer keeps fewer channels")] = 1
 
     def __post_init__(self) -> None:
-        given = [key for key in ("params", "macs", "ratio") if getattr(self, key) is not None]
-        if len(given) != 1:
-            said = f"{' and '.join(given)} exclude each other" if given else "nothing says how much to remove"
-            raise ValueError(f"{said}: give one of params, macs, ratio")
+        given = [key for key in _WAYS if getattr(self, key) is not None]
+        give_one_of(given, _WAYS, "nothing says how much to remove")
 
     def missing_data(self, roles: frozenset[str]) -> str | None:
         return ROLE if self.criterion in NEEDS_DATA and ROLE not in roles else super().missing_data(roles)
@@ -112,6 +104,8 @@ class Prune(Pass):
         masks = {node: _mask(channels, shapes, keeps, node) for node in graph.nodes if node.op in LINEAR}
         refits = self._cut(graph, ctx, keeps, masks) if keeps else {}
         report(ctx, channels.groups, reasons, cuts, masks, refits)
+        for node, reason in in_bodies(graph):
+            ctx.missed(node, reason)
 
     def _cut(
         self, graph: Graph, ctx: Context, keeps: Mapping[Group, np.ndarray], masks: Mapping[Node, np.ndarray | None]
@@ -140,23 +134,8 @@ class Prune(Pass):
     def _reasons(self, groups: Sequence[Group]) -> dict[Group, str | None]:
         """Why each group is left as it is; ``None`` where it may be cut."""
         names = list(dict.fromkeys(node.name for group in groups for node in group.producers))
-        for option in ("only", "skip"):
-            for pattern in getattr(self, option):
-                if not any(fnmatchcase(name, pattern) for name in names):
-                    raise UsageError(
-                        f"prune: {option}",
-                        f"'{pattern}' matches no layer with channels{did_you_mean(pattern, names)}",
-                        "'edgec inspect --groups' lists them",
-                    )
-        return {group: group.fixed or self._excluded([node.name for node in group.producers]) for group in groups}
-
-    def _excluded(self, names: Sequence[str]) -> str | None:
-        if self.only and not any(fnmatchcase(name, pattern) for name in names for pattern in self.only):
-            return "not named by 'only'"
-        for pattern in self.skip:
-            if any(fnmatchcase(name, pattern) for name in names):
-                return f"named by 'skip' ({pattern})"
-        return None
+        check_patterns(self, names, "layer with channels", "'edgec inspect --groups' lists them")
+        return {group: group.fixed or excluded(self, *(node.name for node in group.producers)) for group in groups}
 
     def _criterion(self, ctx: Context) -> Criterion:
         if self.criterion != "auto":
@@ -182,7 +161,7 @@ class Prune(Pass):
             return f"no channel may go: least {self.least}, multiple {self.multiple}"
         if self.ratio is not None:
             return f"ratio {self.ratio:g} takes none of its channels"
-        return "the budget is met without it, at less error"
+        return ENOUGH
 
     @property
     def _keep(self) -> float:
@@ -207,13 +186,9 @@ class Prune(Pass):
         costs = Costs(graph, shapes, channels, groups, [offer.order for offer in offers], budget.unit, added)
         removed = select(offers, costs, budget.limit)
         if removed is None:
-            reachable = costs.total([int(offer.allowed[-1]) for offer in offers]) / max(budget.total, 1)
-            raise UsageError(
-                f"prune: {budget.unit}",
-                f"the network cannot be brought to {self._keep:.4g} of its {_WORDS[budget.unit]}; "
-                f"the least that can be reached is {np.ceil(reachable * 1e4) / 1e4:.4g}",
-                "raise the budget, lower least or multiple, or factorize too",
-            )
+            least = costs.total([int(offer.allowed[-1]) for offer in offers])
+            mend = "raise the budget, lower least or multiple, or factorize too"
+            raise unreachable("prune", budget.unit, self._keep, least, budget.total, mend)
         return removed
 
 

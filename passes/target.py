@@ -5,7 +5,8 @@ The profiles themselves are YAML files beside the backends (``backends/targets``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -62,3 +63,10 @@ class Target:
     least_channels: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+
+
+def wanted_channels(boards: Iterable[Target]) -> tuple[int, int]:
+    """The fewest channels, and the multiple of them, that all boards like; 1 and 1 where there is none."""
+    boards = list(boards)
+    least = max((board.least_channels for board in boards), default=1)
+    return least, math.lcm(*(board.channel_multiple for board in boards))

@@ -43,7 +43,7 @@ def model(body: str, signature: str, weights: str = "", *, opset: int = 17, seed
     declared = f"<{weights}>" if weights else ""
     graph = parse(f'<ir_version: 10, opset_import: ["" : {opset}]>\nnet {signature}\n{declared}\n{{\n{body}\n}}')
     random = np.random.default_rng(seed)
-    inputs = set(graph.inputs)
+    inputs = {tensor for inside in graph.graphs() for tensor in inside.inputs}
     for variable in graph.variables():
         if variable.inputs or variable in inputs or variable.dtype is None:
             continue

@@ -13,7 +13,7 @@ from edgec.ir.errors import printable
 from edgec.ir.graph import Graph, Tensor
 from edgec.ir.printer import print_graph
 from edgec.tools.console import print_table
-from edgec.tools.summary import short, size
+from edgec.tools.summary import amount, counted, short, size
 
 
 def inspect(
@@ -44,14 +44,20 @@ def inspect(
     )
     for tensor, role in [*((t, "input") for t in graph.inputs), *((t, "output") for t in graph.outputs)]:
         print(f"{role} {printable(tensor.name)}: {tensor.dtype} {_shape(tensor)}")
+    total = cost.as_dict()
+    macs, peak = counted(total, "macs", amount), counted(total, "peak_activation_bytes", size)
     print(
-        f"{cost.nodes} nodes, {cost.params:,} params in {size(cost.weight_bytes)}, {cost.macs:,} MACs,"
-        f" peak activations {size(cost.peak_activation_bytes)}"
+        f"{cost.nodes} nodes, {cost.params:,} params in {size(cost.weight_bytes)}, {macs} MACs, peak activations {peak}"
     )
+    if cost.macs_unknown or cost.sizes_unknown:
+        print(
+            f"not known, because shapes are not static: MACs of layers ({cost.macs_unknown}),"
+            f" sizes of tensors ({cost.sizes_unknown})"
+        )
 
 
 def layers(graph: Graph, cost: Cost) -> list[dict[str, Any]]:
-    """One entry a node: name, operator, shape of its first output, params, MACs and bytes moved."""
+    """One entry a node: name, operator, shape of its first output, params, MACs (``None`` if unknown), bytes moved."""
     return [
         {
             "name": node.name,
@@ -71,7 +77,7 @@ def _cells(row: Mapping[str, Any], macs: int) -> list[str]:
         printable(row["operator"]),
         "x".join(map(str, row["output"])),
         short(row["params"]),
-        short(row["macs"]),
+        "?" if row["macs"] is None else short(row["macs"]),
         f"{100 * row['macs'] / macs:.1f}" if row["macs"] else "",
         size(row["bytes_moved"]),
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def write_html(path: Path, report: Mapping[str, Any]) -> None:
 
 def charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The page's charts: a title, and a bar a model with its share of the longest in percent and its text."""
-    from edgec.tools.summary import short, size
+    from edgec.tools.summary import counted, short, size
 
     targets = report["targets"]
     costs = {
@@ -76,17 +76,17 @@ def charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         ("multiply-accumulates", "macs", short),
         ("peak activations", "peak_activation_bytes", size),
     ):
-        found.append(_chart(title, {name: cost[key] for name, cost in costs.items()}, text))
+        found.append(_chart(title, {name: (cost[key], counted(cost, key, text)) for name, cost in costs.items()}))
     models = {"original": report["baseline"], "compressed": report["compressed"], **targets}
     if all(model["latency_ms"] is not None for model in models.values()):
-        latencies = {name: model["latency_ms"] for name, model in models.items()}
-        found.append(_chart("latency on this machine, one thread", latencies, lambda value: f"{value:.3g} ms"))
+        latencies = {name: (model["latency_ms"], f"{model['latency_ms']:.3g} ms") for name, model in models.items()}
+        found.append(_chart("latency on this machine, one thread", latencies))
     return found
 
 
-def _chart(title: str, values: Mapping[str, float], text: Callable[[Any], str]) -> dict[str, Any]:
-    longest = max(values.values())
-    bars = [{"name": name, "share": _share(value, longest), "text": text(value)} for name, value in values.items()]
+def _chart(title: str, values: Mapping[str, tuple[float, str]]) -> dict[str, Any]:
+    longest = max(value for value, _ in values.values())
+    bars = [{"name": name, "share": _share(value, longest), "text": text} for name, (value, text) in values.items()]
     return {"title": title, "rows": bars}
 
 

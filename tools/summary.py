@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
         ("weight bytes", "weight_bytes", size),
         ("peak activations", "peak_activation_bytes", size),
     ):
-        found.append([label, *(show(e[key]) for e in (baseline, compressed, *(t["cost"] for t in targets)))])
+        costs = (baseline, compressed, *(target["cost"] for target in targets))
+        found.append([label, *(counted(cost, key, show) for cost in costs)])
     everything = (baseline, compressed, *targets)
     if any(e["latency_ms"] is not None for e in everything):
         found.append(["memory to run", *(size(e["memory_bytes"]) for e in everything)])
@@ -46,6 +47,15 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
         name = quality["metric"]["name"]
         found.append([name, *("-" if e["metric"] is None else f"{e['metric']:.4f}" for e in everything)])
     return found
+
+
+# What says that a figure leaves something out.
+_UNKNOWN = {"macs": "macs_unknown", "peak_activation_bytes": "sizes_unknown"}
+
+
+def counted(cost: Mapping[str, Any], key: str, show: Callable[[Any], str]) -> str:
+    """A figure of a cost; ``at least`` it where some layers or tensors could not be counted."""
+    return f"{'at least ' if key in _UNKNOWN and cost[_UNKNOWN[key]] else ''}{show(cost[key])}"
 
 
 def amount(value: int | None) -> str:

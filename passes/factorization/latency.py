@@ -18,6 +18,7 @@ from edgec.ir.errors import UsageError
 from edgec.ir.execution import Feeds, seeded_feeds
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
+from edgec.passes.budgets import ENOUGH
 from edgec.passes.factorization import timing
 from edgec.passes.factorization.allocation import Curve, allocate, curve
 from edgec.passes.factorization.layers import Layer
@@ -113,7 +114,7 @@ class Table:
             return None
         best, ms = min(self.known.items(), key=lambda item: item[1])
         if ms < self.whole:
-            return "the budget is met without it, at less error"
+            return ENOUGH
         return f"a chain of {best.words()} takes {ms:.3g} ms here, the layer {self.whole:.3g} ms"
 
     def priced(self, known: Curve, options: Sequence[Choice]) -> Curve:

@@ -24,11 +24,10 @@ from edgec.passes.factorization.tucker import tucker2, tucker2_spectrum
 from edgec.passes.factorization.vbmf import rank_above_noise
 
 MethodName = Literal["tucker", "svd", "spatial", "cp"]
+MethodOption = Literal["auto", MethodName]
 _UNKNOWN_BETWEEN = "its output_shape can only be shared out where its shapes are static"
 # The rank-error curve of CP: so many ranks, so many sweeps each.
 _CURVE_POINTS, _CURVE_SWEEPS = 8, 15
-# `auto` considers CP where the curve takes at most so many floating-point operations: about a second.
-_BEARABLE, _ONE_SWEEP = 2e10, 1e7
 _AXIS_NAMES = {1: ("length",), 2: ("vertical", "horizontal"), 3: ("depth", "vertical", "horizontal")}
 
 
@@ -296,11 +295,6 @@ class CpMethod(Method):
         """The larger of the two channel modes', which a sum of so many outer products must reach at least."""
         ranks = _channel_ranks(kernel)
         return (max(ranks) if min(ranks) else 0,)
-
-    def work(self, layer: Layer) -> float:
-        """About how long :meth:`kept` takes, in floating-point operations; a sweep has a price of its own."""
-        cores = [min(layer.out, r) * min(layer.into, r) * r for r in self._looked_at(layer).tolist()]
-        return _CURVE_SWEEPS * layer.groups * (4.0 * math.prod(layer.taps) * sum(cores) + _ONE_SWEEP * len(cores))
 
     def _looked_at(self, layer: Layer) -> np.ndarray:
         """Ranks that are tried for the curve: up to the last at which a chain has fewer parameters than the layer."""

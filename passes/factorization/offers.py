@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from edgec.passes.budgets import Unit
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.methods import Method
 
-Unit = Literal["params", "macs", "weight_bytes"]
+LEAST_RANK = 2
 # So many ranks of a mode are looked at; finer steps would not show in a network's budget.
 _MOST_RANKS = 192
 
@@ -89,17 +89,41 @@ class Offer:
 
     def cost(self, layer: Layer, unit: Unit) -> np.ndarray:
         """Of each candidate, in the unit of a budget."""
-        if unit == "macs":
-            assert self.macs is not None
-            return self.macs
-        return self.params * layer.weight.dtype.itemsize if unit == "weight_bytes" else self.params
+        return _cost(layer, self.params, self.macs, unit)
 
 
 def whole_cost(layer: Layer, unit: Unit) -> int:
     """Of the layer as it is, in the unit of a budget; 0 multiply-accumulates where shapes are not known."""
     if unit == "macs":
         return layer.macs or 0
-    return layer.params * (layer.weight.dtype.itemsize if unit == "weight_bytes" else 1)
+    return layer.params * element_cost(layer, unit)
+
+
+def least_cost(layer: Layer, methods: Sequence[Method], limits: Limits, unit: Unit, added: int = 0) -> int:
+    """The least that a layer can come to cost, as a chain or as it is; it follows from shapes alone.
+
+    Args:
+        added: elements of the biases that a chain gets beside its own.
+    """
+    least = whole_cost(layer, unit)
+    for method in methods:
+        ranks = candidates(method, layer, limits)
+        params = method.params(layer, ranks)
+        costs = _cost(layer, params, method.macs(layer, ranks), unit) + element_cost(layer, unit) * added
+        least = min(least, int(costs[params < layer.params].min(initial=least)))
+    return least
+
+
+def element_cost(layer: Layer, unit: Unit) -> int:
+    """Of one weight or bias of a layer, in the unit of a budget."""
+    return {"params": 1, "weight_bytes": layer.weight.dtype.itemsize, "macs": 0}[unit]
+
+
+def _cost(layer: Layer, params: np.ndarray, macs: np.ndarray | None, unit: Unit) -> np.ndarray:
+    if unit == "macs":
+        assert macs is not None
+        return macs
+    return params * element_cost(layer, unit)
 
 
 def candidates(method: Method, layer: Layer, limits: Limits) -> np.ndarray:

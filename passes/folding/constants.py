@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgec.ir.errors import InputError
+from edgec.ir.evaluation import BOUNDED, known_shape, session
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.literals import literal
@@ -23,8 +24,6 @@ LARGEST_TOTAL_GROWTH = 256 << 20
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
-# Their results are never larger than their data, so their shape need not be known beforehand.
-_BOUNDED = frozenset({"NonZero", "Compress", "Unique", "TopK", "Slice", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
 
 def fold_constants(graph: Graph, ctx: Context) -> None:
@@ -58,12 +57,8 @@ def _fold_shapes(rw: Rewriter) -> bool:
                 literals += 1
                 _become(rw, node, values)
         elif node.op in ("Shape", "Size"):
-            shape = rw.static(node.inputs[0])
-            if shape is not None:
-                if node.op == "Shape":
-                    values = np.array(shape[int(node.attrs.get("start", 0)) : node.attrs.get("end")], np.int64)
-                else:
-                    values = np.array(int(np.prod(shape, dtype=np.int64)), np.int64)
+            values = known_shape(node, rw.shape(node.inputs[0]))
+            if values is not None:
                 rw.did(node, "the shape is known: became a constant")
                 _become(rw, node, values)
                 progress = True
@@ -111,7 +106,7 @@ def _choose(rw: Rewriter, refused: dict[Node, str]) -> list[Node]:
                 refused[node] = reason
             continue
         results = [_bytes(rw, t) for t in node.outputs if t.name]
-        if None in results and node.op not in _BOUNDED:
+        if None in results and node.op not in BOUNDED:
             continue  # a later round may know the shape
         growth = sum(b or 0 for b in results) - sum(_bytes(rw, t) or 0 for t in dict.fromkeys(node.inputs) if t.name)
         if growth > LARGEST_GROWTH:
@@ -158,7 +153,7 @@ def _evaluate(rw: Rewriter, chosen: list[Node], refused: dict[Node, str]) -> boo
     ]
     names = [tensor.name for tensor in wanted]
     try:
-        values = Session(_extract(rw, chosen, wanted)).run({})
+        values = _session(rw, chosen, wanted).run({})
     except InputError:
         # One node that onnxruntime does not take spoils the session: find it by running each by itself.
         runnable = [node for node in chosen if _runs(rw, node, refused)]
@@ -185,28 +180,12 @@ def _retry(rw: Rewriter, runnable: list[Node], refused: dict[Node, str]) -> bool
 
 def _runs(rw: Rewriter, node: Node, refused: dict[Node, str]) -> bool:
     try:
-        Session(_extract(rw, [node], [t for t in node.outputs if t.name]))
+        _session(rw, [node], [t for t in node.outputs if t.name])
     except InputError as error:
         refused[node] = f"onnxruntime {error.what}"
         return False
     return True
 
 
-def _extract(rw: Rewriter, nodes: list[Node], outputs: list[Tensor]) -> Graph:
-    """A graph of its own that computes ``outputs``; constants share their memory with ours."""
-    copies: dict[Tensor, Tensor] = {}
-    inputs: list[Tensor] = []
-    made = {tensor for node in nodes for tensor in node.outputs}
-
-    def of(tensor: Tensor) -> Tensor:
-        if tensor not in copies:
-            if isinstance(tensor, Constant):
-                copies[tensor] = Constant(tensor.name, tensor.stored or tensor.values)
-            else:
-                copies[tensor] = Variable(tensor.name, rw.dtype(tensor), rw.shape(tensor))
-                if tensor.name and tensor not in made:
-                    inputs.append(copies[tensor])
-        return copies[tensor]
-
-    twins = [Node(n.op, n.name, dict(n.attrs), map(of, n.inputs), map(of, n.outputs), n.domain) for n in nodes]
-    return Graph(twins, inputs, [of(t) for t in outputs], opsets=rw.graph.opsets, ir_version=rw.graph.ir_version)
+def _session(rw: Rewriter, nodes: list[Node], outputs: list[Tensor]) -> Session:
+    return session(rw.graph, nodes, outputs, lambda tensor: (rw.dtype(tensor), rw.shape(tensor)))

@@ -8,7 +8,7 @@ price a unit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,10 @@ class _Length:
 
     def at(self, removed: Sequence[int]) -> int:
         return self.whole - sum(int(lost[removed[group]]) for group, lost in self.parts.items())
+
+    def among(self, removed: Sequence[int], instead: Mapping[int, np.ndarray]) -> np.ndarray | int:
+        """As :meth:`at`, with arrays of numbers, which broadcast, for some groups."""
+        return self.whole - sum(lost[instead.get(group, removed[group])] for group, lost in self.parts.items())
 
 
 class Costs:
@@ -89,6 +93,25 @@ class Costs:
         terms = [self._terms[number] for number in self._of[group]]
         return sum(self._product(term, removed) - self._product(term, after) for term in terms)
 
+    def of_pair(self, removed: Sequence[int], pair: tuple[int, int], lost: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """The network's cost when two groups have lost other numbers of units, all others as they are.
+
+        Args:
+            removed: of each group, as in :meth:`total`.
+            pair: two groups.
+            lost: numbers of lost units to look at, (m,) of the first and (n,) of the second.
+
+        Returns:
+            (m, n), int64.
+        """
+        moving = [self._terms[number] for number in sorted({*self._of[pair[0]], *self._of[pair[1]]})]
+        fixed = self.total(removed) - sum(self._product(term, removed) for term in moving)
+        instead = {pair[0]: lost[0][:, None], pair[1]: lost[1][None, :]}
+        cost = np.full((len(lost[0]), len(lost[1])), fixed, np.int64)
+        for term in moving:
+            cost += math.prod(length.among(removed, instead) for length in term)
+        return cost
+
     def _product(self, term: list[_Length], removed: Sequence[int]) -> int:
         return math.prod(length.at(removed) for length in term)
 
@@ -121,12 +144,13 @@ class Costs:
         if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             return []
         data, weight, out = node.inputs[0], node.inputs[1], node.outputs[0]
-        shapes = [self._shapes.shape(tensor) for tensor in (data, weight, out)]
-        if not all(shapes) or shapes[2] is None:
-            return []
+        around, inner = (data if node.op == "ConvTranspose" else out), data if node.op in ("Gemm", "MatMul") else weight
+        shapes = [self._shapes.shape(tensor) for tensor in (around, inner)]
+        if any(not shape or None in shape for shape in shapes):
+            return []  # not counted there either
         ranks = [len(shape or ()) for shape in shapes]
-        if node.op in ("Gemm", "MatMul"):
-            inner = 0 if node.attrs.get("transA") else ranks[0] - 1
-            return [*((out, axis) for axis in range(ranks[2])), (data, inner)]
-        around, rank = (out, ranks[2]) if node.op == "Conv" else (data, ranks[0])
-        return [*((around, axis) for axis in range(rank)), *((weight, axis) for axis in range(1, ranks[1]))]
+        if inner is weight:
+            axes = list(range(1, ranks[1]))
+        else:
+            axes = [0 if node.attrs.get("transA") else ranks[1] - 1]
+        return [*((around, axis) for axis in range(ranks[0])), *((inner, axis) for axis in axes)]

@@ -20,6 +20,8 @@ from edgec.passes.pruning.costs import Costs
 _MOST_STEPS = 128
 # A budget is met where less than this part of the network is left of it; to get there, a little more loss is allowed.
 _CLOSE, _DEARER = 0.01, 1.25
+# Exchanges go so many steps of a group down and up: where units are large, that is all of them.
+_REACH = 32
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,16 @@ def _taken(
     removed: Sequence[int],
     spent: float,
     budget: float,
-    *,
-    without: int = -1,
 ) -> tuple[list[int], float]:
-    """Steps of all groups but ``without``, the least loss for what it saves first, until the budget is met or none is
-    left."""
+    """Steps of all groups, the least loss for what it saves first, until the budget is met or none is left."""
     removed = list(removed)
     prices = np.array([_price(offers, steps, costs, removed, group) for group in range(len(offers))])
-    prices[without if without >= 0 else slice(0)] = np.inf
     while spent > budget and not np.isinf(prices.min()):
         group = int(prices.argmin())
         more = _next(steps[group], removed[group])
         spent -= costs.saved(removed, group, more)
         removed[group] = more
-        for other in {group, *costs.neighbours[group]} - {without}:
+        for other in {group, *costs.neighbours[group]}:
             prices[other] = _price(offers, steps, costs, removed, other)
     return removed, spent
 
@@ -131,52 +129,72 @@ def _given_back(
 def _exchanged(offers: Sequence[Offer], costs: Costs, removed: list[int], spent: float, budget: float) -> list[int]:
     """Where units are large for the network, and much of the budget is left: other units than the last that went.
 
-    A group gets a step back, and others go on in its stead. Of what then meets the budget closely the least loss is
-    taken, and of what does not the fullest use of the budget; but nothing that loses much more than it did before:
-    a few parameters more are not worth that.
+    Two groups at a time: one gets units back, the other loses or gets some, in whatever numbers of both lose least of
+    those that meet the budget closely; where none do, in those that make the fullest use of it. Nothing is taken that
+    loses much more than it did before: a few parameters more are not worth that.
     """
-    allowed = [offer.allowed for offer in offers]
     close = budget - _CLOSE * costs.total([0] * len(offers))
     most = _DEARER * _loss(offers, removed)
-    while spent <= close:
-        found: list[tuple[float, list[int]]] = []
-        for group, offer in enumerate(offers):
-            place = int(np.searchsorted(offer.allowed, removed[group]))
-            if place == 0:
-                continue
-            tried = list(removed)
-            tried[group] = int(offer.allowed[place - 1])
-            cost = spent - costs.saved(removed, group, tried[group])
-            for units, reached in (
-                _taken(offers, allowed, costs, tried, cost, budget, without=group),
-                _nearest(allowed, costs, tried, cost, budget, without=group),
-            ):
-                if reached <= budget:
-                    filled, cost_of_it = _given_back(offers, costs, units, reached, budget)
-                    found.append((cost_of_it, filled))
-        better = [pair for pair in found if pair[0] > spent and _loss(offers, pair[1]) <= most]
-        if not better:
-            return removed
-        spent, removed = min(better, key=lambda pair: (max(close - pair[0], 0), _loss(offers, pair[1])))
-    return removed
+    now = _Exchange(close - spent, 0.0, removed)
+    while now.short > 0:
+        pairs = [(one, two) for one, lost in enumerate(now.removed) if lost for two in range(len(offers)) if one != two]
+        found = [_exchange(offers, costs, now.removed, pair, (close, budget), most) for pair in pairs]
+        best = min((e for e in found if e is not None), key=lambda e: (e.short, e.loss), default=now)
+        if best.short >= now.short:
+            break
+        now = best
+    return now.removed
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """What an exchange comes to.
+
+    Attributes:
+        short: by how much the cost is further below the budget than it should be; 0 where it is close.
+        loss: of all groups.
+        removed: how many units each group loses.
+    """
+
+    short: float
+    loss: float
+    removed: list[int]
+
+
+def _exchange(
+    offers: Sequence[Offer],
+    costs: Costs,
+    removed: Sequence[int],
+    pair: tuple[int, int],
+    bounds: tuple[float, float],
+    most: float,
+) -> _Exchange | None:
+    """The best numbers of units for two groups to lose, all others as they are.
+
+    Args:
+        offers, costs, removed: as in :func:`select`.
+        pair: the groups.
+        bounds: costs that meet the budget closely lie above the first and not above the second.
+        most: the largest loss that is taken.
+    """
+    first, second = (_around(offers[group].allowed, removed[group]) for group in pair)
+    cost = costs.of_pair(removed, pair, (first, second))
+    others = _loss(offers, removed) - sum(float(offers[group].loss[removed[group]]) for group in pair)
+    loss = others + offers[pair[0]].loss[first][:, None] + offers[pair[1]].loss[second]
+    short = np.where((cost <= bounds[1]) & (loss <= most), np.maximum(bounds[0] - cost, 0.0), np.inf)
+    if np.isinf(short.min()):
+        return None
+    at = np.unravel_index(int(np.where(short == short.min(), loss, np.inf).argmin()), short.shape)
+    tried = list(removed)
+    tried[pair[0]], tried[pair[1]] = int(first[at[0]]), int(second[at[1]])
+    return _Exchange(float(short[at]), float(loss[at]), tried)
+
+
+def _around(allowed: np.ndarray, removed: int) -> np.ndarray:
+    """The numbers of lost units that are not far from one of them."""
+    place = int(np.searchsorted(allowed, removed))
+    return allowed[max(place - _REACH, 0) : place + _REACH + 1]
 
 
 def _loss(offers: Sequence[Offer], removed: Sequence[int]) -> float:
     return float(sum(offer.loss[count] for offer, count in zip(offers, removed, strict=True)))
-
-
-def _nearest(
-    allowed: Sequence[np.ndarray], costs: Costs, removed: Sequence[int], spent: float, budget: float, *, without: int
-) -> tuple[list[int], float]:
-    """The one step of another group that brings the cost nearest below the budget; no step where none does."""
-    best = (float("-inf"), list(removed))
-    for group, numbers in enumerate(allowed):
-        more = _next(numbers, removed[group])
-        if group == without or more < 0:
-            continue
-        cost = spent - costs.saved(removed, group, more)
-        if best[0] < cost <= budget:
-            tried = list(removed)
-            tried[group] = more
-            best = (cost, tried)
-    return (best[1], best[0]) if best[0] >= 0 else (list(removed), spent)

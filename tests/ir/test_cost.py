@@ -45,9 +45,11 @@ def test_convolution() -> None:
     assert cost.as_dict() == {
         "params": 112,
         "macs": 6912,
+        "macs_unknown": 0,
         "weight_bytes": 448,
         "peak_activation_bytes": 1792,
         "bytes_moved": 2240,
+        "sizes_unknown": 0,
         "nodes": 1,
     }
 
@@ -193,9 +195,34 @@ def test_what_lies_between_quantize_and_dequantize_counts_at_8_bits() -> None:
     assert cost.peak_activation_bytes == 640
 
 
-def test_unknown_sizes_count_as_one() -> None:
-    graph = parse('<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x, float[4,3] w) => (y) { y = MatMul(x, w) }')
-    assert Cost(graph).macs == 12
+def test_what_is_not_known_is_left_out_and_said() -> None:
+    graph = parse(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,4] a, int64[8] pads, float[1,4,6,6] x) => (float[1,4] b, float[N,M,H,W] y)
+        <float[4,4] w, float[4,4,3,3] v>
+        {
+            [known] b = MatMul(a, w)
+            [pad] p = Pad(x, pads)
+            [unknown] y = Conv(p, v)
+        }"""
+    )
+    cost = Cost(graph)
+    assert [cost.by_node[node].macs for node in graph.nodes] == [16, 0, None]
+    assert (cost.macs, cost.macs_unknown) == (16, 1)
+    # p and y, of which nothing is known but that they have four dimensions, one of them 4.
+    assert cost.sizes_unknown == 2
+    assert cost.bytes_moved == sum(node.bytes_moved for node in cost.by_node.values())
+    assert cost.as_dict() | {"macs_unknown": 1, "sizes_unknown": 2} == cost.as_dict()
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose", "Gemm", "MatMul"])
+def test_no_layer_counts_as_one_position(op: str) -> None:
+    spatial = ",N,N" if op.startswith("Conv") else ""
+    shape, taps = f"float[{'1' if spatial else 'N'},4{spatial}]", ",3,3" if spatial else ""
+    graph = parse(
+        f'<ir_version: 8, opset_import: ["" : 17]> g ({shape} x, float[4,4{taps}] w) => (y) {{ y = {op}(x, w) }}'
+    )
+    assert (Cost(graph).macs, Cost(graph).macs_unknown) == (0, 1)
 
 
 def test_types_without_sizes_cost_nothing() -> None:

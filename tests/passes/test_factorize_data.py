@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -331,6 +335,69 @@ def test_groups_are_fitted_as_layers_of_their_own_are(groups: int) -> None:
         np.testing.assert_allclose((last @ core)[group], (own_last @ own_core)[0], atol=2e-3)
         full = alone.regression.weights()[0]
         np.testing.assert_allclose(full @ alone.second[0], alone.cross[0], atol=2e-3)
+
+
+class Untouched(Samples):
+    """A data set that must not be read."""
+
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        raise AssertionError("the network was run")
+
+
+@pytest.mark.parametrize("unit", ["params", "macs", "weight_bytes"])
+def test_a_budget_out_of_reach_is_refused_before_the_network_runs(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a session was made")
+
+    asked = 0.01
+    for _ in range(2):
+        with monkeypatch.context() as patched, pytest.raises(UsageError) as error:
+            patched.setattr("edgec.passes.factorization.overriding.Session", refused)
+            data = {"calibration": Untouched(images(1, 12, 10, 10))}
+            run_pass(replace(Factorize(), **{unit: asked}), deep(), data=data)
+        words = {"params": "parameters", "macs": "multiply-accumulates", "weight_bytes": "bytes of weights"}[unit]
+        least = {"params": 0.0415, "macs": 0.0358, "weight_bytes": 0.0417}[unit]
+        assert str(error.value) == (
+            f"factorize: {unit}: the network cannot be brought to {asked:.4g} of its {words}; "
+            f"the least that can be reached is {least}; raise the budget, lower min_rank or multiple, or prune first"
+        )
+        asked = round(least - 1e-4, 4)
+    graph = deep()
+    total = getattr(Cost(graph), unit)
+    with_data(replace(Factorize(), **{unit: least}), graph, images(4, 12, 10, 10))
+    assert getattr(Cost(graph), unit) <= least * total
+
+
+def test_small_layers_are_not_left_where_the_budget_takes_them() -> None:
+    """What is named as the least that can be reached is reached, although the smallest layers are mostly left."""
+    body = "[wide] a = Conv <pads = [1,1,1,1]> (x, w)\n[narrow] b = Conv (a, v)\n[last] y = Conv (b, u)"
+    graph = model(body, "(float[1,64,6,6] x) => (float[1,64,6,6] y)",
+                  "float[64,64,3,3] w, float[5,64,1,1] v, float[64,5,1,1] u")  # fmt: skip
+    feeds = images(6, 64, 6, 6)
+    loose = with_data(Factorize(params=0.5, min_rank=1), graph.copy(), feeds)
+    assert [r.node for r in loose.left if r.what == "with the smallest it holds less than 2% of the budget"] == [
+        "narrow"
+    ]
+    with pytest.raises(UsageError) as error:
+        with_data(Factorize(params=0.001, min_rank=1), graph.copy(), feeds)
+    least = float(re.findall(r"can be reached is ([\d.]+)", str(error.value))[0])
+    total = Cost(graph).params
+    with_data(Factorize(params=least, min_rank=1), graph, feeds)
+    assert Cost(graph).params <= least * total
+
+
+@LIMITS
+@given(networks(channels=16), st.sampled_from(["params", "macs", "weight_bytes"]), st.booleans())
+def test_the_share_that_is_named_can_be_asked_for(network: Graph, unit: str, aware: bool) -> None:
+    total = getattr(Cost(network), unit)
+    shape = tuple(int(d) for d in network.inputs[0].shape or ())
+    feeds = [{network.inputs[0].name: np.random.default_rng(0).random(shape, np.float32)}]
+    data = {"calibration": Samples(feeds)} if aware else {}
+    with pytest.raises(UsageError) as error:
+        run_pass(replace(Factorize(), **{unit: 1e-9}), network.copy(), data=data)
+    least = float(re.findall(r"can be reached is ([\d.]+)", str(error.value))[0])
+    run_pass(replace(Factorize(), **{unit: least}), network, data=data)
+    assert getattr(Cost(network), unit) <= least * total
 
 
 def test_no_samples() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from unittest import mock
+
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +18,8 @@ from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.prune import Prune
+from edgec.passes.pruning.costs import Costs
+from edgec.passes.pruning.selection import Offer, select
 
 LIMITS = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -44,6 +49,33 @@ def test_a_budget_is_met_or_refused(network: Graph, unit: str, part: float, with
     assert np.isfinite(found).all()
     done, left = [r.node for r in ctx.done], [r.node for r in ctx.left]
     assert sorted(done + left) == sorted(node.name for node in before.nodes if node.op in LINEAR)
+
+
+@LIMITS
+@given(networks(channels=16), st.sampled_from(["params", "macs"]), st.floats(0.1, 0.95))
+def test_no_unit_fits_into_what_is_left_of_a_budget(network: Graph, unit: str, part: float) -> None:
+    """The cost is within a hundredth below the budget, or nearer to it than the smallest unit that went."""
+    total = getattr(Cost(network), unit)
+    seen: list[tuple[Sequence[Offer], Costs, list[int]]] = []
+
+    def watched(offers: Sequence[Offer], costs: Costs, budget: float) -> list[int] | None:
+        removed = select(offers, costs, budget)
+        seen.append((offers, costs, removed or []))
+        return removed
+
+    try:
+        with mock.patch("edgec.passes.prune.select", watched):
+            run_pass(Prune(params=part) if unit == "params" else Prune(macs=part), network)
+    except UsageError:
+        return
+    [(offers, costs, removed)] = seen
+    left = part * total - getattr(Cost(network), unit)
+    assert left >= 0
+    if left > 0.01 * total:
+        for group, (offer, count) in enumerate(zip(offers, removed, strict=True)):
+            if count:
+                fewer = int(offer.allowed[np.searchsorted(offer.allowed, count) - 1])
+                assert left < -costs.saved(removed, group, fewer)
 
 
 @LIMITS

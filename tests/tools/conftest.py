@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 COST = {
-    "params": 1000, "macs": 2_000_000, "weight_bytes": 4000, "peak_activation_bytes": 65536, "bytes_moved": 1,
+    "params": 1000, "macs": 2_000_000, "macs_unknown": 0, "weight_bytes": 4000, "peak_activation_bytes": 65536,
+    "bytes_moved": 1, "sizes_unknown": 0,
     "nodes": 3,
 }  # fmt: skip
 HOSTILE = "<script>alert('conv')</script>[bold]\x1b[31m"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgec.tools.inspect import inspect
+from edgec.tools.report import charts
 from edgec.tools.summary import amount, print_summary, rows, short, size
 
 
@@ -98,6 +100,44 @@ def test_inspect_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "input x: float32 1x256x64x64",
         "output y: float32 1x512x64x64",
         "1 nodes, 1,179,648 params in 4.50 MiB, 4,831,838,208 MACs, peak activations 12.0 MiB",
+    ]
+
+
+def test_inspect_says_what_is_not_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        net (float[1,4] a, int64[8] pads, float[1,4,6,6] x) => (float[1,4] b, float[N,M,H,W] y)
+        <float[4,4] w = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}, float[1,4,1,1] v = {1,1,1,1}>
+        {
+            [known] b = MatMul(a, w)
+            [pad] p = Pad(x, pads)
+            [unknown] y = Conv(p, v)
+        }"""
+    )
+    onnx.save(model, tmp_path / "net.onnx")
+    inspect(tmp_path / "net.onnx", {})
+    found = lines(capsys.readouterr().out)
+    assert [line.split()[:2] for line in found[3:6]] == [["known", "MatMul"], ["pad", "Pad"], ["unknown", "Conv"]]
+    assert "?" in found[5].split()
+    assert found[-2:] == [
+        "3 nodes, 20 params in 80 B, at least 16 MACs, peak activations at least 672 B",
+        "not known, because shapes are not static: MACs of layers (1), sizes of tensors (2)",
+    ]
+    inspect(tmp_path / "net.onnx", {}, as_json=True)
+    printed = json.loads(capsys.readouterr().out)
+    assert [layer["macs"] for layer in printed["layers"]] == [16, 0, None]
+    assert (printed["total"]["macs_unknown"], printed["total"]["sizes_unknown"]) == (1, 2)
+
+
+def test_a_figure_that_leaves_something_out_says_so(report: dict[str, Any]) -> None:
+    report["baseline"] |= {"macs_unknown": 2, "sizes_unknown": 1}
+    found = rows(report)
+    assert found[1][1:3] == ["at least 2,000,000", "500,000"]
+    assert found[3][1:3] == ["at least 64.0 KiB", "64.0 KiB"]
+    assert [bars["rows"][0]["text"] for bars in charts(report)[:3]] == [
+        "3.91 KiB",
+        "at least 2.00 M",
+        "at least 64.0 KiB",
     ]
 
 
