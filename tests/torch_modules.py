@@ -28,7 +28,7 @@ def run(
 
 
 def difference(got: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference as a share of the largest finite value; infinite where shapes, types or infinities differ."""
+    """The largest difference as a share of the largest value; infinite where shapes, types or infinities differ."""
     if got.shape != wanted.shape or got.dtype != wanted.dtype:
         return float("inf")
     if not wanted.size:

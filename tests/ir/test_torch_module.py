@@ -21,29 +21,21 @@ from edgec.ir.torch_module.trained import weights  # noqa: E402
 
 SIGNATURE = "(float[1,3,8,8] x) => (float[1,5] y)"
 WEIGHTS = (
-    "float[4,3,3,3] conv.weight, float[4] conv.bias, float[4] bn.scale, float[4] bn.bias, float[4] bn.mean, "
-    "float[4] bn.var, float[4,5] fc.weight, float[5] fc.bias, float low = {0.0}, float high = {6.0}, int64[2] axes = {2, 3}"
+    "float[4,3,3,3] conv_weight, float[4] conv_bias, float[4] bn_scale, float[4] bn_bias, float[4] bn_mean, "
+    "float[4] bn_var, float[4,5] fc_weight, float[5] fc_bias, float low = {0.0}, float high = {6.0}"
 )
 BODY = """
-[conv] c = Conv<pads=[1,1,1,1]>(x, conv.weight, conv.bias)
-[bn] b = BatchNormalization<momentum=0.75>(c, bn.scale, bn.bias, bn.mean, bn.var)
+[conv] c = Conv<pads=[1,1,1,1]>(x, conv_weight, conv_bias)
+[bn] b = BatchNormalization<momentum=0.75>(c, bn_scale, bn_bias, bn_mean, bn_var)
 [act] a = Clip(b, low, high)
 [mean] m = ReduceMean<axes=[2,3], keepdims=0>(a)
-[fc] f = MatMul(m, fc.weight)
-[bias] y = Add(f, fc.bias)
+[fc] f = MatMul(m, fc_weight)
+[bias] y = Add(f, fc_bias)
 """
 
 
 def network() -> Graph:
-    return model(
-        BODY.replace("conv.", "conv_").replace("bn.", "bn_").replace("fc.", "fc_"),
-        SIGNATURE,
-        WEIGHTS.replace("conv.", "conv_")
-        .replace("bn.", "bn_")
-        .replace("fc.", "fc_")
-        .replace(", int64[2] axes = {2, 3}", ""),
-        bn_var=np.array([0.5, 1.0, 1.5, 2.0]),
-    )
+    return model(BODY, SIGNATURE, WEIGHTS, bn_var=np.array([0.5, 1.0, 1.5, 2.0]))
 
 
 def dotted() -> Graph:
@@ -183,7 +175,8 @@ def test_what_is_a_weight() -> None:
         y = Gemm(o, i, b2)
         """,
         "(float[1,6] x) => (float[1,2] y)",
-        "float scale = {0.5}, float[4,6] w1, float[4] b1, float[1,4] slope, float[4] offset, float[4,2] w2, float[2] b2",
+        "float scale = {0.5}, float[4,6] w1, float[4] b1, float[1,4] slope, float[4] offset, "
+        "float[4,2] w2, float[2] b2",
     )
     assert [constant.name for constant in weights(graph)] == ["w1", "b1", "slope", "w2", "b2"]
     module = TorchModule(graph)

@@ -62,7 +62,11 @@ FOLLOWED = {
         "(float[1,4,6] x) => (float[1,5,6] y)",
         "float[1,1,6] token",
     ),
-    "Expand that keeps the batch": ("y = Expand(x, t)", "(float[1,1,6] x) => (float[1,4,6] y)", "int64[3] t = {1, 4, 6}"),
+    "Expand that keeps the batch": (
+        "y = Expand(x, t)",
+        "(float[1,1,6] x) => (float[1,4,6] y)",
+        "int64[3] t = {1, 4, 6}",
+    ),
     "Expand to a shorter shape": ("y = Expand(x, t)", "(float[1,4,1] x) => (float[1,4,6] y)", "int64[2] t = {4, 6}"),
     "Expand to a longer shape": ("y = Expand(x, t)", "(float[1,6] x) => (float[2,1,6] y)", "int64[3] t = {2, 1, 6}"),
     "a Slice of all the batch": (
@@ -97,26 +101,38 @@ FOLLOWED = {
         "(float[1,3,4] x) => (float[1,3,5] y)",
         "float[4,5] w",
     ),
-    "Gemm": ("y = Gemm<transB=1, alpha=0.5>(x, w, b)", "(float[1,4] x) => (float[1,3] y)", "float[3,4] w, float[1,3] b"),
+    "Gemm": (
+        "y = Gemm<transB=1, alpha=0.5>(x, w, b)",
+        "(float[1,4] x) => (float[1,3] y)",
+        "float[3,4] w, float[1,3] b",
+    ),
     "rows and columns": (
         "a = Transpose(x)\ny = MatMul(w, a)",
         "(float[1,4] x) => (float[3,1] y)",
         "float[3,4] w",
     ),
-    "lookups": ("i = ArgMax<axis=1, keepdims=0>(x)\ny = Gather(w, i)", "(float[1,4] x) => (float[1,3] y)", "float[4,3] w"),
+    "lookups": (
+        "i = ArgMax<axis=1, keepdims=0>(x)\ny = Gather(w, i)",
+        "(float[1,4] x) => (float[1,3] y)",
+        "float[4,3] w",
+    ),
     "shuffled channels": (
         "a = Reshape(x, t)\nb = Transpose<perm=[0,2,1,3,4]>(a)\ny = Reshape(b, u)",
         "(float[1,6,2,2] x) => (float[1,6,2,2] y)",
         "int64[5] t = {1, 2, 3, 2, 2}, int64[4] u = {1, 6, 2, 2}",
     ),
     "old Softmax": ("y = Softmax<axis=1>(x)", "(float[1,4,3] x) => (float[1,4,3] y)", ""),
-    "Squeeze of all that is 1 but the batch": ("y = Squeeze(x, a)", "(float[1,4,1,1] x) => (float[1,4] y)", "int64[2] a = {2, 3}"),
+    "Squeeze of all that is 1 but the batch": (
+        "y = Squeeze(x, a)",
+        "(float[1,4,1,1] x) => (float[1,4] y)",
+        "int64[2] a = {2, 3}",
+    ),
     "Resize by sizes": (
-        "y = Resize<mode=\"nearest\">(x, , , z)",
+        'y = Resize<mode="nearest">(x, , , z)',
         "(float[1,2,4,4] x) => (float[1,2,8,8] y)",
         "int64[4] z = {1, 2, 8, 8}",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FOLLOWED)
@@ -157,7 +173,10 @@ END = (
     "dynamic batch"
 )
 REFUSED = {
-    "[n] y = ReduceMean<axes=[0]>(x)": ("node 'n' (ReduceMean): it works along axis 0, which is the batch's", "float[1,4]"),
+    "[n] y = ReduceMean<axes=[0]>(x)": (
+        "node 'n' (ReduceMean): it works along axis 0, which is the batch's",
+        "float[1,4]",
+    ),
     "[n] y = ReduceMean(x)": ("node 'n' (ReduceMean): it works along axis 0, which is the batch's", "float[1,1]"),
     "[n] y = Softmax<axis=0>(x)": ("node 'n' (Softmax): it works along axis 0, which is the batch's", "float[1,4]"),
     "[n] y = Concat<axis=0>(x, x)": ("node 'n' (Concat): it works along axis 0, which is the batch's", "float[2,4]"),
@@ -167,17 +186,23 @@ REFUSED = {
     "[n] y = Expand(x, wide)": ("node 'n' (Expand): it works along axis 0, which is the batch's", "float[3,4]"),
     "[n] y = Add(x, rows)": ("node 'n' (Add): 'rows' has 3 rows along the batch's axis", "float[3,4]"),
     "t = Transpose(x)\n[n] y = Add(x, t)": (
-        "node 'n' (Add): its operands have their samples along different axes", "float[4,4]"
+        "node 'n' (Add): its operands have their samples along different axes",
+        "float[4,4]",
     ),
     "t = Transpose(x)\n[n] y = MatMul(x, t)": ("node 'n' (MatMul): both its factors differ by sample", "float[1,1]"),
-    "t = Transpose(x)\n[n] y = MatMul(t, x)": ("node 'n' (MatMul): it works along axis 1, which is the batch's", "float[4,4]"),
+    "t = Transpose(x)\n[n] y = MatMul(t, x)": (
+        "node 'n' (MatMul): it works along axis 1, which is the batch's",
+        "float[4,4]",
+    ),
     "t = Transpose<perm=[1,0]>(x)\n[n] y = Reshape(t, two)": (
-        "node 'n' (Reshape): it gives [4, 1] the shape [2, 2], which tears samples apart", "float[2,2]"
+        "node 'n' (Reshape): it gives [4, 1] the shape [2, 2], which tears samples apart",
+        "float[2,2]",
     ),
     "h = ReduceMax<keepdims=0, axes=[1]>(x)\n[n] y = EyeLike(x)\nz = Relu(h)": (
-        "node 'n' (EyeLike): how samples of a batch run through it is not known", "float[1,4]"
+        "node 'n' (EyeLike): how samples of a batch run through it is not known",
+        "float[1,4]",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("body", REFUSED)

@@ -45,7 +45,9 @@ def test_halves_round_to_even_and_the_gradient_is_one_inside_the_range(kind: str
 
 def test_a_scale_for_each_channel_and_operators_in_between() -> None:
     graph = model(
-        "q = QuantizeLinear<axis=1>(x, s, z)\np = MaxPool<kernel_shape=[2,2]>(q)\ny = DequantizeLinear<axis=1>(p, s, z)",
+        "q = QuantizeLinear<axis=1>(x, s, z)\n"
+        "p = MaxPool<kernel_shape=[2,2]>(q)\n"
+        "y = DequantizeLinear<axis=1>(p, s, z)",
         "(float[1,3,4,4] x) => (float[1,3,3,3] y)",
         "float[3] s = {0.5, 0.25, 0.125}, int8[3] z = {1, 0, -2}",
     )
@@ -214,9 +216,11 @@ def test_autocast_does_not_move_the_integers() -> None:
             "node 'q' (QuantizeLinear): it quantizes to float8_e4m3fn; quantize to integers of 8 or 16 bits",
         ),
         (
-            "[q] i = QuantizeLinear<axis=1, block_size=2>(x, s, z)\ny = DequantizeLinear<axis=1, block_size=2>(i, s, z)",
+            "[q] i = QuantizeLinear<axis=1, block_size=2>(x, s, z)\n"
+            "y = DequantizeLinear<axis=1, block_size=2>(i, s, z)",
             "float[1,2] s, int8[1,2] z",
-            "node 'q' (QuantizeLinear): it has a scale for each block; quantize with one scale for a tensor or a channel",
+            "node 'q' (QuantizeLinear): it has a scale for each block; "
+            "quantize with one scale for a tensor or a channel",
         ),
     ],
 )
