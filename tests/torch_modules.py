@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="graphs become torch modules")
+# Tests run beside each other: more threads than cores, waiting for one another, take many times as long.
+torch.set_num_threads(1)
 
 #: The largest difference, as a share of the largest value, by element type; whole numbers must be equal.
 TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 5e-3, "bfloat16": 5e-2}
@@ -15,8 +20,6 @@ def run(
     module: Any, feeds: Mapping[str, np.ndarray], taps: Sequence[str] = (), **options: Any
 ) -> dict[str, np.ndarray]:
     """Outputs and taps of a module, without gradients."""
-    import torch
-
     from edgec.ir.torch_module.conversion import to_numpy, to_torch
 
     with torch.no_grad():
@@ -25,7 +28,7 @@ def run(
 
 
 def difference(got: np.ndarray, wanted: np.ndarray) -> float:
-    """The largest difference as a share of the largest finite value; infinite where shapes, types or infinities differ."""
+    """The largest difference as a share of the largest value; infinite where shapes, types or infinities differ."""
     if got.shape != wanted.shape or got.dtype != wanted.dtype:
         return float("inf")
     if not wanted.size:

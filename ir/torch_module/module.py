@@ -29,6 +29,7 @@ class _Graph:
         self.outputs = list(graph.outputs)
         self.tensors: dict[str, Tensor] = {tensor.name: tensor for tensor in program.slots}
         self.timetables: dict[tuple[str, ...], list[Any]] = {}
+        self.statistics: list[Constant] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Graph:
         return self
@@ -72,20 +73,16 @@ class TorchModule(torch.nn.Module):
         program = lower(graph, frozen, any_batch)
         self._graph = _Graph(graph, program)
         self._batch_statistics = batch_statistics
-        self._held: list[tuple[int, torch.nn.Module, str]] = []
-        self._weights: dict[Constant, tuple[torch.nn.Module, str]] = {}
-        self._statistics: dict[Constant, tuple[torch.nn.Module, str]] = {}
+        self._held: dict[int, tuple[torch.nn.Module, str]] = {}  # by slot
         for constant, weight in program.weights.items():
-            if constant in program.slots:
-                parameter = torch.nn.Parameter(_initial(weight), requires_grad=constant not in program.frozen)
-                self._weights[constant] = self._hold(constant, parameter)
+            self._hold(constant, torch.nn.Parameter(_initial(weight), requires_grad=constant not in program.frozen))
         statistics = {
             node.inputs[place] for node in graph.nodes if node.op == "BatchNormalization" for place in _STATISTICS
         }
         for tensor, values in program.buffers.items():
-            place = self._hold(tensor, to_torch(values))
+            self._hold(tensor, to_torch(values))
             if batch_statistics and tensor in statistics and isinstance(tensor, Constant):
-                self._statistics[tensor] = place
+                self._graph.statistics.append(tensor)
 
     @property
     def batch_axes(self) -> dict[str, int | None]:
@@ -94,8 +91,8 @@ class TorchModule(torch.nn.Module):
 
     def parameter_of(self, constant: Constant) -> torch.nn.Parameter | None:
         """The parameter that a constant of the graph has become, ``None`` where it is not trained."""
-        place = self._weights.get(constant)
-        return None if place is None else getattr(*place)
+        program = self._graph.program
+        return getattr(*self._held[program.slots[constant]]) if constant in program.weights else None
 
     def forward(
         self, feeds: Mapping[str, torch.Tensor], taps: Sequence[str] = (), segments: int = 1
@@ -116,7 +113,7 @@ class TorchModule(torch.nn.Module):
         values: list[Any] = [None] * held.program.size
         mode = Mode(self._batch_statistics and self.training)
         values[MODE_SLOT] = mode
-        for slot, module, name in self._held:
+        for slot, (module, name) in self._held.items():
             values[slot] = getattr(module, name)
         for tensor in held.inputs:
             if tensor.name not in feeds:
@@ -136,15 +133,16 @@ class TorchModule(torch.nn.Module):
         They are the very constants that the module was made of, in the type that they had: float weights, the
         integers of quantized ones, and running statistics where the batch moves them. No other is touched.
         """
-        changed = []
-        for constant, place in (*self._weights.items(), *self._statistics.items()):
-            values = _values(getattr(*place), self._graph.program.weights.get(constant), constant)
+        program, changed = self._graph.program, []
+        for constant in (*program.weights, *self._graph.statistics):
+            tensor = getattr(*self._held[program.slots[constant]])
+            values = _values(tensor, program.weights.get(constant), constant)
             if not np.array_equal(values, constant.values, equal_nan=values.dtype.kind == "f"):
                 constant.values = values
                 changed.append(constant)
         return changed
 
-    def _hold(self, tensor: Tensor, value: torch.Tensor) -> tuple[torch.nn.Module, str]:
+    def _hold(self, tensor: Tensor, value: torch.Tensor) -> None:
         """Registers a parameter or buffer under the tensor's name, dots being submodules."""
         module: torch.nn.Module = self
         *path, name = tensor.name.split(".")
@@ -160,8 +158,7 @@ class TorchModule(torch.nn.Module):
             module.register_parameter(name, value)
         else:
             module.register_buffer(name, value)
-        self._held.append((self._graph.program.slots[tensor], module, name))
-        return module, name
+        self._held[self._graph.program.slots[tensor]] = module, name
 
     def _rows(self, taps: tuple[str, ...]) -> list[Any]:
         held = self._graph

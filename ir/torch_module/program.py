@@ -16,9 +16,9 @@ import torch
 
 from edgec.ir.errors import InputError, InputErrors, UsageError, did_you_mean
 from edgec.ir.graph import Constant, Graph, Node, Tensor, producer
-from edgec.ir.shapes import Shapes
 from edgec.ir.torch_module.batch import BatchFlow
-from edgec.ir.torch_module.conversion import TYPES, to_numpy, to_torch
+from edgec.ir.torch_module.conversion import TYPES
+from edgec.ir.torch_module.known_shapes import KnownShapes, evaluate
 from edgec.ir.torch_module.lowering import MODE, Call, Site, place_of
 from edgec.ir.torch_module.operators import RULES
 from edgec.ir.torch_module.trained import Weight, weights
@@ -94,9 +94,11 @@ def lower(graph: Graph, frozen: Collection[str], any_batch: bool) -> Program:
     for constant, weight in program.weights.items():
         if not stays.isdisjoint(weight.layers):
             program.frozen.add(constant)
-    shapes = Shapes(graph)
+    known: dict[Tensor, np.ndarray] = {
+        c: c.values for c in graph.constants() if c not in program.weights and c.dtype.name in TYPES
+    }
+    shapes = KnownShapes(graph, known)
     flow = BatchFlow(graph, shapes) if any_batch and BatchFlow.applies(graph, shapes) else None
-    known = {c: c.values for c in graph.constants() if c not in program.weights and c.dtype.name in TYPES}
     for tensor in graph.inputs:
         program.slot(tensor)
     for node in graph.nodes:
@@ -106,7 +108,7 @@ def lower(graph: Graph, frozen: Collection[str], any_batch: bool) -> Program:
         site = Site(node, graph.opset, shapes, known, flow, frozen=node in stays, latent=latent)
         call = RULES[node.op](site)
         if all(tensor is None or tensor in known for tensor in site.reads):
-            _evaluate(call, site, known)
+            evaluate(call, site, known)
         else:
             reads = tuple(_operand(program, tensor, known, node) for tensor in site.reads)
             program.steps.append(Step(call, reads, tuple(_result(program, t) for t in node.outputs)))
@@ -138,13 +140,6 @@ def _operand(program: Program, tensor: Tensor | None, known: dict[Tensor, np.nda
         where = place_of(reader) if reader is not None else f"output '{tensor.name}'"
         raise InputError(where, f"torch has no elements of type {tensor.dtype}", "convert the model to float32")
     return program.slot(tensor)
-
-
-def _evaluate(call: Call, site: Site, known: dict[Tensor, np.ndarray]) -> None:
-    with torch.no_grad():
-        result = call(*[None if tensor is None else to_torch(known[tensor]) for tensor in site.reads])
-    for tensor, value in zip(site.node.outputs, result if isinstance(result, tuple) else (result,), strict=False):
-        known[tensor] = to_numpy(value)
 
 
 def _refuse_unknown(graph: Graph) -> None:
