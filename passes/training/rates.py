@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 # The range that is tried, in so many steps (Smith, "Cyclical learning rates for training neural networks", WACV 2017).
 LEAST, MOST, STEPS = 1e-6, 1.0, 60
@@ -14,6 +15,8 @@ _DIVERGED, _BACK = 4.0, 3.0
 _SMOOTH = 0.8
 # The part of a run in which the rate rises.
 _RISE = 0.05
+# The range of step sizes.
+_SMALLEST, _LARGEST = 2.0**-12, 4.0
 
 
 def tried_rate(step: int) -> float:
@@ -51,3 +54,17 @@ def factor(schedule: str, step: int, steps: int) -> float:
     if schedule == "constant":
         return 1.0
     return 1.0 - part if schedule == "linear" else float(0.5 * (1 + np.cos(np.pi * part)))
+
+
+def step_size(parameter: torch.Tensor) -> float:
+    """By what the rate is multiplied for a kernel: its size as a part of what one has when it is made, a power of two.
+
+    Optimizers that take steps of one size in all weights were made for kernels as they are initialised, of about
+    1 / sqrt(inputs). Here a kernel may have taken in the scale of raw pixels, or be a factor of another: a step that
+    is small beside one can wipe out the other. Biases and scales are multiplied by one.
+    """
+    if parameter.ndim < 2:
+        return 1.0
+    inputs = parameter[0].numel()
+    size = float(parameter.detach().float().square().mean().sqrt()) * math.sqrt(inputs)
+    return 2.0 ** round(math.log2(min(max(size, _SMALLEST), _LARGEST)))

@@ -15,7 +15,7 @@ from edgec.ir.errors import UsageError
 from edgec.ir.torch_module.module import TorchModule
 from edgec.passes.training.checkpoints import Checkpoint
 from edgec.passes.training.feeding import Batch, Entrance, Feeding
-from edgec.passes.training.rates import STEPS, factor, found_rate
+from edgec.passes.training.rates import STEPS, factor, found_rate, step_size
 from edgec.passes.training_pass import TrainingPass
 
 _MOMENTUM = 0.9
@@ -87,7 +87,7 @@ class Trainer:
             history.rate = self.options.rate or self._found_rate()
         else:
             history.rate = state["rate"]
-        optimizer = self._optimizer(self.module, self.adapters, history.rate)
+        optimizer = self._optimizer(self.module, self.adapters)
         steps = math.ceil(self.feeding.trained_on / self.options.batch)
         if state is None:
             history.monitored.append(self._judged())
@@ -130,8 +130,7 @@ class Trainer:
         total, seen = torch.zeros((), dtype=torch.float64), 0
         for step, batch in enumerate(self.feeding.epoch(epoch, self.options.batch)):
             part = factor(self.options.schedule, epoch * steps + step, self.options.epochs * steps)
-            for group in optimizer.param_groups:
-                group["lr"] = history.rate * part
+            _set_rate(optimizer, history.rate * part)
             loss = self._step(batch, optimizer)
             value = float(loss)
             if not math.isfinite(value):
@@ -158,26 +157,27 @@ class Trainer:
             value = self.monitor()
         return value if math.isfinite(value) else math.inf
 
-    def _optimizer(self, module: torch.nn.Module, adapters: torch.nn.Module, rate: float) -> torch.optim.Optimizer:
-        """Kernels decay, biases and scales do not."""
-        able = _trained(module, adapters)
-        groups = [
-            {"params": [p for p in able if p.ndim > 1], "weight_decay": self.options.weight_decay},
-            {"params": [p for p in able if p.ndim <= 1], "weight_decay": 0.0},
+    def _optimizer(self, module: torch.nn.Module, adapters: torch.nn.Module) -> torch.optim.Optimizer:
+        """Kernels decay, biases and scales do not; each steps by what its size allows."""
+        groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+        for parameter in _trained(module, adapters):
+            groups.setdefault((step_size(parameter), parameter.ndim > 1), []).append(parameter)
+        described = [
+            {"params": held, "size": size, "weight_decay": self.options.weight_decay if decays else 0.0}
+            for (size, decays), held in groups.items()
         ]
         if self.options.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=rate, momentum=_MOMENTUM)
-        return torch.optim.AdamW(groups, lr=rate)
+            return torch.optim.SGD(described, lr=0.0, momentum=_MOMENTUM)
+        return torch.optim.AdamW(described, lr=0.0)
 
     def _found_rate(self) -> float:
         """The rate by a trial on a copy of the module."""
         twin, adapters = copy.deepcopy(self.module).train(), copy.deepcopy(self.adapters)
-        optimizer = self._optimizer(twin, adapters, 1.0)
+        optimizer = self._optimizer(twin, adapters)
         batches = self._endless()
 
         def loss_at(rate: float) -> float:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            _set_rate(optimizer, rate)
             optimizer.zero_grad(set_to_none=True)
             loss = self.loss(next(batches), twin)
             if torch.isfinite(loss):
@@ -252,6 +252,11 @@ class Trainer:
         history.losses, history.monitored = state["losses"], state["monitored"]
         history.best, history.stopped = state["best_at"], state["stopped"]
         return state["best"], state["epochs"]
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["size"]
 
 
 def _trained(*modules: torch.nn.Module) -> list[torch.nn.Parameter]:

@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
-from edgec.passes.training.rates import STEPS, factor, found_rate, tried_rate
+from edgec.passes.training.rates import STEPS, factor, found_rate, step_size, tried_rate
 
 
 def test_what_is_tried() -> None:
@@ -48,3 +49,12 @@ def test_schedules(schedule: str, last: float) -> None:
     assert factors[4] == factors[5] == 1.0 == max(factors)
     assert 0 < factors[-1] <= last
     assert all(a >= b for a, b in pairwise(factors[5:]))
+
+
+def test_steps_are_as_large_as_kernels() -> None:
+    kernel = torch.randn(64, 32, 3, 3, generator=torch.Generator().manual_seed(0)) / math.sqrt(288)
+    assert step_size(kernel) == 1.0
+    assert step_size(kernel / 255) == 2.0**-8
+    assert step_size(kernel * 1000) == 4.0
+    assert step_size(torch.zeros(8, 8)) == 2.0**-12
+    assert step_size(torch.zeros(8)) == 1.0
