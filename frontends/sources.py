@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgec.frontends.python_functions import FUNCTION, find_function, run_foreign
+from edgec.frontends.python_functions import FUNCTION, find_function, importable, run_foreign
 from edgec.frontends.torch_archives import is_torch_file
 from edgec.frontends.torch_export import Example, export_module, need_torch, write_program
 from edgec.ir.errors import InputError
@@ -112,7 +112,8 @@ class TorchFunction:
         folder = Path.cwd()
         function = find_function(self.name, folder, self.name, self.name, "into the current folder")
         module, example = _returned(run_foreign(function, self.name, folder), self.name)
-        return run_foreign(lambda: export_module(module, example, scratch / self.name), self.name, folder)
+        with importable(folder):
+            return export_module(module, example, scratch / self.name)
 
 
 @dataclass(frozen=True)

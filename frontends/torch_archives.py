@@ -6,12 +6,14 @@ torch writes zip archives of several kinds and, before 1.6, bare pickles. Of all
 
 from __future__ import annotations
 
+import io
 import pickletools
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
 
 from edgec.ir.errors import InputError
 
@@ -64,34 +66,38 @@ def members(path: Path) -> list[str]:
 
 def check_is_program(path: Path) -> None:
     """Raises InputError where a file is no program of ``torch.export.save``; the line says what it is."""
+    name = path.name
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-        if start.startswith(_ZIP):
-            names = members(path)
-            kinds = {kind for name in names if (kind := _kind_of_member(name))}
-        else:
-            kinds = {"pickle"} if start.startswith(_PICKLE) else set()
-        if "program" in kinds:
-            return
-        if "old program" in kinds:
-            mend = "load it with the torch that wrote it, and save it with torch 2.8 or later"
-            raise InputError(path.name, "is a program in the form of torch before 2.8", mend)
-        if "script" in kinds:
-            raise InputError(path.name, "is a TorchScript archive, not an exported program", _MEND)
-        if "pickle" in kinds:
-            _refuse_pickle(path.name, _pickle_in(path) if start.startswith(_ZIP) else path.read_bytes()[:_MOST_PICKLE])
+            start = file.read(len(_ZIP))
+            pickled = start + file.read(_MOST_PICKLE) if start.startswith(_PICKLE) else b""
+        kinds: set[str] = set()
+        if start == _ZIP:
+            kinds = {kind for member in members(path) if (kind := _kind_of_member(member))}
+            pickled = _pickle_in(path) if "pickle" in kinds else b""
+    except PermissionError as error:
+        raise InputError(str(path), f"cannot be read ({error.strerror})", "check the file's permissions") from None
     except DAMAGED as error:
-        damaged(path.name, error)
-    raise InputError(
-        path.name, "is no file that torch wrote", "give an .onnx file, or one that torch.export.save wrote"
-    )
+        raise damaged(name, error) from error
+    if "program" in kinds:
+        return
+    if "old program" in kinds:
+        mend = "load it with the torch that wrote it, and save it with torch 2.8 or later"
+        raise InputError(name, "is a program in the form of torch before 2.8", mend)
+    if "script" in kinds:
+        raise InputError(name, "is a TorchScript archive, not an exported program", _MEND)
+    if "compiled" in kinds:
+        raise InputError(name, "holds compiled code (AOTInductor), not an exported program", _MEND)
+    if pickled:
+        raise _refusal(name, pickled)
+    mend = "give an .onnx file, or a .pt2 file that torch.export.save wrote"
+    raise InputError(name, "is no file that torch wrote whole", mend)
 
 
-def damaged(name: str, error: BaseException | str) -> NoReturn:
-    """Raises the InputError for a file that is not whole."""
+def damaged(name: str, error: BaseException) -> InputError:
+    """The error for a file that is not whole."""
     reason = " ".join(str(error).split())[:120] or type(error).__name__
-    raise InputError(name, f"is damaged ({reason})", "export or copy it again")
+    return InputError(name, f"is damaged ({reason})", "export or copy it again")
 
 
 def _kind_of_member(name: str) -> str:
@@ -102,35 +108,41 @@ def _kind_of_member(name: str) -> str:
         return "old program"
     if name == "constants.pkl" or name.startswith("code/"):
         return "script"
+    if name.startswith("data/aotinductor/"):
+        return "compiled"
     return "pickle" if name == "data.pkl" else ""
 
 
 def _pickle_in(path: Path) -> bytes:
     with zipfile.ZipFile(path) as archive:
-        info = next(i for i in archive.infolist() if i.filename.endswith("/data.pkl"))
+        info = next(info for info in archive.infolist() if info.filename.partition("/")[2] == "data.pkl")
         with archive.open(info) as file:
             return file.read(_MOST_PICKLE)
 
 
-def _refuse_pickle(name: str, content: bytes) -> NoReturn:
-    """A pickle is a program for Python: it is read as one, and not run."""
-    foreign = ""
-    try:
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name == "GLOBAL" and isinstance(argument, str):
-                module, _, kind = argument.partition(" ")
-                if module not in _OF_TENSORS:
-                    foreign = f"{module}.{kind}"
-                    break
-            elif opcode.name == "STACK_GLOBAL":
-                foreign = "classes"
-                break
-            elif opcode.name == "STOP" and len(content) > 64:
-                continue
-    except DAMAGED:
-        foreign = foreign or ""
+def _refusal(name: str, content: bytes) -> InputError:
+    """The error for a pickle, after the classes that it names."""
+    named = list(_classes(content))
+    foreign = next((f"{module}.{kind}" for module, kind in named if module not in _OF_TENSORS), "")
     if foreign:
-        what = f"is a pickle (of {foreign}), and loading one runs whatever code it names"
-        raise InputError(name, what, _MEND)
-    what = "holds weights without a network (a state dict)"
-    raise InputError(name, what, f"load them into the module; then {_MEND}")
+        return InputError(name, f"is a pickle (of {foreign}), and loading one runs whatever code it names", _MEND)
+    if any(module.startswith("torch") for module, _ in named):
+        mend = f"load them into the module; then {_MEND}"
+        return InputError(name, "holds weights without a network (a state dict)", mend)
+    return InputError(name, "is a pickle, not an exported program", _MEND)
+
+
+def _classes(content: bytes) -> Iterator[tuple[str, str]]:
+    """Module and name of the classes in a file of pickles. A pickle is a program: it is read as one, and not run."""
+    stream = io.BytesIO(content)
+    words: list[str] = []
+    with suppress(*DAMAGED):  # what was found before the damage is enough to refuse it
+        while stream.tell() < len(content):
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL":
+                    module, _, kind = str(argument).partition(" ")
+                    yield module, kind
+                elif opcode.name == "STACK_GLOBAL" and len(words) > 1:
+                    yield words[-2], words[-1]
+                elif isinstance(argument, str):
+                    words.append(argument)

@@ -73,6 +73,10 @@ def export_module(module: Any, example: Example, file: Path) -> Path:
     import torch
 
     where = file.name
+    if isinstance(module, torch.jit.ScriptModule):
+        raise InputError(
+            where, "is TorchScript, which torch.export does not take", "give the module that it was made of"
+        )
     arguments, named = _arguments(example.inputs, where)
     with _evaluating(module), quiet(where):
         try:

@@ -14,7 +14,8 @@ from typing import Any
 from edgec.frontends.model import MULTIPLIERS
 from edgec.frontends.tidying import settle_constants
 from edgec.ir.errors import InputError
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, producer
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, onnx_dtype, producer
+from edgec.ir.shapes import Shapes
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 # Operators that only put a weight in another form on its way to the one that uses it.
@@ -24,7 +25,8 @@ _FORMS = frozenset({"Transpose", "Slice", "Concat", "Unsqueeze", "Squeeze", "Res
 def tidy(graph: Graph, parameters: Collection[str]) -> None:
     """Names nodes and tensors, in place, and takes out what the exporter wrote by the way.
 
-    That is: its metadata (which holds paths of the user's machine), and biases of zeros that the module does not have.
+    That is: its metadata (which holds paths of the user's machine), biases of zeros that the module does not have, and
+    casts to a type that is told by example.
 
     Args:
         graph: as torch.onnx wrote it.
@@ -32,8 +34,11 @@ def tidy(graph: Graph, parameters: Collection[str]) -> None:
     """
     settle_constants(graph)
     nodes = [node for inside in graph.graphs() for node in inside.nodes]
+    if any(node.op == "CastLike" for node in nodes):
+        Shapes(graph).annotate(graph)
     for node in nodes:
         _drop_made_bias(node, parameters)
+        _settle_cast(node)
     _name_nodes(graph, nodes, parameters)
     _name_tensors(graph, nodes, parameters)
     items: list[Node | Variable | Constant] = [*nodes, *graph.variables(), *graph.constants()]
@@ -99,26 +104,29 @@ def _drop_made_bias(node: Node, parameters: Collection[str]) -> None:
         del node.inputs[2]
 
 
+def _settle_cast(node: Node) -> None:
+    """Says outright which type a CastLike casts to: shapes and constants are followed through a Cast."""
+    if node.op == "CastLike" and node.inputs[1].dtype is not None:
+        node.op = "Cast"
+        node.attrs["to"] = onnx_dtype(node.inputs[1].dtype)
+        node.attrs.pop("saturate", None)
+        del node.inputs[1]
+
+
 def _name_nodes(graph: Graph, nodes: Sequence[Node], parameters: Collection[str]) -> None:
     scopes = {node: _scopes(node) for node in nodes}
     containers = {path for found in scopes.values() for path in found[:-1]} | {""}
-    ends = {tensor.name for tensor in (*graph.inputs, *graph.outputs)}
-    free = _Free(ends | {constant.name for constant in graph.constants()})
-    weights = {node: _weight(node, parameters) for node in nodes}
-    weighted = {_owner(weight) for weight in weights.values() if weight is not None}
+    free = _Free({tensor.name for tensor in graph.inputs})
+    paths = {node: found[-1] if found else "" for node, found in scopes.items()}
+    owners = {node: _owner(weight, paths[node], containers) for node in nodes if (weight := _weight(node, parameters))}
+    weighted = set(owners.values())
     first: dict[str, str] = {}
     for node in nodes:
-        path = scopes[node][-1] if scopes[node] else ""
-        weight = weights[node]
-        below = ".".join(part for part in (path, node.op.lower()) if part)
-        if weight is not None:
-            owner = _owner(weight)
-            wanted = owner if owner not in containers else ".".join(p for p in (owner, node.op.lower()) if p)
-        elif path in containers or path in weighted:
-            wanted = below
-        else:
-            wanted = path if first.setdefault(path, node.op) == node.op else below
-        node.name = free(wanted)
+        path = owners.get(node, paths[node])
+        bare = path not in containers and (
+            node in owners or (path not in weighted and first.setdefault(path, node.op) == node.op)
+        )
+        node.name = free(path if bare else f"{path}.{node.op.lower()}" if path else node.op.lower())
 
 
 def _scopes(node: Node) -> list[str]:
@@ -147,9 +155,10 @@ def _source(tensor: Tensor) -> Constant | None:
     return tensor
 
 
-def _owner(weight: Constant) -> str:
-    """The module that a parameter belongs to."""
-    return weight.name.rpartition(".")[0]
+def _owner(weight: Constant, path: str, containers: Collection[str]) -> str:
+    """The module that a node of the module ``path`` is named for: its weight's, unless that is tied to it only."""
+    owner = weight.name.rpartition(".")[0]
+    return owner if path in containers or f"{owner}.".startswith(f"{path}.") else path
 
 
 def _name_tensors(graph: Graph, nodes: Sequence[Node], parameters: Collection[str]) -> None:

@@ -91,7 +91,7 @@ def load_program(path: Path, scratch: Path) -> Any:
     except InputError:
         raise
     except (*DAMAGED, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path.name, error) from error
+        raise damaged(path.name, error) from error
     import torch
 
     with quiet():
@@ -102,13 +102,6 @@ def load_program(path: Path, scratch: Path) -> Any:
         except FOREIGN as error:
             reason = " ".join(str(error).split())[:120] or type(error).__name__
             raise InputError(path.name, f"cannot be loaded by torch {torch.__version__} ({reason})", _AGAIN) from error
-
-
-def _damaged(name: str, error: BaseException) -> InputError:
-    try:
-        damaged(name, error)
-    except InputError as made:
-        return made
 
 
 class _Checked:
