@@ -8,13 +8,15 @@ that only carry tensors are taken apart, and nodes get the names of the modules 
 
 from __future__ import annotations
 
+import builtins
+import io
 import logging
-import sys
+import os
 import sysconfig
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,11 +76,10 @@ def export_module(module: Any, example: Example, file: Path) -> Path:
 
     where = file.name
     if isinstance(module, torch.jit.ScriptModule):
-        raise InputError(
-            where, "is TorchScript, which torch.export does not take", "give the module that it was made of"
-        )
+        what = "is TorchScript, which torch.export does not take"
+        raise InputError(where, what, "give the module that it was made of")
     arguments, named = _arguments(example.inputs, where)
-    with _evaluating(module), quiet(where):
+    with _evaluating(module), quiet():
         try:
             program = torch.export.export(module, arguments, named)
         except MemoryError:
@@ -101,7 +102,7 @@ def write_program(program: Any, example: Example, file: Path) -> Path:
     where = file.name
     _check_program(program, where)
     parameters = frozenset(program.graph_signature.parameters) | frozenset(program.graph_signature.buffers)
-    with quiet(where):
+    with quiet():
         try:
             exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
             # What reads a weight is left to the pass fold: here the weights keep their names.
@@ -125,10 +126,10 @@ def write_program(program: Any, example: Example, file: Path) -> Path:
 
 
 @contextmanager
-def quiet(where: str = "") -> Iterator[None]:
-    """Within the block torch says nothing of its own: warnings and log lines are dropped; prints go to stderr."""
+def quiet() -> Iterator[None]:
+    """Within the block nothing is said: warnings, log lines, and what torch or the module prints while it is traced."""
     before = logging.root.manager.disable
-    with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
         try:
@@ -188,7 +189,9 @@ def _check_program(program: Any, where: str) -> None:
             what = f"runs {node.target._schema.name.removeprefix('aten::')} in training mode{_module_of(node)}"
             mend = "call module.eval() before torch.export, and give functions training=self.training"
             raise InputError(where, what, mend)
-    changed = program.graph_signature.buffers_to_mutate
+    # Before it is put into functional form, a program does not tell what it changes in place.
+    with quiet():
+        changed = program.run_decompositions({}).graph_signature.buffers_to_mutate
     if changed:
         what = f"changes its buffer '{next(iter(changed.values()))}' when it runs"
         raise InputError(where, what, "export a module without state: give what it keeps as inputs and outputs")
@@ -213,7 +216,10 @@ def _cause(error: BaseException) -> BaseException:
 
 def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines[0].split()).rstrip(".:") if lines else type(error).__name__
+    kind = type(error).__name__
+    text = " ".join(lines[0].split()).rstrip(".:") if lines else kind
+    if lines and hasattr(builtins, kind) and not isinstance(error, RuntimeError):
+        text = f"{kind}: {text}"
     return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 3] + "..."
 
 
@@ -226,8 +232,8 @@ def _mend(error: BaseException) -> str:
 def _user_place(error: BaseException) -> str:
     """Where in the user's own code an error came up; empty where it came up nowhere there."""
     library = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
-    own = str(Path(__file__).parents[1])
+    others = (*(folder + os.sep for folder in library), __file__, "<")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith((*library, own, "<")):
+        if not frame.filename.startswith(others):
             return f", at {Path(frame.filename).name} line {frame.lineno}"
     return ""
