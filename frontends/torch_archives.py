@@ -61,7 +61,11 @@ def is_torch_file(path: Path) -> bool:
 def members(path: Path) -> list[str]:
     """The names in an archive of torch's, without the folder that all of them lie in."""
     with zipfile.ZipFile(path) as archive:
-        return [info.filename.partition("/")[2] or info.filename for info in archive.infolist()]
+        infos = archive.infolist()
+    # A program holds its sample inputs as an archive of their own: what is left of one that was cut ends like that.
+    if min((info.header_offset for info in infos), default=0) > 0:
+        raise zipfile.BadZipFile("its end is missing")
+    return [info.filename.partition("/")[2] or info.filename for info in infos]
 
 
 def check_is_program(path: Path) -> None:
