@@ -3,16 +3,23 @@
 >>> import edgec
 >>> report = edgec.compile("model.onnx", "compress.yaml", output="build/model")
 >>> graph = edgec.load("build/model/model.onnx")
+
+A torch module is compiled with example inputs beside it:
+
+>>> report = edgec.compile(module, torch.zeros(1, 3, 224, 224), "compress.yaml")
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 if TYPE_CHECKING:
+    import torch
+
+    from edgec.frontends.sources import Source
     from edgec.ir.graph import Graph
 
 # onnxruntime from 1.31 on sends telemetry and writes an identifier of the machine unless this is set before it is
@@ -22,46 +29,142 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 __version__ = "0.1.0"
 __all__ = ["__version__", "compile", "load"]
 
+_Path: TypeAlias = "str | os.PathLike[str]"
 
-def load(path: str | os.PathLike[str], inputs: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
-    """The graph of an ONNX file as passes see it: one opset, static shapes, constants in place.
+
+@overload
+def load(model: _Path, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Graph: ...
+@overload
+def load(
+    model: torch.nn.Module, example_inputs: Any, /, *, input_names: Sequence[str] = (), output_names: Sequence[str] = ()
+) -> Graph: ...
+def load(model: Any, *arguments: Any, **named: Any) -> Graph:
+    """The graph of a model as passes see it: one opset, static shapes, constants in place.
+
+    ``load(model, inputs=None)`` reads a file; ``load(module, example_inputs, input_names=(), output_names=())`` exports
+    a torch module.
 
     Args:
-        path: the ONNX file; its weights are mapped, not read.
+        model: an ONNX file, whose weights are mapped, not read; a program that ``torch.export.save`` wrote; the name of
+            a function that returns a torch module and example inputs, ``"package.module:function"``; or a torch module.
         inputs: shapes by input name, for inputs with open dimensions.
+        example_inputs: what the module is called with: a tensor, a tuple, or a dictionary by parameter.
+        input_names: a name for each input; by default those of the module's parameters.
+        output_names: a name for each output; by default ``output``, or the keys of what the module returns.
 
     Raises:
-        edgec.ir.errors.EdgecError: the file is no usable model; the message says what is wrong and the mend.
+        edgec.ir.errors.EdgecError: the model cannot be used; the message says what is wrong and the mend.
     """
-    from edgec.frontends.model import open_model
+    if isinstance(model, str | os.PathLike):
+        return _load(model, *arguments, **named)
+    return _load_module(model, *arguments, **named)
 
-    return open_model(Path(path), inputs or {})
 
-
+@overload
 def compile(
-    model: str | os.PathLike[str],
-    recipe: str | os.PathLike[str],
-    output: str | os.PathLike[str] | None = None,
+    model: _Path,
+    recipe: _Path,
+    output: _Path | None = None,
     *,
     inputs: Mapping[str, tuple[int, ...]] | None = None,
     threads: int = 0,
     timing: bool = True,
-) -> dict[str, Any]:
+) -> dict[str, Any]: ...
+@overload
+def compile(
+    model: torch.nn.Module,
+    example_inputs: Any,
+    recipe: _Path,
+    output: _Path | None = None,
+    /,
+    *,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+    threads: int = 0,
+    timing: bool = True,
+) -> dict[str, Any]: ...
+def compile(model: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
     """Compiles a model by a recipe, as the ``edgec`` command does, and returns the report.
 
+    ``compile(model, recipe, output=None, *, inputs=None, threads=0, timing=True)`` takes a file or the name of a
+    function; ``compile(module, example_inputs, recipe, output=None, *, input_names=(), output_names=(), threads=0,
+    timing=True)`` a torch module, which is exported in evaluation mode and left as it was.
+
     Args:
-        model: the ONNX file.
+        model: what :func:`load` takes.
+        example_inputs: what the module is called with, as in :func:`load`; their shapes are the network's.
         recipe: the recipe, a YAML file.
-        output: the folder to leave; ``build/<model's stem>`` by default.
+        output: the folder to leave; ``build/<model's stem>`` by default, for a module ``build/<its class>``.
         inputs: shapes by input name, for inputs with open dimensions.
+        input_names: a name for each input of a module, as in :func:`load`.
+        output_names: a name for each output of a module, as in :func:`load`.
         threads: how many threads may work, 0 for as many as there are cores; the outputs do not depend on it.
         timing: measure latency and memory too.
 
     Raises:
         edgec.ir.errors.EdgecError: what is wrong, where, and the mend. An earlier output is whole then.
     """
+    if isinstance(model, str | os.PathLike):
+        return _compile(model, *arguments, **named)
+    return _compile_module(model, *arguments, **named)
+
+
+def _load(model: _Path, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
+    from edgec.frontends.sources import source_of
+
+    return _graph(source_of(model), inputs)
+
+
+def _load_module(
+    model: Any, example_inputs: Any, *, input_names: Sequence[str] = (), output_names: Sequence[str] = ()
+) -> Graph:
+    return _graph(_module(model, example_inputs, input_names, output_names))
+
+
+def _graph(source: Source, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
+    from edgec.frontends.model import open_model
+    from edgec.frontends.sources import opened
+
+    with opened(source) as path:
+        return open_model(path, inputs or {})
+
+
+def _compile(
+    model: _Path,
+    recipe: _Path,
+    output: _Path | None = None,
+    *,
+    inputs: Mapping[str, tuple[int, ...]] | None = None,
+    threads: int = 0,
+    timing: bool = True,
+) -> dict[str, Any]:
+    from edgec.frontends.sources import source_of
+
+    return _report(source_of(model), recipe, output, pins=dict(inputs or {}), threads=threads, timing=timing)
+
+
+def _compile_module(
+    model: Any,
+    example_inputs: Any,
+    recipe: _Path,
+    output: _Path | None = None,
+    *,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+    threads: int = 0,
+    timing: bool = True,
+) -> dict[str, Any]:
+    source = _module(model, example_inputs, input_names, output_names)
+    return _report(source, recipe, output, threads=threads, timing=timing)
+
+
+def _report(source: Source, recipe: _Path, output: _Path | None, **options: Any) -> dict[str, Any]:
     from edgec.tools.compile import Job, compile_model
 
-    place = None if output is None else Path(output)
-    pins = dict(inputs or {})
-    return compile_model(Job(Path(model), Path(recipe), place, pins=pins, threads=threads, timing=timing))
+    return compile_model(Job(source, Path(recipe), None if output is None else Path(output), **options))
+
+
+def _module(model: Any, example_inputs: Any, input_names: Sequence[str], output_names: Sequence[str]) -> Source:
+    from edgec.frontends.sources import TorchModule
+
+    return TorchModule.of(model, example_inputs, input_names, output_names)

@@ -10,16 +10,11 @@ input name to array, or a pair of either with its label.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import importlib.util
 import operator
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,14 +22,11 @@ import numpy as np
 from edgec.frontends.datasets_images import array_digest
 from edgec.frontends.datasets_signature import Inputs, check_finite, check_sample, quoted
 from edgec.frontends.image_files import evenly
-from edgec.ir.errors import EdgecError, InputError, UsageError, did_you_mean
+from edgec.frontends.python_functions import find_function, run_foreign
+from edgec.ir.errors import InputError, did_you_mean
 
 MOST_SAMPLES = 10_000_000
 """An iterable of more samples is taken to have no end."""
-
-_modules: dict[Path, ModuleType] = {}
-# All that a user's code can raise; Ctrl-C alone is not its own.
-_FOREIGN = (Exception, SystemExit, GeneratorExit)
 
 
 class PythonData:
@@ -169,89 +161,3 @@ class PythonData:
 
     def _guard(self, call: Callable[[], Any]) -> Any:
         return run_foreign(call, self.source, self._folder)
-
-
-def run_foreign(call: Callable[[], Any], source: str, folder: Path) -> Any:
-    """Calls a user's function with the recipe's folder importable; what it raises becomes an InputError."""
-    try:
-        with _importable(folder):
-            return call()
-    except EdgecError:
-        raise
-    except _FOREIGN as error:
-        raise InputError(source, f"failed with {_named(error)}", "mend the function") from error
-
-
-def _named(error: BaseException) -> str:
-    reason = " ".join(str(error).split())
-    return type(error).__name__ + (f" ({reason})" if reason else "")
-
-
-def find_function(function: str, folder: Path, where: str) -> Callable[..., Any]:
-    """``module:function``, the module taken from ``folder`` or from what is installed.
-
-    Raises:
-        UsageError: there is no such module or function.
-        InputError: the module fails while it is imported.
-    """
-    module_name, name = function.split(":")
-    try:
-        with _importable(folder):
-            module = _load(module_name, folder)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise InputError(
-                f"python: {function}", f"the module '{module_name}' needs '{error.name}'", "install it"
-            ) from error
-        raise UsageError(
-            where,
-            f"there is no module '{module_name}'",
-            f"put {module_name.split('.')[0]}.py beside the recipe",
-        ) from None
-    except _FOREIGN as error:
-        raise InputError(
-            f"python: {function}", f"the module '{module_name}' cannot be imported: {_named(error)}", "mend the module"
-        ) from error
-    found = getattr(module, name, None)
-    if not callable(found):
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        near = did_you_mean(name, public)
-        raise UsageError(
-            where,
-            f"the module '{module_name}' has no function '{name}'",
-            "correct the name" + near,
-        )
-    return found
-
-
-def _load(name: str, folder: Path) -> ModuleType:
-    """A file beside the recipe is loaded by its path, so that two recipes' modules of one name stay apart."""
-    file = folder.joinpath(*name.split(".")).with_suffix(".py").resolve()
-    if not file.is_file():
-        return importlib.import_module(name)
-    if file not in _modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        if spec is None or spec.loader is None:
-            raise ModuleNotFoundError(name=name)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        _modules[file] = module
-    return _modules[file]
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """The folder on ``sys.path``, and no byte code written into it; what is printed goes to stderr.
-
-    stdout is for edgec's own: the report, or its summary.
-    """
-    entry, writes = str(folder.resolve()), sys.dont_write_bytecode
-    sys.path.insert(0, entry)
-    sys.dont_write_bytecode = True
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.dont_write_bytecode = writes
-        if entry in sys.path:
-            sys.path.remove(entry)

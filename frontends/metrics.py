@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from edgec.frontends.datasets import DataSet, Inputs, open_dataset
-from edgec.frontends.datasets_python import find_function, run_foreign
 from edgec.frontends.metrics_numbers import absolute_error, auroc, decibel, powers, reconstruction_error
 from edgec.frontends.preprocess import Preprocess
+from edgec.frontends.python_functions import find_function, run_foreign
 from edgec.frontends.recipe_data import EvalSpec, PreprocessSpec
 from edgec.ir.errors import InputError, did_you_mean
 from edgec.ir.execution import filled

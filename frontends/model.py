@@ -32,7 +32,7 @@ _LARGEST_INPUT = (1 << 31) - 1
 
 # Operators that multiply a constant into everything they compute: an infinite value there makes all of it useless. In
 # masks, bounds and padding infinities have their uses.
-_MULTIPLIERS = frozenset(
+MULTIPLIERS = frozenset(
     {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "InstanceNormalization", "LayerNormalization"}
     | {"GroupNormalization", "PRelu", "LSTM", "GRU", "RNN", "QuantizeLinear", "DequantizeLinear", "QLinearConv"}
     | {"QLinearMatMul"}
@@ -133,7 +133,7 @@ def _check_weights(graph: Graph, source: str) -> None:
     for constant in graph.constants():
         if not constant.dtype.name.startswith(("float", "bfloat", "complex")):
             continue
-        multiplies = any(node.op in _MULTIPLIERS for node in constant.outputs)
+        multiplies = any(node.op in MULTIPLIERS for node in constant.outputs)
         count = sum(_not_finite(piece, multiplies) for piece in constant.pieces())
         if count:
             what = f"has {count} value{'s that are' if count > 1 else ' that is'} not finite"

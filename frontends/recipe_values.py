@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from edgec.frontends.python_functions import FUNCTION
 from edgec.frontends.recipe_yaml import Loc
 from edgec.ir.errors import did_you_mean
 
@@ -31,7 +32,6 @@ Fault = tuple[Loc, str, str]
 
 _FRACTION = re.compile(r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(?:/\s*([0-9.]+(?:[eE][-+]?[0-9]+)?))?")
 FRACTION_PATTERN = r"^[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*(/\s*[0-9.]+([eE][-+]?[0-9]+)?)?$"
-_FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def shown(value: object) -> str:
@@ -119,7 +119,7 @@ def read_paths(value: object, info: ValidationInfo) -> tuple[Path, ...]:
 
 def read_function(value: object) -> str:
     """``module:function``."""
-    if isinstance(value, str) and _FUNCTION.fullmatch(value):
+    if isinstance(value, str) and FUNCTION.fullmatch(value):
         return value
     raise fault(f"must be module:function, not {shown(value)}", "name a module beside the recipe and a function in it")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from edgec.frontends.model import open_model
+from edgec.frontends.sources import Source, opened
 from edgec.ir.channels import Channels, Group
 from edgec.ir.errors import printable
 from edgec.passes.folding.constants import fold_constants
@@ -17,14 +17,15 @@ from edgec.tools.console import print_table
 
 
 def inspect_groups(
-    model: Path, pins: Mapping[str, tuple[int, ...]], cuts: Sequence[str] = (), *, as_json: bool = False
+    model: Source, pins: Mapping[str, tuple[int, ...]], cuts: Sequence[str] = (), *, as_json: bool = False
 ) -> None:
-    """Prints the groups of coupled channels of an ONNX file, as a table or as JSON.
+    """Prints the groups of coupled channels of a network, as a table or as JSON.
 
     Constants are folded first, as ``fold`` does it: shapes and paddings that an exporter left as arithmetic would hide
     what hangs together. Vectors that an exporter kept once because they are equal couple nothing.
     """
-    graph = open_model(model, pins, cuts)
+    with opened(model) as path:
+        graph = open_model(path, pins, cuts)
     ctx = Context(graph)
     fold_constants(graph, ctx)
     unshare(graph)

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgec import __version__
 from edgec.ir.errors import UsageError, did_you_mean
 from edgec.tools.guard import guarded
-from edgec.tools.options import Parser, add_model_options, add_run_options, instruments_of, pins_of
+from edgec.tools.options import MODEL_HELP, Parser, add_model_options, add_run_options, instruments_of, pins_of
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ exit status: 0 done; 1 done, but a requirement is not met; 2 usage or recipe;
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
+    parser.add_argument("model", type=Path, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("-O", dest="recipe", type=Path, required=True, metavar="RECIPE", help="the recipe, a YAML file")
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR", help="output folder (default: build/<model>)")
     parser.add_argument("--json", action="store_true", help="put the report on stdout")
@@ -90,13 +90,14 @@ exit status: 0 done; 1 done, but a requirement is not met; 2 usage or recipe;
 
 
 def _compile(options: argparse.Namespace) -> int:
+    from edgec.frontends.sources import source_of
     from edgec.tools.compile import Job, compile_model
     from edgec.tools.progress import Progress
 
     instruments, times = instruments_of(options)
     with Progress(quiet=options.quiet) as progress:
         job = Job(
-            model=options.model,
+            model=source_of(options.model),
             recipe=options.recipe,
             output=options.output,
             pins=pins_of(options),
@@ -124,7 +125,7 @@ def _compile(options: argparse.Namespace) -> int:
 
 
 def _describe_inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
+    parser.add_argument("model", type=Path, metavar="MODEL", help=MODEL_HELP)
     add_model_options(parser)
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="JSON in the place of the table")
@@ -133,6 +134,8 @@ def _describe_inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from edgec.frontends.sources import source_of
+
     if options.groups:
         from edgec.ir.errors import UsageError
         from edgec.tools.channel_table import inspect_groups
@@ -140,11 +143,11 @@ def _inspect(options: argparse.Namespace) -> int:
         if options.ir:
             what = "argument --ir: not allowed with argument --groups"
             raise UsageError("inspect", what, "'edgec inspect --help' explains")
-        inspect_groups(options.model, pins_of(options), options.cut, as_json=options.json)
+        inspect_groups(source_of(options.model), pins_of(options), options.cut, as_json=options.json)
         return 0
     from edgec.tools.inspect import inspect
 
-    inspect(options.model, pins_of(options), options.cut, as_json=options.json, as_text=options.ir)
+    inspect(source_of(options.model), pins_of(options), options.cut, as_json=options.json, as_text=options.ir)
     return 0
 
 

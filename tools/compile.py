@@ -21,6 +21,7 @@ from edgec.frontends.metrics import open_metric
 from edgec.frontends.model import open_model
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
+from edgec.frontends.sources import Source, opened
 from edgec.ir.cost import Cost
 from edgec.ir.execution import batch_size, seeded_feeds
 from edgec.ir.files import files_of, save
@@ -46,7 +47,7 @@ class Job:
     """What to compile, and how.
 
     Attributes:
-        model: the ONNX file.
+        model: where the model comes from.
         recipe: the recipe's file.
         output: the folder to leave; ``build/<model's stem>`` by default.
         pins: static shapes by input name.
@@ -57,7 +58,7 @@ class Job:
         progress: what the user is told meanwhile.
     """
 
-    model: Path
+    model: Source
     recipe: Path
     output: Path | None = None
     pins: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -105,7 +106,9 @@ class _Run:
         dumps = [instrument.folder for instrument in job.instruments if isinstance(instrument, Dumps)]
         with output_folder(job.place, self._inputs(), dumps) as folder:
             progress.stage(f"reading {job.model.name}")
-            graph = open_model(job.model, job.pins, job.cuts)
+            with opened(job.model) as path:
+                graph = open_model(path, job.pins, job.cuts)
+                self.hashes = _hashes(job.model, path)
             self.plan = self._plan(facts_of(graph))
             self._open_data(graph)
             original = graph.copy()
@@ -150,7 +153,7 @@ class _Run:
         return self.job.place.parent / f"{self.job.place.name}.checkpoints"
 
     def _inputs(self) -> list[Path]:
-        paths = [self.job.model, self.job.recipe]
+        paths = [path for path in (self.job.model.file, self.job.recipe) if path is not None]
         for _, spec in self.recipe.data.sets():
             paths += [*(spec.images or ()), *(path for path in (spec.arrays, spec.labels) if isinstance(path, Path))]
         return paths
@@ -200,7 +203,7 @@ class _Run:
         if judge is not None:
             self.job.progress.stage(f"measuring {judge.metric.name} of the original")
             entry["metric"] = rounded(judge.measure(judge.original))
-        return {**entry, **self._speed("cpu", self.job.model, "the original", pinned=original)}
+        return {**entry, **self._speed("cpu", original, "the original")}
 
     def _compressed(
         self, graph: Graph, reference: Reference, judge: Judge | None, baseline: Mapping[str, Any], folder: Path
@@ -248,22 +251,24 @@ class _Run:
             entry["metric"] = rounded(value)
         return {**entry, **self._speed(emitter.name, own / emitted.model, f"{found.name}/{emitted.model}")}
 
-    def _speed(self, backend_name: str, model: Path, label: str, pinned: Graph | None = None) -> dict[str, Any]:
-        """Latency and memory here, by the report's names; ``pinned`` is saved and timed in the place of ``model``.
+    def _speed(self, backend_name: str, model: Path | Graph, label: str) -> dict[str, Any]:
+        """Latency and memory here, by the report's names.
 
         Args:
+            backend_name: what runs it.
+            model: its file, or a graph that is saved first.
             label: which network it is, as the user is told.
         """
         speed: Speed | None = None
         if self.job.timing:
             self.job.progress.stage(f"timing {label}")
-            if pinned is None:
+            if isinstance(model, Path):
                 speed = measure(backend_name, model)
             else:
                 with tempfile.TemporaryDirectory(prefix="edgec-") as scratch:
                     path = Path(scratch) / "model.onnx"
                     with writing(path):
-                        save(pinned, path)
+                        save(model, path)
                     speed = measure(backend_name, path)
         return {
             "latency_ms": None if speed is None else speed.latency_ms,
@@ -301,8 +306,7 @@ class _Run:
             hashes["eval"] = [data.content_hash() for data in self.metric.data]
         return {
             "edgec": __version__,
-            "model": {"name": _text(self.job.model.name), "sha256": sha256(self.job.model)},
-            "external_data": {_text(path.name): sha256(path) for path in files_of(self.job.model)[1:]},
+            **self.hashes,
             "recipe": {"name": _text(self.job.recipe.name), "sha256": sha256(self.job.recipe)},
             "data": hashes,
         }
@@ -320,6 +324,15 @@ class _Staged(Instrument):
 
     def before(self, item: Any, graph: Graph) -> None:
         self.progress.stage(f"{item.place} {item.step.name}")
+
+
+def _hashes(source: Source, onnx: Path) -> dict[str, Any]:
+    """The manifest's hashes of the user's model file, or of the ONNX file that was made where there is none."""
+    file, *external = files_of(onnx) if source.file in (None, onnx) else [source.file]
+    return {
+        "model": {"name": _text(source.name), "sha256": sha256(file)},
+        "external_data": {_text(path.name): sha256(path) for path in external},
+    }
 
 
 def _text(name: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from edgec.frontends.model import open_model
+from edgec.frontends.sources import Source, opened
 from edgec.ir.cost import Cost
 from edgec.ir.errors import printable
 from edgec.ir.graph import Graph, Tensor
@@ -17,15 +17,16 @@ from edgec.tools.summary import amount, counted, short, size
 
 
 def inspect(
-    model: Path,
+    model: Source,
     pins: Mapping[str, tuple[int, ...]],
     cuts: Sequence[str] = (),
     *,
     as_json: bool = False,
     as_text: bool = False,
 ) -> None:
-    """Prints the network of an ONNX file as a table, as JSON, or as the IR's text."""
-    graph = open_model(model, pins, cuts)
+    """Prints a network as a table, as JSON, or as the IR's text."""
+    with opened(model) as path:
+        graph = open_model(path, pins, cuts)
     if as_text:
         print(print_graph(graph), end="")
         return

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgec.ir.errors import UsageError
 from edgec.tools.guard import guarded
-from edgec.tools.options import Parser, add_model_options, add_run_options, instruments_of, pins_of
+from edgec.tools.options import MODEL_HELP, Parser, add_model_options, add_run_options, instruments_of, pins_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def opt_parser() -> Parser:
     """The command's parser."""
     parser = Parser(prog="edgec-opt", description="Runs passes on a model and prints the graph.")
-    parser.add_argument("model", type=Path, metavar="MODEL", help="the ONNX file")
+    parser.add_argument("model", type=Path, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
         "-p", dest="pipeline", default="", metavar="PIPELINE", help='passes with options: "fold,factorize{params=0.1}"'
     )
@@ -117,6 +117,7 @@ def _run(options: argparse.Namespace) -> int:
     from edgec.frontends.model import open_model
     from edgec.frontends.preprocess import Preprocess
     from edgec.frontends.recipe import load_recipe
+    from edgec.frontends.sources import opened, source_of
     from edgec.ir.execution import seeded_feeds
     from edgec.ir.files import save
     from edgec.ir.printer import print_graph
@@ -132,7 +133,9 @@ def _run(options: argparse.Namespace) -> int:
     roles = {r for r in ("calibration", "train") if section is not None and getattr(section, r) is not None}
     planned = plan(steps, source="-p", roles=roles)
     board = target(options.target, "--target") if options.target else None
-    graph = open_model(options.model, pins_of(options), options.cut)
+    source = source_of(options.model)
+    with opened(source) as path:
+        graph = open_model(path, pins_of(options), options.cut)
     planned = plan(steps, source="-p", roles=roles, facts=facts_of(graph))
     inputs = inputs_of(graph)
     preprocess = Preprocess(section.preprocess) if section is not None and section.preprocess is not None else None
@@ -140,7 +143,7 @@ def _run(options: argparse.Namespace) -> int:
     for instrument in instruments:
         instrument.start(graph)
     pipeline = Pipeline(
-        freeze(graph, seeded_feeds(graph), options.model.name),
+        freeze(graph, seeded_feeds(graph), source.name),
         data=data,
         affine={} if preprocess is None else preprocess.affine_by_input(inputs),
         threads=options.threads or 1,

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from edgec.ir.errors import UsageError, did_you_mean
 
+MODEL_HELP = "an ONNX file, a torch program (.pt2), or module:function that returns a torch module and inputs"
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are a :class:`UsageError`; options are written whole."""

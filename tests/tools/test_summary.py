@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgec.frontends.sources import OnnxFile
 from edgec.tools.inspect import inspect
 from edgec.tools.report import charts
 from edgec.tools.summary import amount, print_summary, rows, short, size
@@ -90,7 +91,7 @@ def network(path: Path, name: str) -> Path:
 
 def test_inspect_in_a_pipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "a/very/long/name/" * 12 + "[bold]conv\x1b[31m"
-    inspect(network(tmp_path / "net.onnx", name), {})
+    inspect(OnnxFile(network(tmp_path / "net.onnx", name)), {})
     found = lines(capsys.readouterr().out)
     assert found[0] == "net.onnx: net, opset 17"
     assert found[1].split() == ["layer", "operator", "output", "params", "MACs", "MACs", "%", "moved"]
@@ -143,7 +144,7 @@ def test_a_figure_that_leaves_something_out_says_so(report: dict[str, Any]) -> N
 
 def test_inspect_on_80_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = terminal_of_80_columns(monkeypatch)
-    inspect(network(tmp_path / "net.onnx", "encoder/block_3/residual/conv_expansion"), {})
+    inspect(OnnxFile(network(tmp_path / "net.onnx", "encoder/block_3/residual/conv_expansion")), {})
     found = lines(terminal.getvalue())
     assert all(len(line) <= 80 for line in found[:-3])
     assert len(found[:-3]) > 4  # the name is folded
