@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgec.frontends.datasets_python import find_function
 from edgec.frontends.model import open_model
+from edgec.frontends.python_functions import find_function
 from edgec.frontends.recipe import Recipe
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Graph
