@@ -41,6 +41,7 @@ class Compress(Pass):
     name: ClassVar[str] = "compress"
     effect: ClassVar[Effect] = "lossy"
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
+    shares: ClassVar[frozenset[str]] = frozenset(UNITS)
 
     params: Annotated[Share, Field(description="part of the network's parameters to keep")] = None
     macs: Annotated[Share, Field(description="part of the network's multiply-accumulates to keep")] = None

@@ -49,6 +49,7 @@ class Factorize(Pass):
     name: ClassVar[str] = "factorize"
     effect: ClassVar[Effect] = "lossy"
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
+    shares: ClassVar[frozenset[str]] = frozenset({*UNITS, "latency"})
 
     params: Params = None
     macs: Macs = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from edgec.ir.errors import UsageError, UsageErrors, did_you_mean
 from edgec.ir.graph import Graph
 from edgec.passes.protocol import Pass
 from edgec.passes.registry import pass_class, pass_names
+from edgec.passes.repeating import NAME, turns
 
 # What holds for a float model as it is loaded.
 INITIAL_FACTS = frozenset({"float", "trainable"})
@@ -80,8 +81,7 @@ def plan(
     ended: dict[str, str] = {}
     held = set(facts)
     at = where or (lambda index: f"{source}: passes[{index}]")
-    for index, (name, options) in enumerate(steps):
-        file, place = at(index).rsplit(": ", 1)
+    for file, place, name, options in _in_turn(steps, at, mistakes):
         try:
             step = make(name, options, f"{file}: {place} '{name}'", unknown=f"{file}: {place}")
             for fact in sorted(step.needs - held):
@@ -99,9 +99,29 @@ def plan(
         held |= step.gives
         planned.append(Planned(step, place, file))
     if mistakes:
-        raise UsageErrors(mistakes)
+        once = {str(mistake): mistake for mistake in mistakes}  # of a pass that is repeated, the first round's
+        raise UsageErrors(list(once.values()))
     cut = next((i for i, item in enumerate(planned) if item.step.per_target), len(planned))
     return Plan(tuple(planned[:cut]), tuple(planned[cut:]))
+
+
+def _in_turn(
+    steps: Sequence[tuple[str, Mapping[str, Any]]], at: Callable[[int], str], mistakes: list[UsageError]
+) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """Each pass with the recipe's file and line and its place; those of a ``repeat`` as often as they run.
+
+    What is wrong with a ``repeat`` is added to ``mistakes``.
+    """
+    for index, (name, options) in enumerate(steps):
+        file, place = at(index).rsplit(": ", 1)
+        if name != NAME:
+            yield file, place, name, options
+            continue
+        try:
+            for turn in turns(options, f"{file}: {place} '{name}'"):
+                yield f"{file}: {place} '{name}'", turn.place, turn.name, turn.options
+        except UsageError as error:
+            mistakes.append(error)
 
 
 def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | None = None) -> Pass:

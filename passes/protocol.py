@@ -194,6 +194,7 @@ class Pass(abc.ABC):
         uses: data roles that it cannot do without.
         per_target: whether it depends on the target; it and all that follows then run once for each.
         preserves: analyses that stay true although the pass has run.
+        shares: options that say what part of the network stays; ``repeat`` in a recipe reaches them in steps.
     """
 
     name: ClassVar[str]
@@ -204,6 +205,7 @@ class Pass(abc.ABC):
     uses: ClassVar[frozenset[str]] = frozenset()
     per_target: ClassVar[bool] = False
     preserves: ClassVar[tuple[type[Any], ...]] = ()
+    shares: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod
     def run(self, graph: Graph, ctx: Context) -> None:

@@ -44,6 +44,7 @@ class Prune(Pass):
     name: ClassVar[str] = "prune"
     effect: ClassVar[Effect] = "lossy"
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
+    shares: ClassVar[frozenset[str]] = frozenset({"params", "macs"})
 
     params: Params = None
     macs: Macs = None

@@ -11,6 +11,7 @@ from edgec.backends.registry import backend, target, target_names
 from edgec.ir.errors import UsageError
 from edgec.passes.protocol import Pass
 from edgec.passes.registry import pass_class, pass_names
+from edgec.passes.repeating import NAME, SCHEMA
 from edgec.tools.options import unknown_pass
 
 
@@ -113,7 +114,7 @@ def schema() -> dict[str, Any]:
     from edgec.frontends.recipe_schema import recipe_schema
 
     found: dict[str, Any] = recipe_schema(
-        {name: options_schema(pass_class(name)) for name in pass_names()}, target_names()
+        {**{name: options_schema(pass_class(name)) for name in pass_names()}, NAME: SCHEMA}, target_names()
     )
     return found
 

@@ -88,3 +88,45 @@ def test_the_place_can_be_the_line_of_a_file() -> None:
 def test_each_pass_is_registered_under_its_own_name(name: str) -> None:
     assert pass_class(name).name == name
     assert pass_class(name).effect in ("exact", "lossy")
+
+
+def test_repeat_reaches_a_budget_in_steps() -> None:
+    round_ = [{"compress": {"params": 0.01}}, {"factorize": {"rank": 0.5}}, "fold"]
+    found = plan([("fold", {}), ("repeat", {"times": 2, "passes": round_})], roles=["calibration"])
+    assert [item.step.name for item in found.shared] == ["fold", *["compress", "factorize", "fold"] * 2]
+    assert [item.where for item in found.shared[1:4]] == [
+        "the pipeline: passes[1] 'repeat': round 1 of 2: passes[0] 'compress'",
+        "the pipeline: passes[1] 'repeat': round 1 of 2: passes[1] 'factorize'",
+        "the pipeline: passes[1] 'repeat': round 1 of 2: passes[2] 'fold'",
+    ]
+    assert found.shared[4].step.params == pytest.approx(0.1)
+    assert found.shared[2].step.rank == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"passes": ["fold"]}, ": times: is how often the passes run, 2 at least"),
+        ({"times": 1, "passes": ["fold"]}, ": times: is how often the passes run, 2 at least"),
+        ({"times": 2}, ": passes: is a list of passes"),
+        ({"times": 2, "passes": "fold"}, ": passes: is a list of passes"),
+        ({"times": 2, "passes": []}, ": passes: is a list of passes"),
+        ({"times": 2, "passes": ["fold"], "steps": 3}, ": has no option 'steps'"),
+    ],
+)
+def test_repeat_that_is_not_written_so(options: dict[str, Any], said: str) -> None:
+    mend = "write repeat: {times: 4, passes: [compress: {params: 0.01}, finetune]}"
+    assert message(("repeat", options)) == f"compress.yaml: passes[0] 'repeat'{said}; {mend}"
+
+
+def test_what_stands_in_repeat() -> None:
+    where = "compress.yaml: passes[0] 'repeat': "
+    shape = "a pass is a name, or a name with its options: prune: {macs: 0.7}"
+    assert message(("repeat", {"times": 2, "passes": [7]})) == f"{where}passes[0]: is no pass; {shape}"
+    inner = {"repeat": {"times": 2, "passes": ["fold"]}}
+    text = message(("repeat", {"times": 2, "passes": [inner]}))
+    assert text == f"{where}passes[0]: repeat cannot stand in repeat; multiply their times"
+    text = message(("repeat", {"times": 2, "passes": ["fold", "quantise"]}))
+    assert text.splitlines()[0] == (
+        f"{where}round 1 of 2: passes[1]: no pass named 'quantise'. Did you mean 'quantize'? 'edgec passes' lists them"
+    )

@@ -116,7 +116,7 @@ def test_inspect_says_what_is_not_known(tmp_path: Path, capsys: pytest.CaptureFi
         }"""
     )
     onnx.save(model, tmp_path / "net.onnx")
-    inspect(tmp_path / "net.onnx", {})
+    inspect(OnnxFile(tmp_path / "net.onnx"), {})
     found = lines(capsys.readouterr().out)
     assert [line.split()[:2] for line in found[3:6]] == [["known", "MatMul"], ["pad", "Pad"], ["unknown", "Conv"]]
     assert "?" in found[5].split()
@@ -124,7 +124,7 @@ def test_inspect_says_what_is_not_known(tmp_path: Path, capsys: pytest.CaptureFi
         "3 nodes, 20 params in 80 B, at least 16 MACs, peak activations at least 672 B",
         "not known, because shapes are not static: MACs of layers (1), sizes of tensors (2)",
     ]
-    inspect(tmp_path / "net.onnx", {}, as_json=True)
+    inspect(OnnxFile(tmp_path / "net.onnx"), {}, as_json=True)
     printed = json.loads(capsys.readouterr().out)
     assert [layer["macs"] for layer in printed["layers"]] == [16, 0, None]
     assert (printed["total"]["macs_unknown"], printed["total"]["sizes_unknown"]) == (1, 2)
