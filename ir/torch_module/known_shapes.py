@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, detach
+from edgec.ir.graph import Graph, Node, Tensor, Variable, detach
 from edgec.ir.node_list import NodeList
 from edgec.ir.shapes import Shapes
 from edgec.ir.torch_module.conversion import to_numpy, to_torch
@@ -64,14 +64,13 @@ class KnownShapes(Shapes):
             if isinstance(made, Variable) and len(made.inputs[0].outputs) == 1 and made not in outputs:
                 gone.add(made.inputs[0])
                 detach(made.inputs[0])
-                made.to_constant(values)
+                # What is quantized is held in floats; inference is to see the integers.
+                made.to_constant(values.astype(self.dtype(tensor) or values.dtype, copy=False))
         twin.nodes = NodeList([node for node in twin.nodes if node not in gone])
         found = Shapes(twin)
         for variable in graph.variables():
-            made = twins[variable]
-            if not isinstance(made, Constant) or made.inputs == []:
-                self._shape[variable] = found.shape(made)
-                self._dtype[variable] = found.dtype(made)
+            self._shape[variable] = found.shape(twins[variable])
+            self._dtype[variable] = found.dtype(twins[variable])
 
 
 def evaluate(call: Call, site: Site, known: dict[Tensor, np.ndarray]) -> None:

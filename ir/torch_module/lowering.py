@@ -137,30 +137,6 @@ class Site:
         """The same for an output."""
         return None if self._flow is None else self._flow.axis(self.node.outputs[place])
 
-    def axes(self, place: int, default: Sequence[int] | None = None) -> list[int] | None:
-        """Axes: an attribute in older opsets, the input at ``place`` in newer ones; must be known.
-
-        Raises:
-            InputError: they are computed by the network.
-        """
-        if self.has(place):
-            return [int(a) for a in self.required(place, "axes").reshape(-1)]
-        given = self.attr("axes", default)
-        return None if given is None else [int(a) for a in given]
-
-    def required(self, place: int, what: str) -> np.ndarray:
-        """The elements of an input that must be known.
-
-        Raises:
-            InputError: they are computed by the network.
-        """
-        values = self.known(place)
-        if values is None:
-            raise self.refusal(
-                f"its {what} is computed by the network", "fold the constants first, or pin the inputs' shapes"
-            )
-        return values
-
     def take(self, *places: int) -> None:
         """Says which inputs the call takes; all of them unless this is called."""
         self.reads = [self.node.inputs[place] if self.has(place) else None for place in places]

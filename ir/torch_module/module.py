@@ -180,7 +180,9 @@ class TorchModule(torch.nn.Module):
         mode = values[MODE_SLOT]
         for start, end in segments(rows, count):
             segment = _Segment(rows[start:end], len(values), mode)
-            results = checkpoint(segment, *[values[slot] for slot in segment.taken], use_reentrant=False)
+            results = checkpoint(
+                segment, *[values[slot] for slot in segment.taken], use_reentrant=False, preserve_rng_state=False
+            )
             for slot in segment.freed:
                 values[slot] = None
             for slot, result in zip(segment.left, results, strict=True):

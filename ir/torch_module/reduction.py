@@ -84,7 +84,8 @@ def reduction(at: Site) -> Call:
 
     if at.has(1) and at.known(1) is None:
         return lambda x, axes: over(x, [int(a) for a in to_numpy(axes)])
-    axes = at.axes(1) or []
+    found = at.known(1)
+    axes = [int(a) for a in (at.attr("axes", []) if found is None else found.reshape(-1))]
     at.take(0)
     if axes:
         return lambda x: function(x, axes, keep)

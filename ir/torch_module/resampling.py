@@ -78,9 +78,7 @@ def _resized(
 
     def plan(shape: Sequence[int]) -> Call:
         places = [a % len(shape) for a in chosen] if chosen is not None else list(range(len(shape)))
-        axes = _axes(shape, places, roi, scales, sizes, policy, sampling.coordinates)
-        if batch is not None:
-            axes.pop(batch, None)
+        axes = _axes(shape, places, roi, scales, sizes, policy, sampling.coordinates, batch)
         return _native(shape, axes, sampling) or _by_taps(axes, sampling, beyond)
 
     def call(x: Tensor) -> Tensor:
@@ -101,8 +99,14 @@ def _axes(
     sizes: np.ndarray | None,
     policy: str,
     coordinates: str,
+    batch: int | None,
 ) -> dict[int, Axis]:
-    """The axes that change, by place."""
+    """The axes that change, by place; the batch's axis never does."""
+    if batch in places:
+        kept = [i for i, place in enumerate(places) if place != batch]
+        roi = roi if roi is None or not roi.size else roi.reshape(2, -1)[:, kept]
+        scales, sizes = (v if v is None or not v.size else v[kept] for v in (scales, sizes))
+        places = [places[i] for i in kept]
     whole = np.tile([0.0, 1.0], (len(places), 1)).T
     window = whole if roi is None or not roi.size else roi.reshape(2, -1)
     made: dict[int, Axis] = {}
