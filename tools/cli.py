@@ -92,10 +92,11 @@ exit status: 0 done; 1 done, but a requirement is not met; 2 usage or recipe;
 def _compile(options: argparse.Namespace) -> int:
     from edgec.frontends.sources import source_of
     from edgec.tools.compile import Job, compile_model
+    from edgec.tools.processes import is_first
     from edgec.tools.progress import Progress
 
     instruments, times = instruments_of(options)
-    with Progress(quiet=options.quiet) as progress:
+    with Progress(quiet=options.quiet or not is_first()) as progress:
         job = Job(
             model=source_of(options.model),
             recipe=options.recipe,
@@ -108,6 +109,8 @@ def _compile(options: argparse.Namespace) -> int:
             progress=progress,
         )
         report = compile_model(job)
+    if not is_first():
+        return 0
     if times is not None:
         times.print(sys.stderr)
     if options.json:

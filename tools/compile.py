@@ -6,7 +6,8 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from edgec.tools.fetching import Fetched, clear
 from edgec.tools.judging import Judge, check_requirements, decibel, freeze, rounded, run_of
 from edgec.tools.measure import Speed, measure
 from edgec.tools.output import output_folder, sha256, write_json, write_manifest, writing
+from edgec.tools.processes import is_first
 from edgec.tools.progress import Progress
 
 _PROBES = 4
@@ -82,7 +84,10 @@ def compile_model(job: Job) -> dict[str, Any]:
     """
     # One BLAS thread at a time: how a sum is split over threads changes its last bits. Passes that have independent
     # layers work on them in parallel instead.
-    with threadpool_limits(limits=1):
+    with threadpool_limits(limits=1), ExitStack() as stack:
+        if not is_first():  # of several processes that train together: what it makes, the first one makes too
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgec-")))
+            job = replace(job, output=scratch / "out", instruments=(), timing=False)
         return _Run(job).run()
 
 

@@ -18,8 +18,10 @@ from edgec.ir.torch_module.module import TorchModule
 from edgec.passes import input_domain
 from edgec.passes.protocol import Context, Outside
 from edgec.passes.training.checkpoints import Checkpoint
-from edgec.passes.training.feeding import Batch, Entrance, Feeding
-from edgec.passes.training.objective import find_task
+from edgec.passes.training.feeding import Entrance, Feeding
+from edgec.passes.training.learner import Learner, Objective
+from edgec.passes.training.objective import Task, find_task
+from edgec.passes.training.parallel import World, joined
 from edgec.passes.training.teacher import Distance, Match, Teacher, find_matches
 from edgec.passes.training.trainer import History, Trainer
 from edgec.passes.training_pass import TRAIN, TrainingPass
@@ -29,45 +31,48 @@ _JUDGED_AT_ONCE = 32
 
 def train(options: TrainingPass, graph: Graph, ctx: Context) -> None:
     """Trains the weights of ``graph`` in place; see :meth:`TrainingPass.run`."""
-    with _threads(ctx.threads):
-        run = _Run(options, graph, ctx)
+    with _threads(ctx.threads), joined() as world:
+        run = _Run(options, graph, ctx, world)
         history = run.trainer.run()
-        run.module.cpu()
-        changed = run.module.write_back()
-        run.report(history, len(changed))
+        network = run.learner.network.cpu()
+        run.report(history, len(network.write_back()))
 
 
 class _Run:
     """What one run is made of."""
 
-    def __init__(self, options: TrainingPass, graph: Graph, ctx: Context) -> None:
-        self.options, self.graph, self.ctx = options, graph, ctx
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, options: TrainingPass, graph: Graph, ctx: Context, world: World) -> None:
+        self.options, self.graph, self.ctx, self.device = options, graph, ctx, world.device
         torch.manual_seed(ctx.seed)
         data = ctx.data[TRAIN]
-        self.module = TorchModule(graph, frozen=options.frozen(graph)).to(self.device)
-        if not any(parameter.requires_grad for parameter in self.module.parameters()):
+        network = TorchModule(graph, frozen=options.frozen(graph))
+        if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UsageError(options.name, "finds no weights to train", "freeze less, or leave the pass out")
         self.feeding = Feeding(data, ctx.seed, options.hold_out)
-        self.entrance = Entrance({tensor.name: input_domain.folded(graph, tensor.name) for tensor in graph.inputs})
         where = f"{options.name}: loss"
         function = None
         if options.loss.startswith("python:"):
             function = _outside(ctx, where).function(options.loss.removeprefix("python:"), where)
-        self.task = find_task(options.loss, graph, data.labels, data.source, function, where)
-        self.distance = self._distance()
-        if self.task is None and self.distance is None:
+        task = find_task(options.loss, graph, data.labels, data.source, function, where)
+        distance = self._distance(task)
+        if task is None and distance is None:
             mend = "add labels to data.train, name a loss, or write teacher: original"
             raise UsageError(where, "nothing says what the network should compute", mend)
+        self.entrance = Entrance({tensor.name: input_domain.folded(graph, tensor.name) for tensor in graph.inputs})
+        low = options.precision == "bfloat16" or (
+            options.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+        objective = Objective(task, distance, float(getattr(options, "labels", 0.0)))
+        learner = Learner(network, objective, self.entrance, segments=options.segments, low=low)
+        self.learner = learner.to(self.device)
         self.trainer = Trainer(
-            options, self.module, self._objective, self.distance or torch.nn.Identity(),
-            [] if self.distance is None else self.distance.taps, self.entrance, self.feeding, self._monitor(),
-            self.device, Checkpoint(ctx.checkpoints, self._key()), ctx.seed, ctx.progress,
+            options, self.learner, self.feeding, self._monitor(), world, Checkpoint(ctx.checkpoints, self._key()),
+            ctx.seed, ctx.progress,
         )  # fmt: skip
 
     # -- what is minimised ------------------------------------------------------------------------------------------
 
-    def _distance(self) -> Distance | None:
+    def _distance(self, task: Task | None) -> Distance | None:
         wanted = self.options.teachers
         if wanted is None:
             return None
@@ -80,27 +85,13 @@ class _Run:
         if inside:
             matches = find_matches(self.graph, graph, getattr(options, "match", {}), f"{options.name}: match")
         teacher = Teacher(graph, self.graph, matches, self.feeding.total, self.device, where)
-        classes = (self.task is not None and self.task.classes) or (
-            self.ctx.judge is not None and self.ctx.judge.name == "top1"
-        )
+        classes = (task is not None and task.classes) or (self.ctx.judge is not None and self.ctx.judge.name == "top1")
         temperature = float(getattr(options, "temperature", 1.0))
-        made = Distance(teacher, self.graph, graph, classes=classes, temperature=temperature, inside=inside)
-        return made.to(self.device)
-
-    @property
-    def _share(self) -> float:
-        """The part that the loss for the labels has."""
-        if self.distance is None:
-            return 1.0
-        return float(getattr(self.options, "labels", 0.0)) if self.task is not None else 0.0
-
-    def _objective(self, outputs: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
-        share, parts = self._share, []
-        if self.task is not None and share > 0:
-            parts.append(share * self.task.loss(outputs, batch))
-        if self.distance is not None and share < 1:
-            parts.append((1 - share) * self.distance(outputs, batch))
-        return sum(parts[1:], parts[0])
+        held = self.feeding.held_out()
+        typical = held[torch.arange(min(len(held), _JUDGED_AT_ONCE))].to(self.device)
+        return Distance(
+            teacher, self.graph, graph, classes=classes, temperature=temperature, inside=inside, typical=typical
+        )
 
     # -- what chooses the epoch -------------------------------------------------------------------------------------
 
@@ -127,14 +118,14 @@ class _Run:
         held = self.feeding.held_out()
         total = 0.0
         for chosen in torch.arange(len(held)).split(_JUDGED_AT_ONCE):
-            total += float(self.trainer.loss(held[chosen])) * len(chosen)
+            total += float(self.learner(held[chosen].to(self.device))) * len(chosen)
         return total / len(held)
 
     def _evaluated(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the network as it is on feeds of the original."""
         tensors = {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in feeds.items()}
         with torch.no_grad():
-            outputs = self.module(self.entrance(tensors))
+            outputs = self.learner.network(self.entrance(tensors))
         return {name: x.float().cpu().numpy() for name, x in outputs.items()}
 
     # -- what is said -----------------------------------------------------------------------------------------------
@@ -153,17 +144,10 @@ class _Run:
 
     def report(self, history: History, changed: int) -> None:
         """Tells the context."""
-        words = " and ".join(
-            part
-            for part in (
-                self.task.words if self.task is not None and self._share > 0 else "",
-                self.distance.words if self.distance is not None and self._share < 1 else "",
-            )
-            if part
-        )
         epochs = len(history.losses)
         by = "data.eval's metric" if self.monitored == "metric" else "the loss on held-out samples"
-        what = f"{epochs} epochs on {self.feeding.trained_on} samples for {words}; {_kept(history)} by {by}"
+        samples = f"{epochs} epochs on {self.feeding.trained_on} samples for {self.learner.objective.words}"
+        what = f"{samples}; {_kept(history)} by {by}"
         figures = {"rate": history.rate, "epochs": epochs, "best_epoch": history.best, "constants": changed}
         if history.losses:
             figures |= {"loss_first": history.losses[0], "loss_last": history.losses[-1]}

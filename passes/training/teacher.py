@@ -64,6 +64,9 @@ class Teacher:
         self._known = torch.zeros(samples, dtype=torch.bool)
         self._answers: dict[str, torch.Tensor] | None = {}
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Teacher:
+        return self  # whoever learns from it, it is the same
+
     def __call__(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Outputs and matched tensors by the teacher's names."""
         numbers = batch.numbers.cpu()
@@ -99,10 +102,19 @@ class Distance(torch.nn.Module):
         classes: whether outputs of (samples, classes) are scores of classes.
         temperature: that softens those.
         inside: the weight of the tensors inside.
+        typical: samples on which the power of what is to be met is measured, which errors are divided by.
     """
 
     def __init__(
-        self, teacher: Teacher, student: Graph, original: Graph, *, classes: bool, temperature: float, inside: float
+        self,
+        teacher: Teacher,
+        student: Graph,
+        original: Graph,
+        *,
+        classes: bool,
+        temperature: float,
+        inside: float,
+        typical: Batch,
     ) -> None:
         super().__init__()
         self._teacher, self._temperature, self._inside = teacher, temperature, inside
@@ -113,6 +125,8 @@ class Distance(torch.nn.Module):
                 other = teacher.outputs[tensor.name]
                 of = (student, tensor.name), (original, other)
                 self._soft[tensor.name] = tuple(log_probabilities(graph, name, temperature) for graph, name in of)
+        answers = teacher(typical)
+        self._power = {name: max(float(x.square().mean()), _LEAST) for name, x in answers.items()}
         self.adapters = torch.nn.ModuleList()
         for match in teacher.matches:
             adapter = (
@@ -144,20 +158,19 @@ class Distance(torch.nn.Module):
                 apart = functional.kl_div(own(outputs), its(wanted), reduction="batchmean", log_target=True)
                 losses.append(apart * self._temperature**2)
             else:
-                losses.append(_relative(outputs[name], wanted[other]))
+                losses.append(self._error(outputs[name], wanted, other))
         loss = torch.stack(losses).mean()
         if self._inside and self._teacher.matches:
             inner = [
-                _relative(_adapted(adapter, outputs[match.student]), wanted[match.teacher])
+                self._error(_adapted(adapter, outputs[match.student]), wanted, match.teacher)
                 for adapter, match in zip(self.adapters, self._teacher.matches, strict=True)
             ]
             loss = loss + self._inside * torch.stack(inner).mean()
         return loss
 
-
-def _relative(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The squared error by the power of what is wanted."""
-    return (made.float() - wanted).square().mean() / wanted.square().mean().clamp_min(_LEAST)
+    def _error(self, made: torch.Tensor, wanted: Tensors, name: str) -> torch.Tensor:
+        """The squared error by the power of what is wanted."""
+        return (made.float() - wanted[name]).square().mean() / self._power[name]
 
 
 def _adapted(adapter: torch.nn.Module, values: torch.Tensor) -> torch.Tensor:

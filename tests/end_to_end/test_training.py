@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from refusals import Edgec
 
-from edgec.ir.execution import Session
-from edgec.ir.graph import Graph
+from edgec import load as edgec_load
 
 HEAD = """\
 data:
@@ -84,10 +83,6 @@ def test_a_teacher_that_is_not_there(job: Path, edgec: Edgec) -> None:
     assert said.strip() == line
 
 
-def outputs(graph: Graph) -> np.ndarray:
-    return Session(graph).run({"image": np.full((1, 1, 16, 16), 0.3, np.float32)})["reconstruction"]
-
-
 def test_a_run_that_is_killed_goes_on(job: Path, edgec: Edgec) -> None:
     """SIGKILL in the middle of training; the next run ends as one that nothing disturbed."""
     recipe(job, "[fold, finetune: {epochs: 400, rate: 0.001, monitor: loss, batch: 1}]")
@@ -107,3 +102,27 @@ def test_a_run_that_is_killed_goes_on(job: Path, edgec: Edgec) -> None:
     again = [argument if argument != "out" else "other" for argument in command]
     assert subprocess.run(again, cwd=job, env=environment, check=False).returncode == 0
     assert (job / "other" / "model.onnx").read_bytes() == resumed
+
+
+def test_two_processes_train_what_one_does(job: Path, edgec: Edgec) -> None:
+    """torchrun with two processes on the CPU: the weights are those of one process to float tolerance."""
+    recipe(
+        job,
+        "[fold, factorize: {rank: 0.3, min_rank: 1}, "
+        "distill: {epochs: 4, rate: 0.01, monitor: loss, batch: 4, match: {r: n, s: r}}]",
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "edgec.tools.cli", *(word if word != "out" else "two" for word in ARGUMENTS), "--threads", "1"]
+    done = subprocess.run([*torchrun, *command], cwd=job, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("before and after") == 1
+    assert edgec(*ARGUMENTS, "--threads", "1")[0] == 0
+    one, two = (edgec_load(job / name / "model.onnx") for name in ("out", "two"))
+    changed = 0
+    for mine, other in zip(one.constants(), two.constants(), strict=True):
+        np.testing.assert_allclose(mine.values, other.values, rtol=1e-3, atol=1e-5, err_msg=mine.name)
+        changed += mine.values.dtype.kind == "f"
+    assert changed > 5
+    figures = report(job)["passes"][2]["did"][0]["figures"]  # type: ignore[index]
+    assert figures["best_epoch"] > 0

@@ -21,7 +21,7 @@ from edgec.ir.graph import Graph
 from edgec.passes.finetune import Finetune
 from edgec.passes.protocol import Context
 from edgec.passes.quantize import Quantize
-from edgec.passes.training.trainer import Trainer
+from edgec.passes.training.learner import Learner
 
 DATA = Data({"x": images()})
 HELD_OUT = [{"x": x[None]} for x in images(8, seed=77)]
@@ -335,14 +335,14 @@ def test_a_loss_without_a_name() -> None:
 
 
 def test_batches_that_do_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Trainer.loss
+    whole = Learner.forward
 
-    def small(self: Trainer, batch: Any, module: Any = None) -> torch.Tensor:
+    def small(self: Learner, batch: Any) -> torch.Tensor:
         if len(batch) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(self, batch, module)
+        return whole(self, batch)
 
-    monkeypatch.setattr(Trainer, "loss", small)
+    monkeypatch.setattr(Learner, "forward", small)
     most = 5
     assert refused(network(), Finetune(batch=16)) == (
         "finetune: batch: memory does not suffice for 16 samples; write 4, or raise segments"
