@@ -7,6 +7,7 @@
 A torch module is compiled with example inputs beside it:
 
 >>> report = edgec.compile(module, torch.zeros(1, 3, 224, 224), "compress.yaml")
+>>> smaller = edgec.to_torch("build/Module/model.onnx")
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compile", "load"]
+__all__ = ["__version__", "compile", "load", "to_torch"]
 
 _Path: TypeAlias = "str | os.PathLike[str]"
 
@@ -107,6 +108,30 @@ def compile(model: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
     if isinstance(model, str | os.PathLike):
         return _compile(model, *arguments, **named)
     return _compile_module(model, *arguments, **named)
+
+
+def to_torch(model: _Path | Graph) -> torch.nn.Module:
+    """A network as a torch module, such as ``build/<model>/model.onnx``: tensors in, a tensor (or a tuple) out.
+
+    Its parameters are the network's weights, by their names. It runs at any batch size, and trains.
+
+    Args:
+        model: a graph, or what :func:`load` reads.
+
+    Raises:
+        edgec.ir.errors.EdgecError: torch is missing, the model cannot be used, or torch lacks an operator of it.
+    """
+    from edgec.ir.errors import UsageError
+    from edgec.ir.graph import Graph
+
+    graph = model if isinstance(model, Graph) else load(model)
+    try:
+        from edgec.ir.torch_module.calling import Network
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UsageError("to_torch", "needs torch, which is not installed", "pip install 'edgec[torch]'") from None
+    return Network(graph)
 
 
 def _load(model: _Path, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
