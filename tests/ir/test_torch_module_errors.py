@@ -187,3 +187,12 @@ def test_numbers_that_the_network_computes() -> None:
     )
     graph.nodes[-1].inputs[1] = graph.nodes[2].outputs[0]
     assert refusal(graph) == "node 'n' (Tile): an operand that belongs to all samples differs by sample" + ONLY
+
+
+def test_a_target_that_hangs_on_a_weight() -> None:
+    graph = model(
+        "h = MatMul(x, w)\nr = ReduceMax<axes=[0], keepdims=0>(w)\nf = Cast<to=7>(r)\n[n] y = Reshape(h, f)",
+        "(float[1,2] x) => (float[r] y)",
+        "float[2,2] w = {1, 2, 1, 1}",
+    )
+    assert refusal(graph) == "node 'n' (Reshape): it takes 'f', which the network computes" + ONLY
