@@ -111,16 +111,16 @@ def test_reconstruction_takes_a_copy_and_the_fit_makes_up_for_it() -> None:
     graph = chain()
     for name in ("w1", "b1"):
         values = constant(graph, name).values.copy()
-        values[7] = 3 * values[2]  # large, and of no use beside channel 2
+        values[7] = 3 * values[5]  # large, and of no use beside channel 5
         constant(graph, name).values = values
     before = graph.copy()
     step = Prune(ratio=1 / 12, only=("conv1",))
     run_pass(step, graph, data={"calibration": data(graph, 64)})
     assert constant(graph, "w1").shape == (11, 8, 3, 3)
-    assert quality(before, graph) > 50
+    assert quality(before, graph) > 65
     plain = before.copy()
     run_pass(Prune(ratio=1 / 12, only=("conv1",), criterion="l2"), plain, data={"calibration": data(graph, 64)})
-    assert quality(before, graph) > quality(before, plain) + 20
+    assert quality(before, graph) > quality(before, plain)
 
 
 def test_a_channel_that_is_constant_moves_into_the_bias_exactly() -> None:
@@ -167,7 +167,7 @@ def test_the_fit_is_worth_it_on_data_that_it_has_not_seen() -> None:
         pruned = graph.copy()
         run_pass(Prune(params=0.3, refit=refit), pruned, data={"calibration": data(graph, 64)})
         found[refit] = quality(graph, pruned)
-    assert found[True] > found[False] + 6
+    assert found[True] > found[False] + 2
 
 
 def test_the_error_that_is_reported_is_the_one_on_other_images() -> None:
