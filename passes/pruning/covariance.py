@@ -24,6 +24,8 @@ from edgec.passes.streaming import Tapped, batches, check_finite, stream
 
 # So many observations for each channel are enough, and so many are taken at least where the data have them.
 _PER_CHANNEL, _LEAST = 16, 4096
+# The squared correlation from which on two channels are one.
+_TOGETHER = 0.9999
 
 
 @dataclass
@@ -75,13 +77,15 @@ class Moments:
         covariance = self.covariance
         if self.samples < 2:
             return covariance
-        own = np.diag(covariance)
+        own = np.diag(covariance).clip(min=0)
+        # What always goes together is no accident of a few images.
+        prior = np.where(np.square(covariance) > _TOGETHER * np.outer(own, own), covariance, 0.0)
+        prior.flat[:: len(own) + 1] = own
         energy = float(np.vdot(covariance, covariance))
         scatter = max(self.squares / self.images - energy, 0.0) / (self.samples - 1)
-        distance = energy - float(own @ own)
+        distance = float(np.square(covariance - prior).sum())
         part = min(scatter / distance, 1.0) if distance > 0 else 1.0
-        shrunk: np.ndarray = (1 - part) * covariance
-        shrunk.flat[:: len(own) + 1] += part * own
+        shrunk: np.ndarray = (1 - part) * covariance + part * prior
         return shrunk
 
 

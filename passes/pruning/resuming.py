@@ -20,6 +20,8 @@ from edgec.passes.streaming import ROLE, Tapped, batches, each
 
 T = TypeVar("T")
 _MOST_BYTES = 2**28
+# Bytes of an element whose type the graph does not state: activations are float32.
+_UNSTATED = 4
 
 
 class Resuming:
@@ -87,7 +89,8 @@ class Resuming:
         total = 0.0
         for tensor in tensors:
             shape = self._shapes.shape(tensor)
-            if shape is None or None in shape or tensor.dtype is None:
+            if shape is None or None in shape:
                 return np.inf
-            total += float(np.prod([size or 0 for size in shape])) * np.dtype(tensor.dtype).itemsize
+            itemsize = _UNSTATED if tensor.dtype is None else np.dtype(tensor.dtype).itemsize
+            total += float(np.prod([size or 0 for size in shape])) * itemsize
         return total

@@ -13,11 +13,14 @@ from running_passes import Samples, assert_same, corrupt, did, missed, model, op
 from edgec.ir.cost import Cost
 from edgec.ir.errors import InputError, UsageError
 from edgec.ir.execution import seeded_feeds, sqnr_db
+from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.plan import make, plan
 from edgec.passes.prune import Prune
+from edgec.passes.pruning import criteria
+from edgec.passes.pruning.criteria import Memory
 
 Check = Callable[[Graph, str], None]
 SAME = "pads=[1,1,1,1]"
@@ -158,6 +161,27 @@ def test_every_kind_of_coupling_is_pruned(name: str, with_data: bool) -> None:
 
 
 # -- the fit --------------------------------------------------------------------------------------------------------
+
+
+def test_tries_on_copies_judge_channels_once_and_end_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain((8, 12, 16))
+    samples, memory = data(graph), Memory()
+    looked: list[Graph] = []
+    measured = criteria.moments
+
+    def counted(graph: Graph, *rest: Any) -> Any:
+        looked.append(graph)
+        return measured(graph, *rest)
+
+    monkeypatch.setattr(criteria, "moments", counted)
+    for part in (0.7, 0.4):
+        with_it, without = graph.copy(), graph.copy()
+        run_pass(Prune(params=part), with_it, data={"calibration": samples}, shared={Memory: memory})
+        run_pass(Prune(params=part), without, data={"calibration": samples})
+        assert to_bytes(with_it) == to_bytes(without)
+    assert len(looked) == 3
+    run_pass(Prune(params=0.4), graph, data={"calibration": data(graph, seed=9)}, shared={Memory: memory})
+    assert len(looked) == 4
 
 
 def test_the_fit_is_worth_it_on_data_that_it_has_not_seen() -> None:
