@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
 
 from edgec.ir.errors import InputError
-from edgec.ir.execution import Session, batch_size
+from edgec.ir.execution import Feeds, Session, batch_size
 from edgec.ir.graph import Graph, Tensor, Variable
 from edgec.passes.protocol import Context
 
@@ -24,14 +24,25 @@ class Tapped:
     Args:
         graph: it is not changed, and later changes are not seen.
         tensors: whose values are wanted; inputs of the model may be among them.
+        given: tensors inside it that are fed, with a value of each, so that what computes them does not run.
     """
 
-    def __init__(self, graph: Graph, tensors: Sequence[Variable]) -> None:
+    def __init__(
+        self, graph: Graph, tensors: Sequence[Variable], given: Mapping[Variable, np.ndarray] | None = None
+    ) -> None:
+        given = given or {}
         mapped: dict[Tensor, Tensor] = {}
         part = graph.copy(mapped)
-        taps = [mapped[t] for t in dict.fromkeys(tensors) if t not in graph.inputs]
+        part.outputs = []
+        for tensor, values in given.items():
+            fed = Variable(tensor.name, values.dtype, list(values.shape))
+            part.replace_uses(mapped[tensor], fed)
+            part.inputs.append(fed)
+        taps = [mapped[t] for t in dict.fromkeys(tensors) if t not in graph.inputs and t not in given]
         part.outputs = [tap for tap in taps if isinstance(tap, Variable)]
         part.remove_dead()
+        if given:
+            part.inputs = [tensor for tensor in part.inputs if tensor.outputs]
         outputs, part.outputs = part.outputs, []
         self._session = Session(part, outputs) if outputs else None
 
@@ -67,13 +78,18 @@ def stream(
     def one(number: int, feeds: Mapping[str, np.ndarray]) -> T:
         return work(number, [network.run(feeds) for network in networks])
 
+    return each(ctx, ctx.feeds(graph, ROLE), one)
+
+
+def each(ctx: Context, feeds: Iterable[Mapping[str, np.ndarray]], work: Callable[[int, Feeds], T]) -> Iterator[T]:
+    """As :func:`stream`, of any batches, for work that gets them as they are."""
     found = False
     threads = max(1, ctx.threads)
     with ThreadPoolExecutor(threads) as pool:
         running: deque[Future[T]] = deque()
-        for number, feeds in enumerate(ctx.feeds(graph, ROLE)):
+        for number, batch in enumerate(feeds):
             found = True
-            running.append(pool.submit(one, number, feeds))
+            running.append(pool.submit(work, number, batch))
             if len(running) > threads:  # as many batches are in memory as are worked on, and one that comes next
                 yield running.popleft().result()
         while running:

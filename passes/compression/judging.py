@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -121,8 +122,15 @@ class Judge:
         return stacked([session.run(feeds) for feeds in self._feeds])
 
 
-def context(graph: Graph, ctx: Context, data: Mapping[str, DataSet]) -> Context:
+def context(graph: Graph, ctx: Context, data: Mapping[str, DataSet], shared: dict[Any, Any] | None = None) -> Context:
     """A context of its own for a pass on ``graph``, with other data."""
     return Context(
-        graph, target=ctx.target, targets=ctx.targets, data=data, affine=ctx.affine, seed=ctx.seed, threads=ctx.threads
+        graph,
+        target=ctx.target,
+        targets=ctx.targets,
+        data=data,
+        affine=ctx.affine,
+        seed=ctx.seed,
+        threads=ctx.threads,
+        shared=shared,
     )

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from edgec.ir.graph import Graph
 from edgec.passes.compression.judging import Judge
 from edgec.passes.compression.trying import Budget, Made, Passes, factorized, floor, pruned
-from edgec.passes.protocol import Context, DataSet
+from edgec.passes.protocol import Context, DataSet, Remark
+from edgec.passes.pruning.criteria import Memory
 
 _STEPS = (0.25, 0.5, 0.75, 1.0)
 # What a few images tell apart. Outcomes nearer to the best than this, in dB, are as good: the least pruning is taken.
@@ -57,6 +58,7 @@ class Search:
         tries: so far.
         made: the networks of the best tries, by step.
         least: the part of the network that pruning cannot go below; 0 while that is not known.
+        memory: how channels were judged: the same for all tries.
     """
 
     graph: Graph
@@ -69,6 +71,7 @@ class Search:
     tries: dict[float, Try] = field(default_factory=dict)
     made: dict[float, Made] = field(default_factory=dict)
     least: float = 0.0
+    memory: Memory = field(default_factory=Memory)
 
     def run(self) -> Try | None:
         """The best try, the one with the least pruning of those alike; ``None`` where none meets the budget."""
@@ -107,12 +110,15 @@ class Search:
     def _known_to_lose(self, step: float) -> bool:
         return any(found.hopeless and found.step <= step for found in self.tries.values())
 
+    def _pruned(self, step: float) -> tuple[Graph | None, list[Remark], list[Remark]]:
+        return pruned(self.graph, self.budget, self.passes, self.part(step), self.ctx, self.data, self.memory)
+
     def _factorized(self, step: float) -> Try | None:
         """Tries a step; ``None`` where the budget cannot be met so."""
-        graph, done, left = pruned(self.graph, self.budget, self.passes, self.part(step), self.ctx, self.data)
+        graph, done, left = self._pruned(step)
         if graph is None and not self.least:
             self.least = floor(self.graph, self.budget, self.passes, self.ctx)[1]
-            graph, done, left = pruned(self.graph, self.budget, self.passes, self.part(step), self.ctx, self.data)
+            graph, done, left = self._pruned(step)
         if graph is None:
             return None
         best = self.best

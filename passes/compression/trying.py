@@ -21,6 +21,7 @@ from edgec.passes.linear_layers import LINEAR
 from edgec.passes.pipeline import settle
 from edgec.passes.protocol import Context, DataSet, Pass, Remark
 from edgec.passes.prune import Prune
+from edgec.passes.pruning.criteria import Memory
 
 Unit = Literal["params", "macs", "weight_bytes"]
 # Prune takes a layer down to this part by its ratio: as far as it goes.
@@ -116,13 +117,19 @@ def attempt(
 
 
 def pruned(
-    graph: Graph, budget: Budget, passes: Passes, part: float, ctx: Context, data: Mapping[str, DataSet]
+    graph: Graph,
+    budget: Budget,
+    passes: Passes,
+    part: float,
+    ctx: Context,
+    data: Mapping[str, DataSet],
+    memory: Memory | None = None,
 ) -> tuple[Graph | None, list[Remark], list[Remark]]:
-    """A copy, pruned, with the remarks; no graph where that cannot be."""
+    """A copy, pruned, with the remarks; no graph where that cannot be. ``memory`` is that of other tries."""
     made = graph.copy()
     if part >= 1 or passes.prune is None:
         return made, [], []
-    own = context(made, ctx, data)
+    own = context(made, ctx, data, {Memory: memory} if memory is not None else None)
     given: dict[str, Any] = {"macs": part} if budget.unit == "macs" else {"params": part}
     if _run(replace(passes.prune, ratio=None, **given), made, own):
         return made, own.done, [_said("not pruned", remark) for remark in own.left]

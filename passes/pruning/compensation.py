@@ -5,6 +5,9 @@ computed in the original network, from what it reads in the pruned one, whose ea
 the asymmetric reconstruction of Zhang et al., "Accelerating Very Deep Convolutional Networks for Classification and
 Detection", 2016, in the setting of He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017.
 The mean of what was removed is in the bias then, padding and all nodes in between included.
+
+A layer is looked at when all before it have become what they stay: two that correct the same error would correct it
+twice. Fits are judged on images that do not resemble those that they were made from (resemblance.py).
 """
 
 from __future__ import annotations
@@ -14,24 +17,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Variable
+from edgec.ir.execution import Feeds
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.order import dependencies
 from edgec.ir.shapes import Shapes
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.protocol import Context
 from edgec.passes.pruning.biases import add_bias, bias_obstacle, has_bias
 from edgec.passes.pruning.least_squares import Sums, best
 from edgec.passes.pruning.patches import from_matrix, patches, refit_obstacle, weight_matrix, written_at
+from edgec.passes.pruning.resemblance import MOST_IMAGES, groups_of, halves
+from edgec.passes.pruning.resuming import Resuming
 from edgec.passes.streaming import Tapped, batches, check_finite, stream
 from edgec.passes.windows import Window
 
-# A network is run once for each wave of layers, and no layer of a wave sees what another one of it became.
-_MOST_WAVES = 24
-# Sums of one wave hold so many numbers at most, and a layer so many features; others get a new bias only.
+# Sums of the layers that are fitted at once hold so many numbers at most, and a layer so many features; others get a
+# new bias only.
 _MOST_NUMBERS, _MOST_FEATURES = 2**25, 5120
 _ROWS_FOR_EACH, _LEAST_ROWS, _MOST_ROWS = 8, 4096, 16384
 _NUMBERS_AT_ONCE = 2**24
-# Every so many batches one is held out to judge the fit by.
-_HELD_OUT = 4
+# Samples of the original's outputs hold so many numbers at once.
+_MOST_TARGETS = 2**25
 # Residuals below this part of the signal are rounding.
 _ROUNDING = 1e-10
 
@@ -65,6 +71,10 @@ class _Layer:
         self.data, self.written = node.inputs[0], node.outputs[0]
         read, written = (tuple(d or 1 for d in shapes.shape(t) or ()) for t in (self.data, self.written))
         self.shape = written
+        target = original.outputs[0]
+        if not isinstance(target, Variable):
+            raise TypeError(f"node '{node.name}' computes no variable")
+        self.target = target
         self.window = None
         self.axis = 1 if node.op in ("Conv", "ConvTranspose", "Gemm") else len(written) - 1
         channels, phases = 0, [np.arange(0)]
@@ -91,27 +101,32 @@ class _Layer:
         at_once = max(_NUMBERS_AT_ONCE // max(most, 1), 256)
         return min(-(-wanted // count), at_once, self.positions)
 
-    def observe(
-        self, before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray], number: int, count: int, seed: int
-    ) -> tuple[float, list[tuple[int, np.ndarray, np.ndarray]]]:
-        """The signal's sum of squares, and by phase the patches and residuals of one batch."""
-        wanted, got = before[self.original.outputs[0].name], now[self.written.name]
-        for tensor, values in ((self.original.outputs[0], wanted), (self.written, got)):
-            if isinstance(tensor, Variable):
-                check_finite(tensor, values, number)
-        wanted = wanted if self.kept is None else np.compress(self.kept, wanted, axis=self.axis)
+    def positions_of(self, number: int, count: int, seed: int) -> np.ndarray:
+        """Which positions of the output are looked at in one of ``count`` batches."""
         chance = np.random.Generator(np.random.PCG64([seed, number, self.positions]))
-        at = np.sort(chance.choice(self.positions, self.rows(count), replace=False))
-        target = written_at(self.node, wanted, at).astype(np.float32, copy=False)
+        return np.sort(chance.choice(self.positions, self.rows(count), replace=False))
+
+    def wanted(self, values: np.ndarray, number: int, at: np.ndarray) -> np.ndarray:
+        """What the original computes at those positions, of the channels that are left: (rows, outputs), float32."""
+        check_finite(self.target, values, number)
+        values = values if self.kept is None else np.compress(self.kept, values, axis=self.axis)
+        return written_at(self.node, values, at).astype(np.float32, copy=False)
+
+    def blocks(
+        self, values: Feeds, target: np.ndarray, number: int, at: np.ndarray
+    ) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """By phase the patches and residuals of one batch."""
+        got = values[self.written.name]
+        if isinstance(self.written, Variable):
+            check_finite(self.written, got, number)
         residual = target - written_at(self.node, got, at).astype(np.float32, copy=False)
-        signal = float(np.einsum("ro,ro->", target, target, dtype=np.float64))
         if self.features == [0]:
-            return signal, [(0, np.zeros((len(at), 0), np.float32), residual)]
-        data = now[self.data.name].astype(np.float32, copy=False)
-        found = []
-        for phase, rows, taken in patches(self.node, self.window, data, at, self.shape):
-            found.append((phase, taken.reshape(len(rows), -1), residual[rows]))
-        return signal, found
+            return [(0, np.zeros((len(at), 0), np.float32), residual)]
+        data = values[self.data.name].astype(np.float32, copy=False)
+        return [
+            (phase, taken.reshape(len(rows), -1), residual[rows])
+            for phase, rows, taken in patches(self.node, self.window, data, at, self.shape)
+        ]
 
 
 def compensate(
@@ -139,10 +154,15 @@ def compensate(
         if node in pairs and can_be_fitted(graph, node) and _static(node, shapes)
     ]
     found: dict[Node, Refit] = {}
-    waves = list(_waves(layers))
-    for done, wave in enumerate(waves, 1):
-        found.update(_fit(graph, original, wave, ctx))
-        ctx.progress(done, len(waves), "fitting")
+    if not layers:
+        return found
+    half = halves(_alike(original, layers, ctx))
+    before, now = Resuming(original, ctx), Resuming(graph, ctx)
+    for some in _portions(layers, batches(graph, ctx)):
+        targets = _targets(before, some, ctx)
+        for wave in _waves(graph, some):
+            found.update(_fit(graph, now, wave, targets, half, ctx))
+            ctx.progress(layers.index(wave[-1]) + 1, len(layers), "fitting")
     return found
 
 
@@ -170,52 +190,112 @@ def _static(node: Node, shapes: Shapes) -> bool:
     return all(shape is not None and None not in shape for shape in found)
 
 
-def _waves(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
-    """Layers that are fitted from one run: next to each other, and few enough that their sums fit in memory."""
-    each = -(-len(layers) // _MOST_WAVES)
-    wave: list[_Layer] = []
+def _alike(original: Graph, layers: Sequence[_Layer], ctx: Context) -> np.ndarray:
+    """The group of each batch, of those that resemble each other in what the layers compute on the mean."""
+    count = batches(original, ctx)
+    if count > MOST_IMAGES:
+        return np.arange(count)
+
+    def means(number: int, values: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+        found = []
+        for layer in layers:
+            computed = values[0][layer.target.name]
+            check_finite(layer.target, computed, number)
+            others = tuple(axis for axis in range(computed.ndim) if axis != layer.axis)
+            found.append(computed.mean(axis=others, dtype=np.float64))
+        return found
+
+    seen = list(stream(original, ctx, [Tapped(original, [layer.target for layer in layers])], means))
+    return groups_of([np.stack(of_layer) for of_layer in zip(*seen, strict=True)])
+
+
+def _portions(layers: Sequence[_Layer], count: int) -> Iterator[list[_Layer]]:
+    """Layers next to each other whose samples of the original's outputs fit in memory together."""
+    some: list[_Layer] = []
+    size = 0
     for layer in layers:
-        if wave and (len(wave) == each or sum(other.numbers for other in wave) + layer.numbers > _MOST_NUMBERS):
-            yield wave
-            wave = []
-        wave.append(layer)
+        own = count * layer.rows(count) * layer.shape[layer.axis]
+        if some and size + own > _MOST_TARGETS:
+            yield some
+            some, size = [], 0
+        some.append(layer)
+        size += own
+    yield some
+
+
+def _targets(before: Resuming, layers: Sequence[_Layer], ctx: Context) -> dict[_Layer, list[np.ndarray]]:
+    """What the original computes where each layer is looked at, batch by batch."""
+
+    def observe(number: int, values: Feeds) -> list[np.ndarray]:
+        return [
+            layer.wanted(values[layer.target.name], number, layer.positions_of(number, before.count, ctx.seed))
+            for layer in layers
+        ]
+
+    seen = list(before.run(layers[0].original, [layer.target for layer in layers], observe))
+    return {layer: list(targets) for layer, targets in zip(layers, zip(*seen, strict=True), strict=True)}
+
+
+def _waves(graph: Graph, layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
+    """Layers that are fitted from one run: none reads what another one of them becomes, and their sums fit in
+    memory."""
+    by_node = {layer.node: layer for layer in layers}
+    wave: list[_Layer] = []
+    changed: set[Tensor] = set()
+    numbers = 0
+    for node in graph.nodes:
+        behind = not changed.isdisjoint(dependencies(node))
+        layer = by_node.get(node)
+        if layer is not None:
+            if wave and (behind or numbers + layer.numbers > _MOST_NUMBERS):
+                yield wave
+                wave, changed, numbers, behind = [], set(), 0, False
+            wave.append(layer)
+            numbers += layer.numbers
+        if layer is not None or behind:
+            changed.update(node.outputs)
     if wave:
         yield wave
 
 
-def _fit(graph: Graph, original: Graph, wave: Sequence[_Layer], ctx: Context) -> Iterator[tuple[Node, Refit]]:
-    before = Tapped(original, [t for layer in wave for t in layer.original.outputs if isinstance(t, Variable)])
+def _fit(
+    graph: Graph,
+    now: Resuming,
+    wave: Sequence[_Layer],
+    targets: Mapping[_Layer, list[np.ndarray]],
+    half: np.ndarray,
+    ctx: Context,
+) -> Iterator[tuple[Node, Refit]]:
     taps = [t for layer in wave for t in (layer.data, layer.written) if isinstance(t, Variable)]
-    count = batches(graph, ctx)
 
-    def observe(number: int, values: list[dict[str, np.ndarray]]) -> list[tuple[float, list]]:
-        return [layer.observe(values[0], values[1], number, count, ctx.seed) for layer in wave]
+    def observe(number: int, values: Feeds) -> list[list[tuple[int, np.ndarray, np.ndarray]]]:
+        return [
+            layer.blocks(values, targets[layer][number], number, layer.positions_of(number, now.count, ctx.seed))
+            for layer in wave
+        ]
 
     outputs = [layer.shape[layer.axis] for layer in wave]
-    fit = [Sums(layer.features, width) for layer, width in zip(wave, outputs, strict=True)]
-    held = [Sums(layer.features, width) for layer, width in zip(wave, outputs, strict=True)]
-    for number, observed in enumerate(stream(graph, ctx, [before, Tapped(graph, taps)], observe)):
-        into = held if number % _HELD_OUT == 1 else fit
-        for sums, (signal, blocks) in zip(into, observed, strict=True):
-            sums.signal += signal
+    sums = [[Sums(layer.features, width) for _ in range(2)] for layer, width in zip(wave, outputs, strict=True)]
+    for number, observed in enumerate(now.run(wave[0].node, taps, observe)):
+        for layer, both, blocks in zip(wave, sums, observed, strict=True):
+            target, own = targets[layer][number], both[half[number]]
+            own.signal += float(np.einsum("ro,ro->", target, target, dtype=np.float64))
             for block in blocks:
-                sums.add(*block)
+                own.add(*block)
     for place, layer in enumerate(wave):
-        refit = _correct(graph, layer, fit[place], held[place])
-        fit[place] = held[place] = Sums([0], 0)  # frees the largest arrays before the next solve
+        refit = _correct(graph, layer, *sums[place])
+        sums[place] = []  # frees the largest arrays before the next solve
         if refit is not None:
             yield layer.node, refit
 
 
-def _correct(graph: Graph, layer: _Layer, fit: Sums, held: Sums) -> Refit | None:
+def _correct(graph: Graph, layer: _Layer, one: Sums, other: Sums) -> Refit | None:
     """Fits one layer; ``None`` where its output did not change."""
-    signal, error = fit.signal + held.signal, fit.rr + held.rr
+    signal, error, rows = one.signal + other.signal, one.rr + other.rr, one.rows + other.rows
     if error <= _ROUNDING * signal:
         return None
-    judged = held if held.rows else fit
-    before = judged.rr / judged.signal if judged.signal > 0 else 0.0
-    correction, part = best(fit, held)
-    rows = fit.rows if held.rows == 0 else held.rows
+    before = error / signal if signal > 0 else 0.0
+    correction, part = best(one, other)
     if correction is None:
         return Refit(before, before, rows, max(layer.features), "no fit was better on images held out")
     node, weight = layer.node, layer.node.inputs[1]

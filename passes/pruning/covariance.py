@@ -1,13 +1,17 @@
-"""Means and covariances of the channels that layers read, gathered in one pass over the calibration data.
+"""Means and covariances of the channels that layers read, gathered from the calibration data.
 
 Positions of an image are drawn by a generator that is seeded with the image's number, so the same data give the same
 sums; what is kept is a matrix of the group's width for each reader, whatever the number of images.
+
+Few images do not show how channels depend on each other. So covariances are shrunk towards their diagonal, as far as
+images disagree (Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004).
+Images that resemble each other count as one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,10 +19,13 @@ from edgec.ir.graph import Graph, Variable
 from edgec.passes.protocol import Context
 from edgec.passes.pruning.least_squares import squarable
 from edgec.passes.pruning.readers import Reader
+from edgec.passes.pruning.resemblance import groups_of
 from edgec.passes.streaming import Tapped, batches, check_finite, stream
 
 # So many observations for each channel are enough, and so many are taken at least where the data have them.
 _PER_CHANNEL, _LEAST = 16, 4096
+# The squared correlation from which on two channels are one.
+_TOGETHER = 0.9999
 
 
 @dataclass
@@ -26,28 +33,70 @@ class Moments:
     """Of the units that a reader reads, each channel of a unit being an observation of its own.
 
     Attributes:
+        centre: about what moments are taken, near the mean; (width,).
+        samples: how many images there are that do not resemble each other.
         rows: the number of observations.
         sums: of each unit; (width,).
         products: sums of products; (width, width).
+        squares: the sum over the images of the squares of all elements of their covariances.
+        images: how many there were.
     """
 
-    rows: int
-    sums: np.ndarray
-    products: np.ndarray
+    centre: np.ndarray
+    samples: int
+    rows: int = 0
+    sums: np.ndarray = field(init=False)
+    products: np.ndarray = field(init=False)
+    squares: float = 0.0
+    images: int = 0
 
-    @property
-    def mean(self) -> np.ndarray:
-        return self.sums / max(self.rows, 1)
+    def __post_init__(self) -> None:
+        width = len(self.centre)
+        self.sums, self.products = np.zeros(width), np.zeros((width, width))
+
+    def add(self, seen: Seen) -> None:
+        """Takes an image in."""
+        self.rows += seen.rows
+        self.sums += seen.sums
+        self.products += seen.products
+        self.squares += seen.squares
+        self.images += 1
 
     @property
     def covariance(self) -> np.ndarray:
-        mean = self.mean
-        return self.products / max(self.rows, 1) - np.outer(mean, mean)
+        apart = self.sums / max(self.rows, 1)
+        return self.products / max(self.rows, 1) - np.outer(apart, apart)
 
     @property
     def power(self) -> np.ndarray:
         """The mean square of each unit."""
-        return np.diag(self.products) / max(self.rows, 1)
+        return np.diag(self.covariance) + np.square(self.centre + self.sums / max(self.rows, 1))
+
+    def shrunk(self) -> np.ndarray:
+        """The covariance, held back by how far the images disagree; of one image as it is."""
+        covariance = self.covariance
+        if self.samples < 2:
+            return covariance
+        own = np.diag(covariance).clip(min=0)
+        # What always goes together is no accident of a few images.
+        prior = np.where(np.square(covariance) > _TOGETHER * np.outer(own, own), covariance, 0.0)
+        prior.flat[:: len(own) + 1] = own
+        energy = float(np.vdot(covariance, covariance))
+        scatter = max(self.squares / self.images - energy, 0.0) / (self.samples - 1)
+        distance = float(np.square(covariance - prior).sum())
+        part = min(scatter / distance, 1.0) if distance > 0 else 1.0
+        shrunk: np.ndarray = (1 - part) * covariance + part * prior
+        return shrunk
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one image adds to moments."""
+
+    rows: int
+    sums: np.ndarray
+    products: np.ndarray
+    squares: float
 
 
 def moments(graph: Graph, readers: Sequence[Reader], ctx: Context) -> dict[Reader, Moments]:
@@ -62,26 +111,46 @@ def moments(graph: Graph, readers: Sequence[Reader], ctx: Context) -> dict[Reade
     for reader in readers:
         kinds.setdefault((reader.data, reader.axis, reader.channels.tobytes()), []).append(reader)
     firsts = [alike[0] for alike in kinds.values()]
-    found = {first: Moments(0, np.zeros(len(first.channels)), np.zeros((len(first.channels),) * 2)) for first in firsts}
     count = batches(graph, ctx)
-
-    def observe(number: int, values: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
-        return [_observations(first, values[0][first.data.name], number, count, ctx.seed) for first in firsts]
-
     network = Tapped(graph, [first.data for first in firsts])
+
+    def means(number: int, values: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+        return [_means(first, values[0][first.data.name], number) for first in firsts]
+
+    def observe(number: int, values: list[dict[str, np.ndarray]]) -> list[Seen]:
+        return [
+            _seen(first, values[0][first.data.name], found[first].centre, number, count, ctx.seed) for first in firsts
+        ]
+
+    centres = [np.stack(of_first) for of_first in zip(*stream(graph, ctx, [network], means), strict=True)]
+    samples = int(groups_of(centres).max()) + 1
+    found = {first: Moments(each.mean(axis=0), samples) for first, each in zip(firsts, centres, strict=True)}
     for done, observed in enumerate(stream(graph, ctx, [network], observe), 1):
-        for first, rows in zip(firsts, observed, strict=True):
-            taken = found[first]
-            taken.rows += len(rows)
-            taken.sums += rows.sum(axis=0, dtype=np.float64)
-            taken.products += rows.T @ rows
+        for first, seen in zip(firsts, observed, strict=True):
+            found[first].add(seen)
         ctx.progress(done, count, "covariances")
     return {reader: found[alike[0]] for alike in kinds.values() for reader in alike}
 
 
+def _means(reader: Reader, values: np.ndarray, number: int) -> np.ndarray:
+    """Of each unit in one batch; (width,)."""
+    check_finite(reader.data, values, number)
+    axis = reader.axis % values.ndim
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    mean: np.ndarray = values.mean(axis=others, dtype=np.float64)[reader.channels].mean(axis=1)
+    return mean
+
+
+def _seen(reader: Reader, values: np.ndarray, centre: np.ndarray, number: int, count: int, seed: int) -> Seen:
+    rows = _observations(reader, values, number, count, seed)
+    rows = rows - centre.astype(rows.dtype)
+    products = rows.T @ rows
+    squares = float(np.vdot(products, products)) / max(len(rows), 1) ** 2
+    return Seen(len(rows), rows.sum(axis=0, dtype=np.float64), products, squares)
+
+
 def _observations(reader: Reader, values: np.ndarray, number: int, count: int, seed: int) -> np.ndarray:
     """Rows of (observations, width), float32, of one batch."""
-    check_finite(reader.data, values, number)
     width, each = reader.channels.shape
     flat = np.moveaxis(values, reader.axis, -1).reshape(-1, values.shape[reader.axis])
     wanted = -(-max(_PER_CHANNEL * width, _LEAST) // (count * each))

