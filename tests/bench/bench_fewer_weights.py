@@ -39,6 +39,8 @@ from edgec.ir.graph import Graph
 ROOT = Path(__file__).resolve().parents[2]
 GOAL_DB = 6.0
 REMOVED = (50, 75, 90, 95)
+# Of the digits networks. Passes were developed while looking at those of seed 0, so that these are other ones.
+SEED = 1
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ def capsule_subject(folder: Path) -> Subject:
     return Subject("capsule", capsule.MODEL, folder / "capsule.npz", {capsule.INPUT: images}, ("AUROC", score))
 
 
-def digits_subject(kind: digits.Kind) -> Subject:
-    made = digits.trained(digits.Settings(kind), ROOT / "build" / "digits")
+def digits_subject(kind: digits.Kind, seed: int = SEED) -> Subject:
+    made = digits.trained(digits.Settings(kind, seed=seed), ROOT / "build" / "digits")
     arrays = np.load(made.held_out)
     labels = arrays["labels"]
 
@@ -169,6 +171,7 @@ def main() -> int:
         "--network", nargs="+", choices=["capsule", "vgg", "resnet"], default=["capsule", "vgg", "resnet"]
     )
     parser.add_argument("--removed", nargs="+", type=float, default=REMOVED, help="percent of the parameters")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the digits networks")
     parser.add_argument("--only", choices=["edgec", "plain"], help="edgec or the peers alone; no goal is checked then")
     parser.add_argument(
         "--passes", default="[fold, factorize: {params: KEEP}]", help="the recipe's passes, KEEP being the part to keep"
@@ -179,7 +182,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name in arguments.network:
-            subject = capsule_subject(folder) if name == "capsule" else digits_subject(name)
+            subject = capsule_subject(folder) if name == "capsule" else digits_subject(name, arguments.seed)
             met &= compare(subject, list(arguments.removed), tools, arguments.passes, folder)
     if not arguments.only:
         print(f"\ngoal (at least {GOAL_DB:g} dB above uniform Tucker-2 at every budget): {'met' if met else 'NOT MET'}")
