@@ -20,7 +20,7 @@ def sides(begins: Sequence[int], ends: Sequence[int]) -> list[int]:
     return [int(p) for pair in zip(reversed(begins), reversed(ends), strict=True) for p in pair]
 
 
-def window(at: Site, kernel: Sequence[int] | None) -> tuple[list[int], list[int], list[int]]:
+def window(at: Site, kernel: Sequence[int | None] | None) -> tuple[list[int], list[int], list[int]]:
     """Kernel, strides and dilations.
 
     Raises:
@@ -40,7 +40,7 @@ def window(at: Site, kernel: Sequence[int] | None) -> tuple[list[int], list[int]
 def convolution(at: Site) -> Call:
     """Even padding is the convolution's own; uneven padding is put around the input first."""
     shape = at.shape(1)
-    kernel, strides, dilations = window(at, shape[2:] if shape is not None else None)  # type: ignore[arg-type]
+    kernel, strides, dilations = window(at, shape[2:] if shape is not None else None)
     rank, groups = len(kernel), int(at.attr("group", 1))
     function = _CONVOLUTIONS[rank]
     auto = at.attr("auto_pad", "NOTSET")
@@ -81,7 +81,7 @@ def _halves(pads: Sequence[int]) -> tuple[list[int], list[int]]:
 def transposed(at: Site) -> Call:
     """torch's own where the padding is even; otherwise the whole result, cut or widened, and the bias put on it."""
     shape = at.shape(1)
-    kernel, strides, dilations = window(at, shape[2:] if shape is not None else None)  # type: ignore[arg-type]
+    kernel, strides, dilations = window(at, shape[2:] if shape is not None else None)
     rank, groups = len(kernel), int(at.attr("group", 1))
     function = _TRANSPOSED[rank]
     extra = [int(p) for p in at.attr("output_padding") or [0] * rank]

@@ -170,6 +170,7 @@ def cast_like(at: Site) -> Call:
 
 
 def _torch_type(at: Site, kind: np.dtype) -> torch.dtype:
-    if kind.name not in TYPES or (at.dtype(0) is not None and at.dtype(0).name not in TYPES):  # type: ignore[union-attr]
-        raise at.refusal(f"it casts {at.dtype(0)} to {kind}, and torch has no such elements", "cast to float32")
+    source = at.dtype(0)
+    if kind.name not in TYPES or (source is not None and source.name not in TYPES):
+        raise at.refusal(f"it casts {source} to {kind}, and torch has no such elements", "cast to float32")
     return TYPES[kind.name]

@@ -5,29 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from edgec.ir.channels import Channels
 from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError
-from edgec.ir.graph import Graph, Node
+from edgec.ir.graph import Graph
+from edgec.ir.node_list import NodeList
 from edgec.ir.shapes import Shapes
+from edgec.passes.budgets import Unit
 from edgec.passes.compression.judging import ROLE, context
 from edgec.passes.factorization.layers import find_layers
 from edgec.passes.factorization.methods import methods_for
 from edgec.passes.factorization.offers import Limits, least_choice, whole_cost
 from edgec.passes.factorize import Factorize
+from edgec.passes.layer_choice import excluded
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.pipeline import settle
 from edgec.passes.protocol import Context, DataSet, Pass, Remark
 from edgec.passes.prune import Prune
 from edgec.passes.pruning.criteria import Memory
 
-Unit = Literal["params", "macs", "weight_bytes"]
 # Prune takes a layer down to this part by its ratio: as far as it goes.
 _ALL = 1 - 1e-9
-# Factorize may add biases where layers have none, and leaves the smallest layers aside.
-_ROUNDS, _ASIDE = 4, 0.02
+# Factorize may add biases where layers have none.
+_ROUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def reachable(graph: Graph, budget: Budget, passes: Passes, ctx: Context) -> flo
     step = passes.factorize
     limits = Limits(step.min_rank or 1, step.multiple or 1)
     cost = float(budget.of(made))
-    for layer in find_layers(made, own.get(Shapes), lambda node: _excluded(step, node), own.missed):
+    for layer in find_layers(made, own.get(Shapes), lambda node: excluded(step, node.name), own.missed):
         methods = methods_for(layer, step.method)
         if isinstance(methods, str):
             continue
@@ -203,12 +205,12 @@ def reachable(graph: Graph, budget: Budget, passes: Passes, ctx: Context) -> flo
             cost -= max(whole - ((chain.macs(layer) or whole) if budget.unit == "macs" else each), 0)
     if budget.unit != "macs" and ROLE in ctx.data:
         cost += _missing_biases(made) * (4 if budget.unit == "weight_bytes" else 1)
-    return cost / (1 - _ASIDE if ROLE in ctx.data else 1) / max(budget.total, 1)
+    return cost / max(budget.total, 1)
 
 
 def take_over(graph: Graph, made: Graph) -> None:
     """Makes ``graph`` what a copy of it has become."""
-    graph.nodes = list(made.nodes)  # type: ignore[assignment]  # its names are read anew
+    graph.nodes = NodeList(made.nodes)  # its names are read anew
     graph.inputs, graph.outputs = made.inputs, made.outputs
 
 
@@ -220,12 +222,6 @@ def _run(step: Pass, graph: Graph, ctx: Context) -> bool:
         return False
     settle(graph, "compress")
     return True
-
-
-def _excluded(step: Factorize, node: Node) -> str | None:
-    named = not step.only or any(fnmatchcase(node.name, pattern) for pattern in step.only)
-    skipped = any(fnmatchcase(node.name, pattern) for pattern in step.skip)
-    return None if named and not skipped else "left out"
 
 
 def _missing_biases(graph: Graph) -> int:
