@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from edgec.passes.training_pass import TrainingPass
+from edgec.passes.training_pass import Teaching, TrainingPass
 
 
 @dataclass(frozen=True)
@@ -33,5 +33,5 @@ class Distill(TrainingPass):
     ] = 1.0
 
     @property
-    def teachers(self) -> str | None:
-        return self.teacher
+    def teaching(self) -> Teaching:
+        return Teaching(self.teacher, self.temperature, self.labels, self.inside, self.match)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from edgec.passes.training_pass import TrainingPass
+from edgec.passes.training_pass import Teaching, TrainingPass
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,5 @@ class Finetune(TrainingPass):
     ] = 0.0
 
     @property
-    def teachers(self) -> str | None:
-        return self.teacher
+    def teaching(self) -> Teaching | None:
+        return None if self.teacher is None else Teaching(self.teacher, self.temperature, self.labels)

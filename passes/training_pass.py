@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
 
@@ -14,6 +15,25 @@ from edgec.passes.protocol import Context, Effect, Pass
 
 _BUILT_IN = ("auto", "mse", "l1", "cross_entropy")
 TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """A teacher, and what is learnt from it.
+
+    Attributes:
+        teacher: ``original``, or the path of a model.
+        temperature: that softens scores of classes.
+        labels: the part that the loss for labels has.
+        inside: the weight of tensors inside; 0 matches none.
+        match: which those are, by name, and the teacher's; found by name where it is empty.
+    """
+
+    teacher: str
+    temperature: float
+    labels: float
+    inside: float = 0.0
+    match: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,8 +85,8 @@ class TrainingPass(Pass):
             )
 
     @property
-    def teachers(self) -> str | None:
-        """``original``, the path of a model, or ``None``."""
+    def teaching(self) -> Teaching | None:
+        """What is learnt from a teacher; ``None`` without one."""
         return None
 
     def run(self, graph: Graph, ctx: Context) -> None:

@@ -24,7 +24,7 @@ from edgec.passes.training.objective import Task, find_task
 from edgec.passes.training.parallel import World, joined
 from edgec.passes.training.teacher import Distance, Match, Teacher, find_matches
 from edgec.passes.training.trainer import History, Trainer
-from edgec.passes.training_pass import TRAIN, TrainingPass
+from edgec.passes.training_pass import TRAIN, Teaching, TrainingPass
 
 _JUDGED_AT_ONCE = 32
 
@@ -54,7 +54,8 @@ class _Run:
         if options.loss.startswith("python:"):
             function = _outside(ctx, where).function(options.loss.removeprefix("python:"), where)
         task = find_task(options.loss, graph, data.labels, data.source, function, where)
-        distance = self._distance(task)
+        self.teacher: Graph | None = None
+        distance = self._distance(task, options.teaching) if options.teaching is not None else None
         if task is None and distance is None:
             mend = "add labels to data.train, name a loss, or write teacher: original"
             raise UsageError(where, "nothing says what the network should compute", mend)
@@ -62,7 +63,7 @@ class _Run:
         low = options.precision == "bfloat16" or (
             options.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
-        objective = Objective(task, distance, float(getattr(options, "labels", 0.0)))
+        objective = Objective(task, distance, options.teaching.labels if options.teaching is not None else 0.0)
         learner = Learner(network, objective, self.entrance, segments=options.segments, low=low)
         self.learner = learner.to(self.device)
         self.trainer = Trainer(
@@ -72,26 +73,23 @@ class _Run:
 
     # -- what is minimised ------------------------------------------------------------------------------------------
 
-    def _distance(self, task: Task | None) -> Distance | None:
-        wanted = self.options.teachers
-        if wanted is None:
-            return None
-        options, where = self.options, f"{self.options.name}: teacher"
-        graph = self.ctx.original if wanted == "original" else _outside(self.ctx, where).model(wanted, where)
+    def _distance(self, task: Task | None, teaching: Teaching) -> Distance:
+        where, original = f"{self.options.name}: teacher", teaching.teacher == "original"
+        graph = self.ctx.original if original else _outside(self.ctx, where).model(teaching.teacher, where)
         if graph is None:
             raise UsageError(where, "there is no original model here", "name a model's path")
-        inside = float(getattr(options, "inside", 0.0))
+        self.teacher = graph
         matches: list[Match] = []
-        if inside:
-            matches = find_matches(self.graph, graph, getattr(options, "match", {}), f"{options.name}: match")
+        if teaching.inside:
+            matches = find_matches(self.graph, graph, teaching.match, f"{self.options.name}: match")
         teacher = Teacher(graph, self.graph, matches, self.feeding.total, self.device, where)
         classes = (task is not None and task.classes) or (self.ctx.judge is not None and self.ctx.judge.name == "top1")
-        temperature = float(getattr(options, "temperature", 1.0))
         held = self.feeding.held_out()
         typical = held[torch.arange(min(len(held), _JUDGED_AT_ONCE))].to(self.device)
         return Distance(
-            teacher, self.graph, graph, classes=classes, temperature=temperature, inside=inside, typical=typical
-        )
+            teacher, self.graph, graph, classes=classes, temperature=teaching.temperature, inside=teaching.inside,
+            typical=typical,
+        )  # fmt: skip
 
     # -- what chooses the epoch -------------------------------------------------------------------------------------
 
@@ -131,8 +129,12 @@ class _Run:
     # -- what is said -----------------------------------------------------------------------------------------------
 
     def _key(self) -> str:
-        """A hash of what the run depends on."""
+        """A hash of what the run depends on; of many samples, those that are held out stand for all."""
         digest = hashlib.sha256(to_bytes(self.graph))
+        if self.teacher is not None:
+            digest.update(to_bytes(self.teacher))
+        for _, values in sorted(self.feeding.held_out().feeds.items()):
+            digest.update(values.numpy().tobytes())
         described = {
             **asdict(self.options),
             "pass": self.options.name,

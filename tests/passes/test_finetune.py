@@ -217,6 +217,19 @@ def test_a_checkpoint_that_is_cut_off_is_none(tmp_path: Path) -> None:
     assert to_bytes(other) == to_bytes(student)
 
 
+def test_a_checkpoint_of_other_samples_is_not_taken_up(tmp_path: Path) -> None:
+    teacher = network()
+    step = Finetune(epochs=3, rate=2e-3, teacher="original")
+    tune(shaken(teacher), step, original=teacher, checkpoints=tmp_path)
+    changed = Data({"x": images(seed=8)})
+    student, other = shaken(teacher), shaken(teacher)
+    tune(student, step, changed, original=teacher, checkpoints=tmp_path)
+    tune(other, step, changed, original=teacher)
+    assert to_bytes(student) == to_bytes(other)
+    tune(shaken(teacher), step, changed, original=shaken(teacher, 0.1), checkpoints=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 # -- what is refused or said -------------------------------------------------------------------------------------------
 
 
