@@ -10,8 +10,8 @@ import torch
 
 # The range that is tried, in so many steps (Smith, "Cyclical learning rates for training neural networks", WACV 2017).
 LEAST, MOST, STEPS = 1e-6, 1.0, 60
-# A trial ends where its loss is so many times the least. What is taken is the rate of the least loss by so much.
-_DIVERGED, _BACK = 4.0, 3.0
+# A trial ends where its loss is so many times the least.
+_DIVERGED = 4.0
 _SMOOTH = 0.8
 # The part of a run in which the rate rises.
 _RISE = 0.05
@@ -24,13 +24,14 @@ def tried_rate(step: int) -> float:
     return float(LEAST * (MOST / LEAST) ** (step / (STEPS - 1)))
 
 
-def found_rate(loss_at: Callable[[float], float]) -> float:
-    """The rate to train with.
+def found_rate(loss_at: Callable[[float], float], back: float = 1.0) -> float:
+    """The rate to train with: that at which the loss was least, divided by ``back``.
 
     Args:
         loss_at: takes a step at a rate and returns the loss before it.
+        back: the least loss is seen late, when rates are too high already for an optimizer that can diverge.
     """
-    smooth, best, chosen = 0.0, math.inf, LEAST * _BACK
+    smooth, best, chosen = 0.0, math.inf, LEAST * back
     for step in range(STEPS):
         rate = tried_rate(step)
         loss = loss_at(rate)
@@ -42,7 +43,7 @@ def found_rate(loss_at: Callable[[float], float]) -> float:
             best, chosen = level, rate
         elif level > _DIVERGED * best:
             break
-    return float(f"{chosen / _BACK:.2g}")
+    return float(f"{chosen / back:.2g}")
 
 
 def factor(schedule: str, step: int, steps: int) -> float:

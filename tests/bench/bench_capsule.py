@@ -3,8 +3,8 @@
     python tests/bench/bench_capsule.py
 
 Renders the images where they are missing. Prints AUROC of the original and of every emitted model, then compares the
-output folders of three runs of the example's recipe, on one thread and twice on two: every file's hash but those of the
-reports, and the reports without their timings.
+output folders of three runs of the example's recipe without its training, whose last bits depend on the number of
+threads: on one thread and twice on two, every file's hash but those of the reports, and the reports without timings.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,10 @@ def without_timings(value: Any) -> Any:
     return [without_timings(item) for item in value] if isinstance(value, list) else value
 
 
-def quantize_only(recipe: Path) -> str:
-    """The example's recipe without its factorization and requirements; paths stay relative to the example."""
-    left_out = ("prune", "factorize", "require")
+def without(recipe: Path, *left_out: str) -> str:
+    """The example's recipe without the passes and keys of these names; paths stay relative to the example."""
     lines = recipe.read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if not any(word in line for word in left_out)) + "\n"
+    return "\n".join(line for line in lines if not any(f"{word}:" in line for word in left_out)) + "\n"
 
 
 def differing(first: Path, second: Path) -> list[str]:
@@ -50,23 +50,32 @@ def differing(first: Path, second: Path) -> list[str]:
 def main() -> int:
     subprocess.run([sys.executable, str(EXAMPLE / "render.py")], check=True)
     model, recipe = EXAMPLE / "autoencoder.onnx", EXAMPLE / "compress.yaml"
-    with tempfile.TemporaryDirectory() as scratch, tempfile.NamedTemporaryFile("w", suffix=".yaml", dir=EXAMPLE) as own:
-        own.write(quantize_only(recipe))
-        own.flush()
-        folders = [Path(scratch) / name for name in ("int8", "one", "two", "again")]
-        plain = edgec.compile(model, own.name, folders[0], timing=False)
-        reports = [
-            edgec.compile(model, recipe, folder, threads=threads, timing=False)
-            for folder, threads in zip(folders[1:], (1, 2, 2), strict=True)
-        ]
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+
+        def written(text: str) -> str:
+            own = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".yaml", dir=EXAMPLE))
+            own.write(text)
+            own.flush()
+            return own.name
+
+        untrained = written(without(recipe, "finetune", "require"))
+        folders = [Path(scratch) / name for name in ("int8", "whole", "one", "two", "again")]
+        reports = {
+            "quantize": edgec.compile(
+                model, written(without(recipe, "prune", "factorize", "finetune", "require")), folders[0], timing=False
+            ),
+            "the example's recipe": edgec.compile(model, recipe, folders[1], timing=False),
+        }
+        for folder, threads in zip(folders[2:], (1, 2, 2), strict=True):
+            edgec.compile(model, untrained, folder, threads=threads, timing=False)
         drops = {}
-        for label, report in (("quantize", plain), ("the example's recipe", reports[0])):
+        for label, report in reports.items():
             original = report["baseline"]["metric"]
             removed = 1 - report["compressed"]["params"] / report["baseline"]["params"]
             found = {name: target["metric"] for name, target in report["targets"].items()}
             drops[label] = original - found[BOARD]
             print(f"{label}: {100 * removed:.1f} % of the weights removed; AUROC {original:.4f} -> {found}")
-        apart = {folder.name: differing(folders[1], folder) for folder in folders[2:]}
+        apart = {folder.name: differing(folders[2], folder) for folder in folders[3:]}
         print(f"files that differ from the run on one thread: {apart}")
     met = all(drop <= ALLOWED_DROP for drop in drops.values()) and not any(apart.values())
     print(f"goals (int8 TFLite within {ALLOWED_DROP} of float, the same bytes): {'met' if met else 'NOT MET'}")
