@@ -68,7 +68,9 @@ class TrainingPass(Pass):
     patience: Annotated[
         int | None, Field(ge=1, description="stop after so many epochs without a better one; without it never")
     ] = None
-    clip: Annotated[float, Field(gt=0, description="longest gradient; a longer one is shortened to it")] = 1.0
+    clip: Annotated[
+        float, Field(gt=0, description="a gradient longer than so many times what is usual is shortened to that")
+    ] = 2.0
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Field(description="of what is computed; auto is bfloat16 on a GPU that has it"),

@@ -13,12 +13,15 @@ import torch
 from edgec.ir.errors import UsageError
 from edgec.passes.training.checkpoints import Checkpoint
 from edgec.passes.training.feeding import Batch, Feeding
+from edgec.passes.training.gradients import Gradients
 from edgec.passes.training.learner import Learner, Loss
 from edgec.passes.training.parallel import World
 from edgec.passes.training.rates import STEPS, factor, found_rate, step_size
 from edgec.passes.training_pass import TrainingPass
 
 _MOMENTUM = 0.9
+# Runs are short: what is usual of a gradient has to be known after a hundred steps, not after a thousand.
+_BETAS = (0.9, 0.99)
 # By what the rate of the least loss of a trial is divided: plain steps diverge where AdamW's only grow noisy.
 _BACK = {"adamw": 1.0, "sgd": 3.0}
 
@@ -65,6 +68,9 @@ class Trainer:
     checkpoint: Checkpoint
     seed: int
     progress: Callable[[int, int, str], None]
+
+    def __post_init__(self) -> None:
+        self.gradients = Gradients(self.options.clip)
 
     def run(self) -> History:
         """Trains, and leaves the weights of the best epoch in the network.
@@ -133,7 +139,7 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         value = weight * loss(own.to(self.world.device))
         value.backward()
-        torch.nn.utils.clip_grad_norm_(self.learner.trained(), self.options.clip, foreach=True)
+        self.gradients.shorten(self.learner.trained())
         optimizer.step()
         return self.world.mean(value.detach())
 
@@ -154,12 +160,12 @@ class Trainer:
         ]
         if self.options.optimizer == "sgd":
             return torch.optim.SGD(described, lr=0.0, momentum=_MOMENTUM)
-        return torch.optim.AdamW(described, lr=0.0)
+        return torch.optim.AdamW(described, lr=0.0, betas=_BETAS)
 
     def _found_rate(self) -> float:
         """The rate by a trial on a copy; every process makes the same one."""
         twin = copy.deepcopy(self.learner).train()
-        optimizer = self._optimizer(twin)
+        optimizer, gradients = self._optimizer(twin), Gradients(self.options.clip)
         batches = self._endless()
 
         def loss_at(rate: float) -> float:
@@ -168,7 +174,7 @@ class Trainer:
             loss = twin(next(batches).to(self.world.device))
             if torch.isfinite(loss):
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_(twin.trained(), self.options.clip, foreach=True)
+                gradients.shorten(twin.trained())
                 optimizer.step()
             return float(loss.detach())
 
@@ -215,7 +221,7 @@ class Trainer:
         state = {
             "epochs": epochs, "rate": history.rate, "losses": history.losses, "monitored": history.monitored,
             "best_at": history.best, "stopped": history.stopped, "best": best,
-            "learner": self.learner.state_dict(), "optimizer": optimizer.state_dict(),
+            "learner": self.learner.state_dict(), "optimizer": optimizer.state_dict(), "usual": self.gradients.usual,
         }  # fmt: skip
         self.checkpoint.save(state)
 
@@ -225,6 +231,7 @@ class Trainer:
         """Takes a saved state up: the best weights, and how many epochs are done."""
         self.learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
+        self.gradients.usual = state["usual"]
         history.losses, history.monitored = state["losses"], state["monitored"]
         history.best, history.stopped = state["best_at"], state["stopped"]
         return state["best"], state["epochs"]
