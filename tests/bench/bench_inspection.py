@@ -1,4 +1,4 @@
-"""The institute's experiment: the capsule autoencoder at a hundredth of its weights, trained again, and judged.
+"""The institute's experiment: an autoencoder at a hundredth of its weights, trained again, and judged.
 
     python tests/bench/bench_inspection.py [--removed 50 80 90 95 98 99 99.5] [--trials 3] [--epochs 1.0]
 
