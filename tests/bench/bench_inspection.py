@@ -7,9 +7,9 @@ original being the teacher. The peer is plain Tucker-2 at one ratio, blind to da
 the mean squared error to the input in batches of 16, as the paper did. The epoch is chosen by the loss on held-out
 training images; test images only judge. Prints AUROC over all test images (mean and range over the trials), weights,
 bytes of the file, peak memory of a process that runs the network and the mean latency of 1,000 runs, the first of them
-discarded, in onnxruntime on one thread, and draws the three curves. Exit status 1 where a goal is missed: at 99 % a mean
-AUROC of at least the original's, at 99.5 % within 0.01 of it, memory and latency falling from level to level down to
-99 %.
+discarded, in onnxruntime on one thread, and draws the three curves. Exit status 1 where a goal is missed: at 99 % a
+mean AUROC of at least the original's, at 99.5 % within 0.01 of it, memory and latency falling from level to level down
+to 99 %.
 """
 
 from __future__ import annotations
