@@ -48,8 +48,8 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class OnnxFile:
-    """A user's ONNX file."""
+class _File:
+    """A file of the user's."""
 
     file: Path
 
@@ -62,6 +62,11 @@ class OnnxFile:
     def stem(self) -> str:
         """The file's name without its ending."""
         return self.file.stem
+
+
+@dataclass(frozen=True)
+class OnnxFile(_File):
+    """A user's ONNX file."""
 
     def onnx(self, scratch: Path) -> Path:
         """The file itself."""
@@ -69,20 +74,8 @@ class OnnxFile:
 
 
 @dataclass(frozen=True)
-class TorchFile:
+class TorchFile(_File):
     """A file of torch's; only a program that ``torch.export.save`` wrote is a model."""
-
-    file: Path
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return self.file.name
-
-    @property
-    def stem(self) -> str:
-        """The file's name without its ending."""
-        return self.file.stem
 
     def onnx(self, scratch: Path) -> Path:
         """The program, translated."""

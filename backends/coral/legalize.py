@@ -11,20 +11,14 @@ from math import inf
 import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.rules import registering
 
 Rewrite = Callable[[Graph, Node], bool]
 _REWRITES: dict[str, Rewrite] = {}
 
 
-def rewrites(*operators: str) -> Callable[[Rewrite], Rewrite]:
-    """Registers the rewrite of these operators."""
-
-    def register(rewrite: Rewrite) -> Rewrite:
-        for operator in operators:
-            _REWRITES[operator] = rewrite
-        return rewrite
-
-    return register
+#: Registers the rewrite of these operators.
+rewrites = registering(_REWRITES)
 
 
 def rewrite(graph: Graph) -> int:

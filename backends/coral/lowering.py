@@ -22,24 +22,18 @@ from edgec.backends.coral.reading import ANY_ORDER, IMAGE_OPERATORS, SAME_INDEX,
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.errors import EmitError, InternalError
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
+from edgec.ir.rules import registering
 
 Rule = Callable[["Lowering", Node], None]
 
-#: The rule for each ONNX operator; filled by :func:`lowers`.
+#: The rule for each ONNX operator; filled by :data:`lowers`.
 RULES: dict[str, Rule] = {}
 
 _ONNX_INT8 = 3
 
 
-def lowers(*operators: str) -> Callable[[Rule], Rule]:
-    """Registers the rule for these ONNX operators."""
-
-    def register(rule: Rule) -> Rule:
-        for operator in operators:
-            RULES[operator] = rule
-        return rule
-
-    return register
+#: Registers the rule for these ONNX operators.
+lowers = registering(RULES)
 
 
 @dataclass(frozen=True)

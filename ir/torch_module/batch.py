@@ -19,25 +19,19 @@ import numpy as np
 
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Constant, Graph, Node, Tensor
+from edgec.ir.rules import registering
 from edgec.ir.shapes import Shapes
 
 #: The axes of the outputs, or the one of all outputs.
 Axes = int | None | list[int | None]
 FlowRule = Callable[["Crossing"], Axes]
 
-#: The rule of each operator; filled by :func:`flows`.
+#: The rule of each operator; filled by :data:`flows`.
 FLOW_RULES: dict[str, FlowRule] = {}
 
 
-def flows(*operators: str) -> Callable[[FlowRule], FlowRule]:
-    """Registers the rule that says where these operators leave the batch axis."""
-
-    def register(rule: FlowRule) -> FlowRule:
-        for operator in operators:
-            FLOW_RULES[operator] = rule
-        return rule
-
-    return register
+#: Registers the rule that says where these operators leave the batch axis.
+flows = registering(FLOW_RULES)
 
 
 class BatchFlow:

@@ -15,6 +15,7 @@ import torch
 
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Node, Tensor
+from edgec.ir.rules import registering
 from edgec.ir.shapes import Shapes
 from edgec.ir.torch_module.batch import BatchFlow
 from edgec.ir.torch_module.conversion import to_numpy
@@ -23,19 +24,12 @@ from edgec.ir.torch_module.conversion import to_numpy
 Call = Callable[..., Any]
 Rule = Callable[["Site"], Call]
 
-#: The rule of each operator of the standard domain; filled by :func:`lowers`.
+#: The rule of each operator of the standard domain; filled by :data:`lowers`.
 RULES: dict[str, Rule] = {}
 
 
-def lowers(*operators: str) -> Callable[[Rule], Rule]:
-    """Registers the rule for these operators."""
-
-    def register(rule: Rule) -> Rule:
-        for operator in operators:
-            RULES[operator] = rule
-        return rule
-
-    return register
+#: Registers the rule for these operators.
+lowers = registering(RULES)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-
-from edgec.passes.pruning.costs import Costs
 
 # A group goes down in so many steps at most; single units settle the rest at the end.
 _MOST_STEPS = 128
@@ -22,6 +21,21 @@ _MOST_STEPS = 128
 _CLOSE, _DEARER = 0.01, 1.25
 # Exchanges go so many steps of a group down and up: where units are large, that is all of them.
 _REACH = 32
+
+
+class Prices(Protocol):
+    """What a selection asks of :class:`.costs.Costs`."""
+
+    @property
+    def neighbours(self) -> Sequence[Sequence[int]]: ...
+
+    def total(self, removed: Sequence[int]) -> int: ...
+
+    def saved(self, removed: Sequence[int], group: int, more: int) -> int: ...
+
+    def of_pair(
+        self, removed: Sequence[int], pair: tuple[int, int], lost: tuple[np.ndarray, np.ndarray]
+    ) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,7 @@ class Offer:
     allowed: np.ndarray
 
 
-def select(offers: Sequence[Offer], costs: Costs, budget: float) -> list[int] | None:
+def select(offers: Sequence[Offer], costs: Prices, budget: float) -> list[int] | None:
     """How many units each group loses so that the network costs at most ``budget``; ``None`` where it cannot."""
     removed = [0] * len(offers)
     spent: float = costs.total(removed)
@@ -56,7 +70,7 @@ def select(offers: Sequence[Offer], costs: Costs, budget: float) -> list[int] | 
 def _taken(
     offers: Sequence[Offer],
     steps: Sequence[np.ndarray],
-    costs: Costs,
+    costs: Prices,
     removed: Sequence[int],
     spent: float,
     budget: float,
@@ -88,7 +102,7 @@ def _next(steps: np.ndarray, removed: int) -> int:
 
 
 def _price(
-    offers: Sequence[Offer], steps: Sequence[np.ndarray], costs: Costs, removed: Sequence[int], group: int
+    offers: Sequence[Offer], steps: Sequence[np.ndarray], costs: Prices, removed: Sequence[int], group: int
 ) -> float:
     """What a group's next step loses for each unit of cost that it saves; infinite where it is at its end.
 
@@ -103,7 +117,7 @@ def _price(
 
 
 def _given_back(
-    offers: Sequence[Offer], costs: Costs, removed: list[int], spent: float, budget: float
+    offers: Sequence[Offer], costs: Prices, removed: list[int], spent: float, budget: float
 ) -> tuple[list[int], float]:
     """Takes units back, the most loss undone for its cost first, while the budget allows."""
     while True:
@@ -126,7 +140,7 @@ def _given_back(
         spent += best[3]
 
 
-def _exchanged(offers: Sequence[Offer], costs: Costs, removed: list[int], spent: float, budget: float) -> list[int]:
+def _exchanged(offers: Sequence[Offer], costs: Prices, removed: list[int], spent: float, budget: float) -> list[int]:
     """Where units are large for the network, and much of the budget is left: other units than the last that went.
 
     Two groups at a time: one gets units back, the other loses or gets some, in whatever numbers of both lose least of
@@ -163,7 +177,7 @@ class _Exchange:
 
 def _exchange(
     offers: Sequence[Offer],
-    costs: Costs,
+    costs: Prices,
     removed: Sequence[int],
     pair: tuple[int, int],
     bounds: tuple[float, float],

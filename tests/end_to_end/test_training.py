@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from refusals import Edgec
@@ -29,8 +30,8 @@ def recipe(job: Path, passes: str, targets: str = "[cpu]") -> None:
     (job / "compress.yaml").write_text(f"{HEAD}passes: {passes}\ntargets: {targets}\n", encoding="utf-8")
 
 
-def report(job: Path) -> dict[str, object]:
-    found: dict[str, object] = json.loads((job / "out" / "report.json").read_text(encoding="utf-8"))
+def report(job: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((job / "out" / "report.json").read_text(encoding="utf-8"))
     return found
 
 
@@ -44,12 +45,12 @@ def test_a_recipe_that_trains(job: Path, edgec: Edgec) -> None:
     )
     assert edgec(*ARGUMENTS)[0] == 0
     found = report(job)
-    tuned = found["passes"][3]  # type: ignore[index]
+    tuned = found["passes"][3]
     assert tuned["did"][0]["what"].startswith("12 epochs on 6 samples for mse to the teacher; ")
     assert tuned["curves"]["loss"][-1] < tuned["curves"]["loss"][0]
-    assert tuned["sqnr_db"] > found["passes"][2]["sqnr_db"]  # type: ignore[index]
+    assert tuned["sqnr_db"] > found["passes"][2]["sqnr_db"]
     for board in ("cpu", "coral-dev-board"):
-        steps = found["targets"][board]["passes"]  # type: ignore[index]
+        steps = found["targets"][board]["passes"]
         assert [step["name"] for step in steps] == ["quantize", "distill"]
         assert steps[1]["did"][0]["what"].startswith("1 epochs on 6 samples")
     assert not (job / "out.checkpoints").exists()
@@ -65,7 +66,7 @@ def test_a_loss_beside_the_recipe(job: Path, edgec: Edgec) -> None:
     )
     recipe(job, "[fold, finetune: {epochs: 2, rate: 0.001, loss: 'python:losses:l4'}]")
     assert edgec(*ARGUMENTS)[0] == 0
-    assert "for python:losses:l4;" in report(job)["passes"][1]["did"][0]["what"]  # type: ignore[index]
+    assert "for python:losses:l4;" in report(job)["passes"][1]["did"][0]["what"]
     recipe(job, "[fold, finetune: {loss: 'python:losses:l5'}]")
     status, _, said = edgec(*ARGUMENTS)
     assert (status, said.strip()) == (
@@ -124,5 +125,5 @@ def test_two_processes_train_what_one_does(job: Path, edgec: Edgec) -> None:
         np.testing.assert_allclose(mine.values, other.values, rtol=1e-3, atol=1e-5, err_msg=mine.name)
         changed += mine.values.dtype.kind == "f"
     assert changed > 5
-    figures = report(job)["passes"][2]["did"][0]["figures"]  # type: ignore[index]
+    figures = report(job)["passes"][2]["did"][0]["figures"]
     assert figures["best_epoch"] > 0

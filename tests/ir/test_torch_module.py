@@ -8,16 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from running_passes import model
-from torch_modules import agrees, assert_agree, run
+from torch_modules import agrees, assert_agree, run, torch
 
 from edgec.ir.errors import EdgecError, InputError, UsageError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Variable
-
-torch = pytest.importorskip("torch", reason="graphs become torch modules")
-
-from edgec.ir.torch_module.module import TorchModule  # noqa: E402
-from edgec.ir.torch_module.trained import weights  # noqa: E402
+from edgec.ir.torch_module.module import TorchModule
+from edgec.ir.torch_module.trained import weights
 
 SIGNATURE = "(float[1,3,8,8] x) => (float[1,5] y)"
 WEIGHTS = (

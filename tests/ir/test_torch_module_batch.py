@@ -10,10 +10,7 @@ from torch_modules import agrees, assert_agree, run
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
-
-torch = pytest.importorskip("torch", reason="graphs become torch modules")
-
-from edgec.ir.torch_module.module import TorchModule  # noqa: E402
+from edgec.ir.torch_module.module import TorchModule
 
 
 def samples(graph: Graph, count: int) -> list[dict[str, np.ndarray]]:

@@ -7,10 +7,7 @@ from running_passes import model
 
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Graph, Variable
-
-torch = pytest.importorskip("torch", reason="graphs become torch modules")
-
-from edgec.ir.torch_module.module import TorchModule  # noqa: E402
+from edgec.ir.torch_module.module import TorchModule
 
 
 def refusal(graph: Graph, **options: bool) -> str:

@@ -10,15 +10,12 @@ from hypothesis import given, settings
 from networks import efficientnet_lite0
 from random_networks import networks
 from running_passes import corrupt
-from torch_modules import agrees, assert_agree, run
+from torch_modules import agrees, assert_agree, run, torch
 
 from edgec.ir.execution import Session
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-
-torch = pytest.importorskip("torch", reason="graphs become torch modules")
-
-from edgec.ir.torch_module.module import TorchModule  # noqa: E402
+from edgec.ir.torch_module.module import TorchModule
 
 CAPSULE = Path(__file__).resolve().parents[2] / "examples" / "capsule" / "autoencoder.onnx"
 

@@ -12,19 +12,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
-from torch_modules import agrees, difference, run
+from torch_modules import agrees, difference, run, torch
 
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph, Variable
 from edgec.ir.protos import from_proto
-
-torch = pytest.importorskip("torch", reason="graphs become torch modules")
-
-from edgec.ir.torch_module.batch import FLOW_RULES  # noqa: E402
-from edgec.ir.torch_module.conversion import to_torch  # noqa: E402
-from edgec.ir.torch_module.module import TorchModule  # noqa: E402
-from edgec.ir.torch_module.operators import RULES  # noqa: E402
+from edgec.ir.torch_module.batch import FLOW_RULES
+from edgec.ir.torch_module.conversion import to_torch
+from edgec.ir.torch_module.module import TorchModule
+from edgec.ir.torch_module.operators import RULES
 
 #: Operators that node tests have and the lowering has not, by reason.
 OUT_OF_SCOPE = {

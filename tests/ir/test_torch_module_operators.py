@@ -7,15 +7,12 @@ import itertools
 import numpy as np
 import pytest
 from running_passes import model
-from torch_modules import agrees, assert_agree, difference, run
+from torch_modules import agrees, assert_agree, difference, run, torch
 
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
-
-torch = pytest.importorskip("torch", reason="graphs become torch modules")
-
-from edgec.ir.torch_module.module import TorchModule  # noqa: E402
+from edgec.ir.torch_module.module import TorchModule
 
 
 def image(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:

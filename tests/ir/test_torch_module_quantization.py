@@ -7,18 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from running_passes import Samples, model, run_pass
-from torch_modules import agrees, assert_agree, run
+from torch_modules import agrees, assert_agree, run, torch
 
 from edgec.backends.registry import target
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
+from edgec.ir.torch_module.module import TorchModule
+from edgec.ir.torch_module.trained import weights
 from edgec.passes.quantize import Quantize
-
-torch = pytest.importorskip("torch", reason="graphs become torch modules")
-
-from edgec.ir.torch_module.module import TorchModule  # noqa: E402
-from edgec.ir.torch_module.trained import weights  # noqa: E402
 
 PAIR = "q = QuantizeLinear(x, s, z)\ny = DequantizeLinear(q, s, z)"
 

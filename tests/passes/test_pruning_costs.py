@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -96,14 +98,14 @@ class _Prices:
         self.base, self.each, self.widths = base, each, widths
         self.neighbours = [[number] for number in range(len(each))]
 
-    def total(self, removed: list[int]) -> int:
+    def total(self, removed: Sequence[int]) -> int:
         left = sum(e * (w - r) for e, w, r in zip(self.each, self.widths, removed, strict=True))
         return self.base + left
 
-    def saved(self, removed: list[int], group: int, more: int) -> int:
+    def saved(self, removed: Sequence[int], group: int, more: int) -> int:
         return self.each[group] * (more - removed[group])
 
-    def of_pair(self, removed: list[int], pair: tuple[int, int], lost: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    def of_pair(self, removed: Sequence[int], pair: tuple[int, int], lost: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         fewer = [self.each[group] * (lost[i] - removed[group]) for i, group in enumerate(pair)]
         return self.total(removed) - fewer[0][:, None] - fewer[1]
 
@@ -116,24 +118,24 @@ def offer(losses: list[float], step: int = 1) -> Offer:
 def test_the_least_loss_for_its_cost_goes_first() -> None:
     offers = [offer([1.0, 2.0, 3.0]), offer([3.0, 8.0, 9.0])]
     costs = _Prices(0, [1, 4], [4, 4])
-    assert select(offers, costs, 20) == [0, 0]  # type: ignore[arg-type]
-    assert select(offers, costs, 16) == [0, 1]  # type: ignore[arg-type]
-    assert select(offers, costs, 15) == [1, 1]  # type: ignore[arg-type]
+    assert select(offers, costs, 20) == [0, 0]
+    assert select(offers, costs, 16) == [0, 1]
+    assert select(offers, costs, 15) == [1, 1]
 
 
 def test_what_the_last_step_saved_too_much_is_given_back() -> None:
     offers = [offer([1.0, 1.1]), offer([100.0])]
     # 2 units of 1 and one of 10: 11 must go; the first group went first and comes back but for one unit.
-    assert select(offers, _Prices(0, [1, 10], [2, 1]), 1) == [1, 1]  # type: ignore[arg-type]
+    assert select(offers, _Prices(0, [1, 10], [2, 1]), 1) == [1, 1]
 
 
 def test_what_is_left_of_a_budget_is_not_worth_much_more_loss() -> None:
     # Two units of 30 go for a loss of 2, which leaves 18 of 100; the unit of 50 would leave 8, for a loss of 90.
     offers = [offer([1.0, 1.0]), offer([90.0])]
-    assert select(offers, _Prices(0, [30, 50], [3, 2]), 148) == [2, 0]  # type: ignore[arg-type]
+    assert select(offers, _Prices(0, [30, 50], [3, 2]), 148) == [2, 0]
     # Where it loses about as much, it goes instead.
     offers = [offer([1.0, 1.0]), offer([2.2])]
-    assert select(offers, _Prices(0, [30, 50], [3, 2]), 148) == [0, 1]  # type: ignore[arg-type]
+    assert select(offers, _Prices(0, [30, 50], [3, 2]), 148) == [0, 1]
 
 
 @settings(max_examples=200, deadline=None)
@@ -150,7 +152,7 @@ def test_nothing_that_meets_the_budget_closely_loses_less_than_what_is_taken(
     costs = _Prices(10, [each for each, _ in groups], [len(losses) + 1 for _, losses in groups])
     total = costs.total([0, 0])
     budget = part * total
-    removed = select(offers, costs, budget)  # type: ignore[arg-type]
+    removed = select(offers, costs, budget)
     if removed is None:
         assert costs.total([len(losses) for _, losses in groups]) > budget
         return
@@ -169,18 +171,18 @@ def test_nothing_that_meets_the_budget_closely_loses_less_than_what_is_taken(
 def test_two_groups_exchange_several_units_at_once() -> None:
     # Two units of 40 go first and leave 35 of 310 free; three of 15 in their stead meet 265 to the unit.
     offers = [offer([1.0, 1.0]), offer([0.45] * 5)]
-    assert select(offers, _Prices(100, [40, 15], [3, 6]), 265) == [0, 3]  # type: ignore[arg-type]
+    assert select(offers, _Prices(100, [40, 15], [3, 6]), 265) == [0, 3]
 
 
 def test_a_budget_below_all_that_may_go_is_refused() -> None:
-    assert select([offer([1.0])], _Prices(10, [1], [1]), 9) is None  # type: ignore[arg-type]
+    assert select([offer([1.0])], _Prices(10, [1], [1]), 9) is None
 
 
 def test_steps_keep_to_the_rounding() -> None:
-    [count] = select([offer([1.0] * 8, step=4)], _Prices(0, [1], [9]), 7) or []  # type: ignore[arg-type]
+    [count] = select([offer([1.0] * 8, step=4)], _Prices(0, [1], [9]), 7) or []
     assert count == 4
 
 
 def test_a_wide_group_is_still_settled_to_the_unit() -> None:
-    [count] = select([offer([1.0] * 1000)], _Prices(0, [1], [1001]), 1001 - 333) or []  # type: ignore[arg-type]
+    [count] = select([offer([1.0] * 1000)], _Prices(0, [1], [1001]), 1001 - 333) or []
     assert count == 333
