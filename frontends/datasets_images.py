@@ -1,4 +1,4 @@
-"""Folders of images as a data set: listed at once, decoded when a batch asks for it."""
+"""Folders of images as a data set: listed at once, decoded when a batch asks for it, small ones once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from edgec.frontends.image_files import evenly, images_in
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe_data import missing_folder
 from edgec.ir.errors import InputError, UsageError
+
+# A data set whose inputs take no more is decoded once: a metric reads it after every epoch and for every target.
+_KEPT_BYTES = 64 << 20
 
 
 class ImageFolder:
@@ -64,6 +67,7 @@ class ImageFolder:
         chosen = [files[index] for index in evenly(len(files), samples)]
         self.files = [path for path, _ in chosen]
         self.relative = [name for _, name in chosen]
+        self._kept: dict[Path, np.ndarray] = {}
 
     @property
     def source(self) -> str:
@@ -83,6 +87,8 @@ class ImageFolder:
             yield {self._feed.name: np.stack([self._decode(path) for path in batch])}
 
     def _decode(self, path: Path) -> np.ndarray:
+        if path in self._kept:
+            return self._kept[path]
         x = self._preprocess(path)
         if not agrees(x.shape, self._feed.shape):
             height_width = self._feed.shape[1:] if self._preprocess.spec.layout == "nchw" else self._feed.shape[:2]
@@ -92,7 +98,10 @@ class ImageFolder:
                 f" {times(self._feed.shape)}",
                 f"set size: [{', '.join(map(str, height_width))}] in data.preprocess",
             )
-        return x.astype(self._feed.dtype, copy=False)
+        x = x.astype(self._feed.dtype, copy=False)
+        if x.nbytes * len(self.files) <= _KEPT_BYTES:
+            self._kept[path] = x
+        return x
 
     def content_hash(self) -> str:
         """The sha256 of the images' paths inside their folders and of their bytes, and of the labels."""

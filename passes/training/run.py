@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -23,7 +23,7 @@ from edgec.passes.training.learner import Learner, Objective
 from edgec.passes.training.objective import Task, find_task
 from edgec.passes.training.parallel import World, joined
 from edgec.passes.training.teacher import Distance, Match, Teacher, find_matches
-from edgec.passes.training.trainer import History, Trainer
+from edgec.passes.training.trainer import History, Monitor, Trainer
 from edgec.passes.training_pass import TRAIN, Teaching, TrainingPass
 
 _JUDGED_AT_ONCE = 32
@@ -104,13 +104,11 @@ class _Run:
             )
         return self.options.monitor
 
-    def _monitor(self) -> Callable[[], float]:
-        if self.monitored == "loss":
-            return self._held_out_loss
+    def _monitor(self) -> Monitor:
         judge = self.ctx.judge
-        assert judge is not None
-        sign = -1.0 if judge.higher_is_better else 1.0
-        return lambda: sign * judge.measure(self._evaluated)
+        if self.monitored == "loss" or judge is None:
+            return Monitor("held-out loss", self._held_out_loss)
+        return Monitor(judge.name, lambda: judge.measure(self._evaluated), judge.higher_is_better)
 
     def _held_out_loss(self) -> float:
         held = self.feeding.held_out()
@@ -156,9 +154,8 @@ class _Run:
         self.ctx.did("the network", what, **figures)
         if history.stopped:
             self.ctx.missed("the network", f"stopped early: {history.stopped}")
-        sign = -1.0 if self.monitored == "metric" and self.ctx.judge and self.ctx.judge.higher_is_better else 1.0
         self.ctx.curves["loss"] = history.losses
-        self.ctx.curves["monitored"] = [sign * value for value in history.monitored]
+        self.ctx.curves["monitored"] = [self.trainer.monitor.figure(cost) for cost in history.monitored]
 
 
 def _outside(ctx: Context, where: str) -> Outside:

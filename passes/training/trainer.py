@@ -32,7 +32,7 @@ class History:
 
     Attributes:
         losses: the mean loss of each epoch.
-        monitored: by epoch, what chose the best one; the first is before training.
+        monitored: by epoch, the cost that chose the best one; the first is before training.
         best: which of ``monitored``.
         rate: the highest learning rate.
         stopped: why it ended early; empty where it did not.
@@ -45,6 +45,30 @@ class History:
     stopped: str = ""
 
 
+@dataclass(frozen=True)
+class Monitor:
+    """What an epoch is judged by.
+
+    Attributes:
+        name: of the figure, as a progress line shows it.
+        measure: the figure; called in evaluation mode.
+        higher_is_better: which way is better.
+    """
+
+    name: str
+    measure: Callable[[], float]
+    higher_is_better: bool = False
+
+    def cost(self) -> float:
+        """The figure now, turned so that less is better; infinite where it is no number."""
+        value = -self.measure() if self.higher_is_better else self.measure()
+        return value if math.isfinite(value) else math.inf
+
+    def figure(self, cost: float) -> float:
+        """What :meth:`cost` made that of."""
+        return -cost if self.higher_is_better else cost
+
+
 @dataclass
 class Trainer:
     """A learner and how it is trained.
@@ -53,7 +77,7 @@ class Trainer:
         options: of the pass.
         learner: what is trained.
         feeding: the samples.
-        monitor: what an epoch is judged by, the lower the better; called in evaluation mode.
+        monitor: what an epoch is judged by.
         world: the processes that train together.
         checkpoint: for a run that is killed.
         seed: of whatever is drawn.
@@ -63,7 +87,7 @@ class Trainer:
     options: TrainingPass
     learner: Learner
     feeding: Feeding
-    monitor: Callable[[], float]
+    monitor: Monitor
     world: World
     checkpoint: Checkpoint
     seed: int
@@ -107,7 +131,8 @@ class Trainer:
             waited = len(history.monitored) - 1 - history.best
             if self.options.patience is not None and waited >= self.options.patience:
                 history.stopped = f"no better epoch in {waited}"
-            self.progress(epoch + 1, self.options.epochs, f"loss {mean:.4g}, epoch")
+            figure = self.monitor.figure(history.monitored[-1])
+            self.progress(epoch + 1, self.options.epochs, f"loss {mean:.4g}, {self.monitor.name} {figure:.4g}, epoch")
             if self.world.rank == 0:
                 self._saved(history, best, optimizer, epoch + 1)
         self.learner.network.load_state_dict(best)
@@ -146,8 +171,7 @@ class Trainer:
     def _judged(self) -> float:
         self.learner.eval()
         with torch.no_grad():
-            value = self.monitor()
-        return value if math.isfinite(value) else math.inf
+            return self.monitor.cost()
 
     def _optimizer(self, learner: Learner) -> torch.optim.Optimizer:
         """Kernels decay, biases and scales do not; each steps by what its size allows."""

@@ -39,6 +39,26 @@ def test_batches_are_in_order_and_the_last_is_short(here: Path, folder_of_images
     assert numbers(data) == numbers(data, 1) == list(range(10)), "a second reading is the same"
 
 
+def test_a_small_data_set_is_decoded_once_and_a_large_one_as_it_is_read(
+    folder_of_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Path] = []
+    preprocess = Preprocess.__call__
+
+    def counted(self: Preprocess, path: Path) -> np.ndarray:
+        decoded.append(path)
+        return preprocess(self, path)
+
+    monkeypatch.setattr(Preprocess, "__call__", counted)
+    small = opened({"images": [folder_of_images]})
+    assert numbers(small) == numbers(small, 4) == list(range(10))
+    assert len(decoded) == 10
+    monkeypatch.setattr("edgec.frontends.datasets_images._KEPT_BYTES", 10 * 6 * 4 * 4 - 1)
+    large = opened({"images": [folder_of_images]})
+    assert numbers(large) == numbers(large, 4) == list(range(10))
+    assert len(decoded) == 30
+
+
 def test_samples_are_spread_evenly_and_always_the_same(folder_of_images: Path) -> None:
     assert numbers(opened({"images": [folder_of_images], "samples": 4})) == [0, 2, 5, 7]
     assert numbers(opened({"images": [folder_of_images], "samples": 99})) == list(range(10))

@@ -117,8 +117,11 @@ def test_the_metric_chooses_the_epoch() -> None:
     teacher, verdicts = network(), iter([0.1, 0.2, 0.9, 0.3, 0.4])
     student = shaken(teacher)
     judge = Metric(lambda run: next(verdicts) + 0 * float(run(HELD_OUT[0])["y"].sum()))
-    ctx = tune(student, Finetune(epochs=4, rate=1e-3, teacher="original"), original=teacher, judge=judge)
+    told: list[str] = []
+    step = Finetune(epochs=4, rate=1e-3, teacher="original")
+    ctx = tune(student, step, original=teacher, judge=judge, progress=lambda done, total, what: told.append(what))
     assert ctx.done[0].figures["best_epoch"] == 2
+    assert [what.split(", ")[1:] for what in told] == [[f"custom {figure}", "epoch"] for figure in (0.2, 0.9, 0.3, 0.4)]
     assert ctx.curves["monitored"] == [0.1, 0.2, 0.9, 0.3, 0.4]
     shorter = shaken(teacher)
     alike = iter([0.1, 0.2, 0.9, 0.3, 0.4])
