@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from edgec.backends.tensorrt.bundle import Board, BundledModel, Manifest, Port, 
 
 SHAPE = (1, 2, 6, 6)
 MIB = 1 << 20
-FAKE = Path(__file__).parent / "fake_trtexec.py"
+FAKE = Path(__file__).parent / "backends" / "fake_trtexec.py"
 NANO = Board("jetson-nano", "Jetson Nano", "5.3", 4096 * MIB, Versions("8.2", "8.3"))
 ORIN = Board("jetson-orin-nano", "Jetson Orin Nano", "8.7", 8192 * MIB, Versions("8.5", "11"))
 CHIPS = {"5.3": "tegra210", "8.7": "tegra234"}
