@@ -92,11 +92,13 @@ class Bench:
         folder: the bundle.
         root: the board's files.
         settings: what the fake trtexec is told.
+        python: the folder whose python3 runs it.
     """
 
     folder: Path
     root: Path
     settings: dict[str, Any] = field(default_factory=dict)
+    python: Path = Path(sys.executable).parent
 
     def put(self, path: str, text: str) -> None:
         """Writes a file of the board."""
@@ -116,7 +118,7 @@ class Bench:
     def environment(self) -> dict[str, str]:
         """What run.sh sees."""
         self.put("fake.json", json.dumps(self.settings))
-        kept = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "LANG": "C"}
+        kept = {"PATH": f"{self.python}:/usr/bin:/bin", "LANG": "C"}
         return {**kept, "EDGEC_BOARD_ROOT": str(self.root), "FAKE_TRTEXEC": str(self.root / "fake.json")}
 
     def command(self, *arguments: str) -> list[str]:

@@ -56,7 +56,7 @@ def networks_in(place: Path) -> list[Network]:
     if not place.is_dir():
         raise InputError(str(place), "there is no such folder", "give an output folder, or a target's folder in it")
     report = place / "report.json"
-    found = list(_all(place) if (place / ONNX).is_file() and report.is_file() else _one(place, place.name))
+    found = list(_all(place) if (place / ONNX).is_file() and report.is_file() else _one(place, place.resolve().name))
     if not found:
         what = "holds no network that edgec emitted"
         raise InputError(str(place), what, "give an output folder, or a target's folder in it")

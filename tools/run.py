@@ -14,7 +14,7 @@ from edgec.frontends.datasets import DataSet, open_dataset
 from edgec.frontends.metrics import Metric, Run, Sqnr, open_metric, samples_of
 from edgec.frontends.recipe import Recipe, load_recipe, parse_data
 from edgec.frontends.recipe_data import DataSpec, EvalSpec, PreprocessSpec
-from edgec.ir.errors import UsageError, printable
+from edgec.ir.errors import InputError, UsageError, printable
 from edgec.tools.console import print_table
 from edgec.tools.emitted_networks import ONNX, Network, networks_in
 from edgec.tools.judging import decibel, rounded
@@ -92,6 +92,9 @@ def _samples(job: RunJob, recipe: Recipe | None) -> DataSpec:
         raise UsageError("run", what, "name one with -O")
     if job.labels is not None and not job.images:
         raise UsageError("run", "--labels goes with --images", "put an array named 'labels' into the .npz")
+    for folder in job.images:
+        if not folder.is_dir():
+            raise InputError(str(folder), "there is no such folder of images", "correct the path")
     if job.images or job.arrays:
         given = {"images": list(job.images) or None, "arrays": job.arrays, "labels": job.labels}
         return parse_data(

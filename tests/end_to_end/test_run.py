@@ -86,7 +86,7 @@ def test_a_bundle(tmp_path: Path, edgec: Edgec, monkeypatch: pytest.MonkeyPatch)
         (
             ["out", "-O", "compress.yaml", "--images", "nowhere"],
             3,
-            "run: --images: 'nowhere': there is no such folder; correct the path; it is relative to the recipe",
+            "nowhere: there is no such folder of images; correct the path",
         ),
         (
             ["nowhere", "-O", "compress.yaml"],
