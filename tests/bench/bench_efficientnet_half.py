@@ -2,10 +2,10 @@
 
     python tests/bench/bench_efficientnet_half.py [--crops 512] [--epochs 8]
 
-`compress` takes half of the multiply-accumulates away; `distill` trains what is left on random crops of photographs that
-packages ship, for the outputs of the original. Judged on 96 crops of other photographs: SQNR of the scores and top-1
-agreement with the original, after compression alone and after distillation. Prints the scale and the time of each run;
-exit status 1 where distillation does not help.
+`prune` (or another pass, by --compress) takes half of the multiply-accumulates away; `distill` trains what is left on
+random crops of ten photographs that packages ship, for the outputs of the original and tensors inside it. Judged on 96
+crops of other photographs: SQNR of the scores and top-1 agreement with the original, after compression alone and after
+distillation. Prints the scale and the time of each run; exit status 1 where distillation does not help.
 """
 
 from __future__ import annotations
