@@ -66,13 +66,11 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int) -> None:
     judged = "images held out" if parts.apart else "the images that they were fitted to"
     if after <= before:
         _restore(kept)
-        what = (
-            f"weights and biases stay as they were rounded: fitted, they gave {after:.1f} dB instead of {before:.1f} dB"
-        )
+        what = f"weights and biases stay as they were: fitted, they gave {after:.1f} dB instead of {before:.1f} dB"
         ctx.missed("the network", f"{what} on {judged}", **figures)
         return
     outputs = ", ".join(f"{count} {name}" for name, count in zip(ANSWERS, counts, strict=True) if count)
-    ctx.did("the network", f"weights and biases chosen for {judged}, by output: {outputs}", **figures)
+    ctx.did("the network", f"weights and biases chosen by what they compute on {judged}; of the outputs {outputs}", **figures)
 
 
 def _bounded(graph: Graph, ctx: Context) -> Context:

@@ -87,11 +87,11 @@ class StoredLayer:
         if self.bias_scale is None:
             self.bias.values = bias.astype(np.float32).reshape(self.bias.shape)
             return
-        bias_scale = (np.float32(self.input_scale) * scale).astype(np.float32)
+        bias_scale = np.asarray(np.float32(self.input_scale) * scale, np.float32)
         if bias_scale.ndim and bias_scale.size != bias.size:
             bias_scale = np.tile(bias_scale, bias.size // bias_scale.size)
         limit = np.iinfo(self.bias.dtype).max
-        steps = np.rint(bias / bias_scale.astype(np.float64)).clip(-limit, limit)
+        steps = np.rint(bias / bias_scale.astype(np.float64)).clip(-limit, limit).reshape(self.bias.shape)
         self.bias.values, self.bias_scale.values = steps.astype(self.bias.dtype), bias_scale
 
     def fitting_scale(self, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -119,7 +119,7 @@ class StoredLayer:
         shape = self.weight_scale.values.shape
         if scale.size != self.weight_scale.values.size:
             scale = scale.max(axis=0) if self.weight_scale.values.size > 1 else scale.max()
-        return bounded_scale(np.asarray(scale).reshape(shape))
+        return np.asarray(bounded_scale(np.asarray(scale).reshape(shape)))
 
 
 def stored_layers(pair: Pair, layers: Sequence[Layer], limit: int) -> Iterator[StoredLayer]:

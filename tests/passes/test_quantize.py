@@ -37,7 +37,7 @@ def quantized(
     graph: Graph, board: Target = CPU, data: Any = None, step: Quantize | None = None, **context: Any
 ) -> Context:
     data = noise(graph) if data is None else data
-    return run_pass(step or Quantize(), graph, target=board, data={"calibration": data}, **context)
+    return run_pass(step or Quantize(effort="fast"), graph, target=board, data={"calibration": data}, **context)
 
 
 def scale_of(graph: Graph, name: str) -> tuple[float, int]:
@@ -177,7 +177,7 @@ def test_a_float_bias_scheme_leaves_the_bias_and_centres_the_integers() -> None:
 
 def test_one_scale_for_all_weights_on_request() -> None:
     graph = model(CONV + "y = Relu(c)", IMAGE, WEIGHTS)
-    ctx = quantized(graph, step=Quantize(per_channel=False))
+    ctx = quantized(graph, step=Quantize(effort="fast", per_channel=False))
     assert did(ctx) == [("conv", "uint8, int8 weights with one scale, Relu fused")]
     dequantize = next(node for node in graph.nodes if node.name == "w.dequantize")
     assert dequantize.inputs[1].shape == () and "axis" not in dequantize.attrs
