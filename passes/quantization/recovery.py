@@ -70,7 +70,8 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int) -> None:
         ctx.missed("the network", f"{what} on {judged}", **figures)
         return
     outputs = ", ".join(f"{count} {name}" for name, count in zip(ANSWERS, counts, strict=True) if count)
-    ctx.did("the network", f"weights and biases chosen by what they compute on {judged}; of the outputs {outputs}", **figures)
+    what = f"weights and biases chosen by what they compute on {judged}; of the outputs {outputs}"
+    ctx.did("the network", what, **figures)
 
 
 def _bounded(graph: Graph, ctx: Context) -> Context:
