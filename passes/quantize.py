@@ -17,7 +17,7 @@ from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import candidates, place
 from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
 from edgec.passes.quantization.quantized_weights import LIMIT
-from edgec.passes.quantization.recovery import recover_accuracy
+from edgec.passes.quantization.recovery import recover_accuracy, with_biases
 from edgec.passes.quantization.scale_constraints import solve
 from edgec.passes.quantization.writing import write
 
@@ -110,6 +110,8 @@ class Quantize(Pass):
                 node,
                 f"'{activation.tensor.name}' cannot have the scale of its output: it is requantized on the way in",
             )
+        if self.effort != "fast":
+            placement.sites = with_biases(graph, placement.sites)
         mapped: dict[Tensor, Tensor] = {}
         original = graph.copy(mapped)
         behind = write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)

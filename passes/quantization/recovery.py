@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from edgec.ir.execution import Session, batch_size, sqnr_db, stacked
@@ -9,9 +12,11 @@ from edgec.ir.graph import Constant, Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.compression.judging import Part, Split, context, split
 from edgec.passes.factorization.layers import find_layers
+from edgec.passes.linear_layers import output_channels
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.layer_by_layer import ANSWERS, recover
 from edgec.passes.quantization.pair import Pair
+from edgec.passes.quantization.placement import Site
 from edgec.passes.quantization.stored_layers import stored_layers
 from edgec.passes.streaming import ROLE, batches
 
@@ -35,6 +40,22 @@ class Gate:
     def _run(self, graph: Graph) -> dict[str, np.ndarray]:
         session = Session(graph)
         return stacked([session.run(feeds) for feeds in self._feeds])
+
+
+def with_biases(graph: Graph, sites: Sequence[Site]) -> list[Site]:
+    """``sites`` of ``graph``, where layers that have no bias have one of zeros now, so that it can be chosen."""
+    return [_with_bias(graph, site) for site in sites]
+
+
+def _with_bias(graph: Graph, site: Site) -> Site:
+    node = site.node
+    if site.weight is None or site.bias is not None or node.op == "MatMul":
+        return site
+    weight = node.inputs[site.weight]
+    del node.inputs[2:]
+    zeros = np.zeros(output_channels(node, weight.shape), weight.dtype)
+    node.inputs.append(graph.const(f"{node.name or node.op}.bias", zeros))
+    return replace(site, bias=2)
 
 
 def recover_accuracy(pair: Pair, ctx: Context, limit: int) -> None:

@@ -195,9 +195,11 @@ def test_skip_and_only_choose_by_name() -> None:
     text = CONV + "[act] r = Relu(c)\n[head] y = Conv(r, w2)"
     weights = WEIGHTS + ", float[4,4,1,1] w2"
     graph = model(text, IMAGE, weights)
-    assert missed(quantized(graph, step=Quantize(skip=["he*"]))) == [("head", "is kept in float by 'skip'")]
+    assert missed(quantized(graph, step=Quantize(effort="fast", skip=["he*"]))) == [
+        ("head", "is kept in float by 'skip'")
+    ]
     graph = model(text, IMAGE, weights)
-    ctx = quantized(graph, step=Quantize(only=["head"]))
+    ctx = quantized(graph, step=Quantize(effort="fast", only=["head"]))
     assert [node for node, _ in did(ctx)] == ["head"]
     assert missed(ctx) == [("conv", "is not among 'only'"), ("act", "is not among 'only'")]
 

@@ -162,6 +162,20 @@ def test_balanced_brings_accuracy_back(board: Any) -> None:
     assert told.figures["after_db"] > told.figures["before_db"]
 
 
+def test_a_layer_without_a_bias_gets_one() -> None:
+    graph = model(
+        "a = Conv <pads = [1,1,1,1]> (x, w1)\nr = Relu (a)\nf = Flatten (r)\ny = Gemm <transB = 1> (f, w2)",
+        "(float[1,3,8,8] x) => (float[1,6] y)",
+        "float[8,3,3,3] w1, float[6,512] w2",
+    )
+    quantized(BALANCED, graph)
+    layers = [node for node in graph.nodes if node.op in ("Conv", "Gemm")]
+    assert [len(node.inputs) for node in layers] == [3, 3]
+    biases = [node.inputs[2].inputs[0].inputs[0] for node in layers]
+    assert [bias.dtype.name for bias in biases] == ["int32", "int32"]
+    assert any(bias.values.any() for bias in biases)
+
+
 def test_what_does_not_help_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     def worse(pair: Pair, layers: list[StoredLayer], *_: Any) -> Iterator[Recovered]:
         for layer in layers:
