@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, ValidationError, WithJsonSchema
 
-from edgec.frontends.recipe_data import HIGHER_IS_BETTER, DataSection
+from edgec.frontends.recipe_data import HIGHER_IS_BETTER, DataSection, DataSpec
 from edgec.frontends.recipe_values import (
     Fault,
     Number,
@@ -236,6 +236,21 @@ def load_recipe(path: str | Path, *, data: bool = True) -> Recipe:
 def parse_recipe(text: str, file: str = "recipe", folder: str | Path = ".") -> Recipe:
     """Reads a recipe's text; ``file`` is its name in messages, ``folder`` what its paths are relative to."""
     return _recipe(parse_document(text, file), Path(folder))
+
+
+def parse_data(value: Mapping[str, object], where: str) -> DataSpec:
+    """A data set that stands in no recipe; ``where`` begins its errors, and paths are relative to the current folder.
+
+    Raises:
+        RecipeError: it is none; one line for each mistake.
+    """
+    try:
+        spec = DataSpec.model_validate(value, context={"folder": Path()})
+    except ValidationError as error:
+        found = [detail.get("ctx", {"what": detail["msg"]}) for detail in error.errors()]
+        raise RecipeError([UsageError(where, each["what"], each.get("mend", "")) for each in found]) from None
+    spec.located(where, Path())
+    return spec
 
 
 def _recipe(document: Document, folder: Path) -> Recipe:

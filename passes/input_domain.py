@@ -58,9 +58,14 @@ def enter(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
         if known is None:
             entered[name] = x
             continue
-        scale, offset = (v.reshape((1, -1) + (1,) * (x.ndim - 2)) for v in known)
-        entered[name] = ((x.astype(np.float64) - offset) / scale).astype(x.dtype)
+        entered[name] = unfolded(x, *known)
     return entered
+
+
+def unfolded(x: np.ndarray, scale: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The raw values of which x = scale * raw + offset is made, one value or one a channel, in the dtype of ``x``."""
+    scale, offset = (v.reshape((1, -1) + (1,) * (x.ndim - 2)) for v in (scale, offset))
+    return ((x.astype(np.float64) - offset) / scale).astype(x.dtype)
 
 
 def pixels(

@@ -154,6 +154,32 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
+def _describe_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", type=Path, metavar="DIR", help="an output folder, or a target's folder in one")
+    parser.add_argument("-O", dest="recipe", type=Path, metavar="RECIPE", help="for preprocessing, metric and samples")
+    samples = parser.add_mutually_exclusive_group()
+    samples.add_argument(
+        "--images", type=Path, action="append", default=[], metavar="DIR", help="run on these, not on data.eval"
+    )
+    samples.add_argument("--arrays", type=Path, metavar="FILE", help="run on an .npz or .npy, not on data.eval")
+    parser.add_argument("--labels", metavar="FILE", help="the images' labels: 'folders', or a .csv or .json")
+    parser.add_argument("--outputs", type=Path, metavar="FILE", help="write every output to this .npz")
+    parser.add_argument("--json", action="store_true", help="JSON in the place of the table")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+
+
+def _run_emitted(options: argparse.Namespace) -> int:
+    from edgec.tools.run import RunJob, as_json, print_run, run_emitted
+
+    job = RunJob(options.place, options.recipe, options.images, options.arrays, options.labels, options.outputs)
+    report = run_emitted(job)
+    if options.json:
+        print(as_json(report))
+    else:
+        print_run(report)
+    return 0
+
+
 def _describe_passes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="PASS", help="the one to explain")
 
@@ -224,6 +250,7 @@ def _answer(arguments: list[str]) -> int:
 
 COMMANDS = {
     "inspect": Command("MODEL", "prints a network layer by layer with its cost", _describe_inspect, _inspect),
+    "run": Command("DIR", "runs what was emitted on your data", _describe_run, _run_emitted),
     "passes": Command("[PASS]", "lists the passes, or the options of one", _describe_passes, _passes),
     "targets": Command("[TARGET]", "lists the targets, or the profile of one", _describe_targets, _targets),
     "schema": Command("", "prints the recipe's JSON Schema, for editors", _describe_schema, _schema),

@@ -27,6 +27,7 @@ from edgec.ir.cost import Cost
 from edgec.ir.execution import batch_size, seeded_feeds
 from edgec.ir.files import files_of, save
 from edgec.ir.graph import Graph
+from edgec.ir.hashing import sha256
 from edgec.passes import input_domain
 from edgec.passes.instruments import Dumps, Instrument
 from edgec.passes.pipeline import Pipeline, Record
@@ -37,7 +38,7 @@ from edgec.tools import report as reports
 from edgec.tools.fetching import Fetched, clear
 from edgec.tools.judging import Judge, check_requirements, decibel, freeze, rounded, run_of
 from edgec.tools.measure import Speed, measure
-from edgec.tools.output import output_folder, sha256, write_json, write_manifest, writing
+from edgec.tools.output import output_folder, write_json, write_manifest, writing
 from edgec.tools.processes import is_first
 from edgec.tools.progress import Progress
 

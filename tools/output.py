@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from edgec.ir.errors import EmitError, UsageError
+from edgec.ir.hashing import sha256
 from edgec.tools.guard import undisturbed
 
 MANIFEST = "manifest.json"
 _ANOTHER = "give another folder with -o"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_CHUNK = 1 << 20
 
 
 @contextmanager
@@ -161,15 +160,6 @@ def write_manifest(folder: Path, head: Mapping[str, Any]) -> None:
         if path.is_file():
             entries[path.relative_to(folder).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
     write_json(folder / MANIFEST, {**head, "files": entries})
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _check(place: Path, real: Path, inputs: Iterable[Path], dumps: Iterable[Path]) -> None:

@@ -40,6 +40,7 @@ from edgec.ir.errors import EmitError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
+from edgec.passes import input_domain
 from edgec.passes.target import Target
 
 MODEL = "model.tflite"
@@ -109,7 +110,7 @@ class CoralBackend:
         compiled = compiler.compile_file(folder)
 
         report: dict[str, Any] = {
-            "inputs": ports.described(lowered.inputs),
+            "inputs": [{**entry, "folded": _folded(graph, entry["name"])} for entry in ports.described(lowered.inputs)],
             "outputs": ports.described(lowered.outputs),
             "operators": _counts(lowered),
             "check": checked.report,
@@ -137,6 +138,12 @@ class CoralBackend:
     def invoker(self, model: Path) -> Callable[[], None]:
         """One inference of a TFLite file on fixed noise, on one thread of this machine's CPU."""
         return interpreter.invoker(model)
+
+
+def _folded(graph: Graph, name: str) -> dict[str, list[float]] | None:
+    """The preprocessing that is part of the network behind an input; ``None`` where there is none."""
+    known = input_domain.folded(graph, name)
+    return None if known is None else {"scale": known[0].tolist(), "offset": known[1].tolist()}
 
 
 def _counts(lowered: Lowered) -> dict[str, int]:

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from edgec.ir.errors import EmitError, UsageError
-from edgec.tools.output import output_folder, sha256, write_json, write_manifest, writing
+from edgec.ir.hashing import sha256
+from edgec.tools.output import output_folder, write_json, write_manifest, writing
 
 
 @pytest.fixture

@@ -1,0 +1,453 @@
+"""The bundle's run.sh from end to end on a made-up board, against a trtexec that computes with onnxruntime."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from bundles import NANO, ORIN, Bench, bench, network, write_bundle
+
+MEND_MEMORY = "close what else runs (sudo systemctl isolate multi-user.target), or add swap, and run again"
+FINER = "emit the bundle with a finer precision"
+LOGGED = "logs/ holds what trtexec said"
+
+
+@pytest.fixture(scope="module")
+def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("nano") / "bundle", NANO)
+
+
+@pytest.fixture(scope="module")
+def orin_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("orin") / "bundle", ORIN, samples=2)
+
+
+@pytest.fixture
+def nano(nano_bundle: Path, tmp_path: Path) -> Bench:
+    return bench(nano_bundle, tmp_path, "8.2.1")
+
+
+@pytest.fixture
+def orin(orin_bundle: Path, tmp_path: Path) -> Bench:
+    return bench(orin_bundle, tmp_path, "10.3.0")
+
+
+def refused(board: Bench, status: int, *lines: str, arguments: tuple[str, ...] = ()) -> None:
+    """It ends with ``status`` and says ``lines``, and report.json says the same."""
+    got, _, err = board.run(*arguments)
+    assert (got, err.splitlines()) == (status, [f"run.py: {line}" for line in lines])
+    report = board.report
+    errors = [model["error"] for model in report["models"] if model["error"]] + [report["error"]] * bool(
+        report["error"]
+    )
+    assert [f"{error['where']}: {error['what']}; {error['mend']}" for error in errors] == list(lines)
+    assert report["status"] == status
+
+
+# -- all is well ------------------------------------------------------------------------------------------------------
+
+SKIP = {"8.2.1": "--buildOnly", "8.5.3": "--buildOnly", "10.3.0": "--skipInference"}
+POOL = {"8.2.1": "--workspace=1200", "8.5.3": "--memPoolSize=workspace:1200", "10.3.0": "--memPoolSize=workspace:1200"}
+
+
+@pytest.mark.parametrize("version", ["8.2.1", "8.5.3", "10.3.0"])
+def test_it_builds_checks_and_times(version: str, nano_bundle: Path, orin_bundle: Path, tmp_path: Path) -> None:
+    on_nano = version == "8.2.1"
+    board = bench(nano_bundle if on_nano else orin_bundle, tmp_path, version)
+    status, out, err = board.run()
+    assert (status, err) == (0, "")
+    report = board.report
+    best, milliseconds = ("model_fp16.onnx", 2.0) if on_nano else ("model_int8.onnx", 1.0)
+    assert out.splitlines()[-1] == f"best: {best}, {milliseconds:.3f} ms, as best.engine; report.json holds the rest"
+    assert report["best"] == report["models"][-1]
+    assert [model["file"] for model in report["models"]] == ["model_fp16.onnx", "model_int8.onnx"][
+        : 1 if on_nano else 2
+    ]
+    assert report["best"]["latency"] == {
+        "runs": 20, "median_ms": milliseconds, "mean_ms": pytest.approx(milliseconds, abs=1e-3),
+        "p95_ms": milliseconds + 0.001, "p99_ms": milliseconds + 0.001, "least_ms": milliseconds - 0.001,
+        "most_ms": milliseconds + 0.001,
+    }  # fmt: skip
+    # What FP16 rounding of the outputs leaves, and rounding of the inputs to 8 bits.
+    assert report["models"][0]["check"]["sqnr_db"] > 60
+    assert 40 < report["models"][-1]["check"]["sqnr_db"] < (90 if on_nano else 55)
+    assert report["trtexec"]["version"] == version
+    assert report["board"]["compute_capability"] == ("5.3" if on_nano else "8.7")
+    assert report["board"]["l4t"] == ("32.7.1" if on_nano else "36.4.0")
+    assert report["board"]["jetpack"] == ("4.6.1 or a later 4.6" if on_nano else "6")
+    assert report["board"]["power_mode"] == "MAXN"
+    assert report["board"]["gpu_clock"] == {"now_hz": 307_200_000, "most_hz": 921_600_000}
+    engine = Path(report["best"]["build"]["engine"])
+    assert engine.name.endswith(f"-trt{version}-sm{'53-fp16' if on_nano else '87-int8'}.engine")
+    assert (board.folder / "best.engine").resolve() == (board.folder / engine).resolve()
+
+    first, *calls = board.calls()
+    assert first == ["--help"]
+    builds = [call for call in calls if call[0].startswith("--onnx")]
+    precisions = [["--fp16"], ["--int8", "--fp16"]][: len(builds)]
+    cache = f"--timingCacheFile=engines/trt{version}-sm{'53' if on_nano else '87'}.cache"
+    assert [call[2:] for call in builds] == [[*flags, POOL[version], cache, SKIP[version]] for flags in precisions]
+    timed = calls[-1]
+    assert {"--iterations=30", "--useCudaGraph", "--noDataTransfers", "--useSpinWait"} <= set(timed)
+
+    # A second time nothing is built, and --rebuild builds all.
+    assert board.run()[0] == 0
+    assert not [call for call in board.calls() if call[0].startswith("--onnx")]
+    assert all(model["build"]["reused"] for model in board.report["models"])
+
+
+def test_the_faster_one_is_kept(orin: Bench) -> None:
+    orin.settings["ms"]["int8"] = 2.5
+    status, out, err = orin.run("--rebuild")
+    assert (status, err) == (0, "")
+    assert (
+        "note: model_int8.onnx takes 2.500 ms and model_fp16.onnx 2.000 ms: the faster one is kept" in out.splitlines()
+    )
+    assert orin.report["best"]["precision"] == "fp16"
+
+
+def test_what_was_damaged_is_built_anew(nano: Bench) -> None:
+    assert nano.run()[0] == 0
+    engine = nano.folder / nano.report["best"]["build"]["engine"]
+    engine.write_bytes(engine.read_bytes()[:-1])
+    assert nano.run()[0] == 0
+    assert not nano.report["best"]["build"]["reused"]
+    assert nano.run("--rebuild")[0] == 0
+    assert not nano.report["best"]["build"]["reused"]
+
+
+def test_a_desktop_card(orin_bundle: Path, tmp_path: Path) -> None:
+    """Without a Tegra in the device tree the driver is asked; the memory is the card's."""
+    board = bench(orin_bundle, tmp_path, "8.5.3")
+    for name in ("model", "compatible"):
+        (board.root / "proc/device-tree" / name).unlink()
+    board.program("usr/bin/nvidia-smi", "echo '8.7, 8192, 500, NVIDIA Something'")
+    refused(
+        board,
+        10,
+        *(
+            f"model_{name}.onnx: needs 600 MiB by estimate, and 500 MiB are free, swap included;"
+            " close what else runs, add swap, or use --ignore-memory"
+            for name in ("fp16", "int8", "fp32")
+        ),
+    )
+    assert board.report["board"]["model"] == "NVIDIA Something"
+
+
+# -- preflight --------------------------------------------------------------------------------------------------------
+
+
+def test_no_trtexec(nano: Bench) -> None:
+    (nano.root / "usr/src/tensorrt/bin/trtexec").unlink()
+    mend = "install it with 'sudo apt install libnvinfer-bin', or set TRTEXEC to its path"
+    refused(nano, 10, f"trtexec: is not there; {mend}")
+
+
+def test_a_trtexec_that_does_not_start(nano: Bench) -> None:
+    path = nano.root / "usr/src/tensorrt/bin/trtexec"
+    nano.program("usr/src/tensorrt/bin/trtexec", "echo 'libnvinfer.so.8: cannot open shared object file'; exit 127")
+    refused(nano, 10, f"{path}: does not start; repair JetPack's TensorRT; {LOGGED}")
+    path.write_text("#!/nowhere\n")
+    refused(nano, 10, f"{path}: cannot be run (No such file or directory); repair JetPack's TensorRT")
+
+
+def test_another_board(orin: Bench) -> None:
+    orin.put("proc/device-tree/compatible", "nvidia,p3450-0000\0nvidia,tegra210\0")
+    orin.put("proc/device-tree/model", "NVIDIA Jetson Nano Developer Kit\0")
+    refused(
+        orin,
+        10,
+        "NVIDIA Jetson Nano Developer Kit: has compute capability 5.3, and the bundle is for Jetson Orin Nano (8.7);"
+        " emit a bundle for this board",
+    )
+
+
+def test_no_board_that_is_known(nano: Bench) -> None:
+    nano.put("proc/device-tree/compatible", "raspberrypi,4\0")
+    nano.program("usr/bin/nvidia-smi", "exit 9")
+    refused(
+        nano,
+        10,
+        "NVIDIA Jetson Nano Developer Kit: the compute capability of its GPU cannot be found;"
+        " run this on the board, with NVIDIA's driver",
+    )
+
+
+def test_another_tensorrt(nano_bundle: Path, tmp_path: Path) -> None:
+    board = bench(nano_bundle, tmp_path, "8.5.3")
+    path = board.root / "usr/src/tensorrt/bin/trtexec"
+    refused(
+        board,
+        10,
+        f"{path}: is of TensorRT 8.5.3, and the bundle is for at least 8.2 and below 8.3;"
+        " emit a bundle for that version, or install another JetPack",
+    )
+
+
+def test_too_little_memory(nano: Bench) -> None:
+    nano.memory(free_mib=400, swap_mib=100)
+    lines = [
+        f"model_{name}.onnx: needs 600 MiB by estimate, and 500 MiB are free, swap included;"
+        " close what else runs, add swap, or use --ignore-memory"
+        for name in ("fp16", "fp32")
+    ]
+    refused(nano, 10, *lines)
+    assert nano.calls() == [["--help"]]
+    assert nano.run("--ignore-memory")[0] == 0
+    nano.memory(free_mib=400, swap_mib=200)
+    assert nano.run()[0] == 0
+
+
+def test_a_changed_file(nano: Bench) -> None:
+    golden = nano.folder / "golden/output0.0.bin"
+    golden.write_bytes(golden.read_bytes()[:-4] + b"\0\0\0\0")
+    what = "was changed: it is not what manifest.json lists; copy the bundle again"
+    refused(nano, 10, f"golden/output0.0.bin: {what}")
+    golden.unlink()
+    refused(nano, 10, "golden/output0.0.bin: is missing; copy the bundle again")
+    assert nano.calls() == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "files": 3}', "\0"])
+def test_no_manifest(nano: Bench, text: str) -> None:
+    (nano.folder / "manifest.json").write_text(text)
+    refused(nano, 10, "manifest.json: is not there or cannot be read; copy the bundle again")
+
+
+def test_a_manifest_of_another_format(nano: Bench) -> None:
+    (nano.folder / "manifest.json").write_text('{"format": 2, "files": {}}')
+    what = "is of a format that this run.py does not know; copy the bundle again"
+    refused(nano, 10, f"manifest.json: {what}")
+
+
+def test_two_at_once(nano: Bench) -> None:
+    (nano.folder / "engines").mkdir()
+    with (nano.folder / "engines/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, _, err = nano.run()
+    assert (status, err) == (10, "run.py: this folder: another run.sh is at work in it; wait for its end\n")
+
+
+# -- build ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        ("out of memory", f"there is not enough memory; {MEND_MEMORY}"),
+        ("killed", f"there is not enough memory, and trtexec was killed; {MEND_MEMORY}"),
+        ("disk full", "the disk is full; free some space and run again"),
+        ("nothing written", "its engine was not written whole; free some space and run again"),
+    ],
+)
+def test_a_build_that_fails(nano: Bench, failure: str, reason: str) -> None:
+    nano.settings["fail"] = {"*": failure}
+    refused(nano, 11, f"model_fp16.onnx: {reason}", f"model_fp32.onnx: {reason}")
+    assert not list((nano.folder / "engines").glob("*.engine"))
+    # What is left of it is in nobody's way.
+    nano.settings["fail"] = {}
+    assert nano.run()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("operator", "quantized", "reason"),
+    [
+        (
+            "HardSwish",
+            False,
+            "this TensorRT does not take the model: ModelImporter.cpp:777: ERROR: builtin_op_importers.cpp:4951 In"
+            " function importFallbackPluginImporter: No importer registered for op: HardSwish;"
+            " emit the bundle for the TensorRT that the board has",
+        ),
+        ("Relu", True, f"Error[9]: Networks with QuantizeLayer require hardware with Int8 support; {LOGGED}"),
+    ],
+)
+def test_a_model_that_does_not_parse(tmp_path: Path, operator: str, quantized: bool, reason: str) -> None:
+    bundle = write_bundle(tmp_path / "bundle", NANO, fp16=network(quantized, opset=14, operator=operator))
+    board = bench(bundle, tmp_path / "board", "8.2.1")
+    status, _, err = board.run()
+    assert (status, err) == (0, f"run.py: model_fp16.onnx: {reason}\n")
+    assert board.report["best"]["file"] == "model_fp32.onnx"
+
+
+def test_a_smaller_workspace_where_memory_runs_out(nano: Bench) -> None:
+    nano.settings["fail"] = {"*": "large workspace"}
+    assert nano.run()[::2] == (0, "")
+    assert [call[3] for call in nano.calls() if call[0].startswith("--onnx")] == ["--workspace=1200", "--workspace=32"]
+
+
+def test_a_truncated_engine_is_not_kept(nano: Bench) -> None:
+    nano.settings["fail"] = {"*": "disk full, unnoticed"}
+    reason = f"its engine does not run (trtexec ended with 1); {LOGGED}"
+    refused(nano, 12, f"model_fp16.onnx: {reason}", f"model_fp32.onnx: {reason}")
+    nano.settings["fail"] = {}
+    assert nano.run()[0] == 0
+
+
+# -- accuracy ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        ("nan", ": output 'y': holds NaN or infinity in sample 0; something overflows: " + FINER),
+        ("-inf", ": output 'y': holds NaN or infinity in sample 0; something overflows: " + FINER),
+        ("short", f": output 'y': has 107 values and not 108; {LOGGED}"),
+        ("no outputs", f": trtexec left no readable outputs; {LOGGED}"),
+        ("crash", f": its engine does not run (Cuda failure: an illegal memory access was encountered); {LOGGED}"),
+    ],
+)
+def test_outputs_that_are_none(nano: Bench, failure: str, reason: str) -> None:
+    nano.settings["fail"] = {"*": failure}
+    refused(nano, 12, f"model_fp16.onnx{reason}", f"model_fp32.onnx{reason}")
+
+
+def test_wrong_outputs(orin: Bench) -> None:
+    """One model that computes something else is left out; where all do, nothing passes."""
+    orin.settings["fail"] = {"int8": "wrong"}
+    status, _, err = orin.run()
+    assert status == 0
+    assert err.startswith("run.py: model_int8.onnx: is too far from the golden outputs: cosine 0.")
+    assert err.endswith(f" dB (at least 30); {FINER}\n") and err.count("\n") == 1
+    assert orin.report["best"]["file"] == "model_fp16.onnx"
+    orin.settings["fail"] = {"*": "wrong"}
+    assert orin.run()[0] == 12
+    assert [model["status"] for model in orin.report["models"]] == [12, 12, 12]
+    assert orin.report["best"] is None
+
+
+def test_the_model_that_came_furthest_gives_the_status(orin: Bench) -> None:
+    orin.settings["fail"] = {"int8": "out of memory", "fp16": "wrong", "fp32": "killed"}
+    assert orin.run()[0] == 12
+    assert [model["status"] for model in orin.report["models"]] == [12, 11, 11]
+
+
+# -- latency ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        ("not timed", f"its engine cannot be timed (Error occurred during inference); {LOGGED}"),
+        ("few times", f"trtexec wrote 10 times, and more than 20 were asked for; {LOGGED}"),
+    ],
+)
+def test_times_that_are_none(nano: Bench, failure: str, reason: str) -> None:
+    nano.settings["fail"] = {"*": failure}
+    refused(nano, 13, f"model_fp16.onnx: {reason}", f"model_fp32.onnx: {reason}")
+
+
+def test_slower_than_asked(nano: Bench) -> None:
+    mend = "a higher power mode (nvpmodel) and 'sudo jetson_clocks' may help"
+    refused(
+        nano, 13, f"model_fp16.onnx: takes 2.000 ms, and 1.5 ms are allowed; {mend}", arguments=("--max-latency", "1.5")
+    )
+    assert nano.run("--max-latency", "2.5")[0] == 0
+
+
+# -- interruptions and a full disk ------------------------------------------------------------------------------------
+
+
+def started(board: Bench, wanted: str) -> subprocess.Popen[str]:
+    """run.sh, at work on what ``wanted`` matches."""
+    process = subprocess.Popen(
+        board.command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=board.environment()
+    )
+    deadline = time.monotonic() + 120
+    while not list(board.folder.glob(wanted)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def runs(path: Path) -> bool:
+    """Whether any process has ``path`` in its command line."""
+    return any(str(path).encode() in _command_line(entry) for entry in Path("/proc").glob("[0-9]*"))
+
+
+def _command_line(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (signal.SIGKILL, -9, ""),
+        (signal.SIGTERM, 143, "run.py: interrupted; engines that are done are kept: start it again to go on\n"),
+        (signal.SIGINT, 130, "run.py: interrupted; engines that are done are kept: start it again to go on\n"),
+    ],
+)
+def test_it_goes_on_after_an_interruption(orin: Bench, number: int, status: int, said: str) -> None:
+    orin.settings["fail"] = {"int8": "slow"}
+    process = started(orin, "engines/*int8*.part")
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (status, said)
+    deadline = time.monotonic() + 60
+    while runs(orin.root / "usr/src/tensorrt/bin/trtexec") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not runs(orin.root / "usr/src/tensorrt/bin/trtexec")  # trtexec ends with it
+    orin.settings["fail"] = {}
+    assert orin.run()[0] == 0
+    assert [model["build"]["reused"] for model in orin.report["models"]] == [True, False]
+
+
+def test_a_full_disk_under_the_report(nano: Bench) -> None:
+    (nano.folder / "report.json.part").symlink_to("/dev/full")
+    status, _, err = nano.run()
+    what = "cannot be read or written (no space left on device); free some space and run again"
+    assert (status, err) == (14, f"run.py: this folder: {what}\n")
+
+
+def test_a_folder_that_cannot_be_written(nano: Bench) -> None:
+    (nano.folder / "engines").write_text("")
+    status, _, err = nano.run()
+    what = "cannot be read or written (file exists); copy the bundle to a folder of your own"
+    assert (status, err) == (14, f"run.py: engines: {what}\n")
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--runs", "0"], ["--runs", "x"], ["--max-latency", "-1"], ["--fast"]])
+def test_usage(nano: Bench, arguments: list[str]) -> None:
+    status, _, err = nano.run(*arguments)
+    assert status == 2 and err.splitlines()[-1].startswith("run.sh: error: ")
+
+
+@pytest.mark.parametrize("text", ["0 done; 2 usage", "10 the board", "11 no engine", "12 the outputs", "14 a file"])
+def test_help_names_the_exit_statuses(nano: Bench, text: str) -> None:
+    status, out, _ = nano.run("--help")
+    assert status == 0
+    assert text in out
+
+
+def test_no_python(nano: Bench, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/dirname").symlink_to(str(shutil.which("dirname")))
+    done = subprocess.run(
+        [str(nano.folder / "run.sh")], capture_output=True, text=True, check=False, env={"PATH": str(tmp_path / "bin")}
+    )
+    line = "run.sh: python3: is not installed; install it with 'sudo apt install python3'\n"
+    assert (done.returncode, done.stderr) == (10, line)
+
+
+def test_the_report_is_json_that_every_reader_takes(nano: Bench) -> None:
+    nano.settings["fail"] = {"*": "nan"}
+    nano.run()
+
+    def refuse(name: str) -> Mapping[str, str]:
+        raise AssertionError(name)
+
+    json.loads((nano.folder / "report.json").read_text(), parse_constant=refuse)

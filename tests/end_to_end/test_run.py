@@ -1,0 +1,115 @@
+"""`edgec run`: what was emitted, on data, gives what the compilation measured of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from bundles import ORIN, SHAPE, write_bundle
+from refusals import Edgec
+
+ALL = ["model.onnx", "coral-dev-board", "cpu"]
+
+
+def test_it_measures_what_the_compilation_measured(earlier: Path, edgec: Edgec) -> None:
+    status, out, err = edgec("run", "out", "-O", "compress.yaml", "--json")
+    assert (status, err) == (0, "")
+    got, report = json.loads(out), json.loads((earlier / "out/report.json").read_text())
+    assert (got["samples"], got["metric"], list(got["networks"])) == (12, "auroc", ALL)
+    found = {name: entry["metric"] for name, entry in got["networks"].items()}
+    expected = {name: entry["metric"] for name, entry in report["targets"].items()}
+    assert found == {**expected, "model.onnx": report["quality"]["metric"]["compressed"]}
+    assert [entry["runtime"] for entry in got["networks"].values()] == ["onnxruntime", "LiteRT", "onnxruntime"]
+    assert got["networks"]["model.onnx"]["sqnr_db"] is None
+    assert all(got["networks"][name]["sqnr_db"] > 20 for name in report["targets"])
+
+
+def test_one_target_on_other_images(earlier: Path, edgec: Edgec) -> None:
+    """Without the two classes there is no AUROC, and in a target's folder nothing to compare with."""
+    status, out, err = edgec("run", "out/cpu", "-O", "compress.yaml", "--images", "bad", "--outputs", "outputs.npz")
+    assert (status, err) == (0, "")
+    assert [line.split() for line in out.splitlines() if line.startswith(("out", "cpu"))] == [
+        ["out/cpu:", "6", "samples"],
+        ["cpu", "onnxruntime"],
+    ]
+    assert list(np.load("outputs.npz")) == ["cpu/reconstruction"]
+    assert np.load("outputs.npz")["cpu/reconstruction"].shape == (6, 1, 16, 16)
+
+
+def test_the_table(earlier: Path, edgec: Edgec) -> None:
+    status, out, _ = edgec("run", "out", "-O", "compress.yaml", "--images", "good", "--images", "bad")
+    lines = out.splitlines()
+    assert (status, lines[0], lines[2].split()) == (0, "out: 12 samples", ["runs", "in", "SQNR", "to", "model.onnx"])
+    assert [line.split()[0] for line in lines[4:7]] == ALL
+    assert lines[5].endswith(" dB")
+
+
+def test_a_bundle(tmp_path: Path, edgec: Edgec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its models runs, on arrays and without a recipe."""
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "jetson-orin-nano", ORIN)
+    x = np.random.default_rng(2).uniform(-1, 1, (3, *SHAPE[1:])).astype(np.float32)
+    np.savez(tmp_path / "x.npz", **{"x:0": x})
+    status, out, err = edgec("run", "jetson-orin-nano", "--arrays", "x.npz", "--outputs", "y.npz", "--json")
+    assert (status, err) == (0, "")
+    names = [f"jetson-orin-nano/{kind}" for kind in ("fp16", "int8", "fp32")]
+    assert list(json.loads(out)["networks"]) == names
+    outputs = np.load("y.npz")
+    session = ort.InferenceSession("jetson-orin-nano/model_int8.onnx", providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"x:0": row[np.newaxis]})[0] for row in x])
+    np.testing.assert_allclose(outputs[f"{names[1]}/y"], expected, atol=1e-6)
+    assert np.abs(outputs[f"{names[0]}/y"] - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["out"], 2, "run: there are no samples; add --images, --arrays, or -O with a recipe that has data.eval"),
+        (
+            ["out", "--images", "good"],
+            2,
+            "run: images need a recipe with data.preprocess, which says how they become inputs; name one with -O",
+        ),
+        (
+            ["out", "-O", "compress.yaml", "--labels", "folders"],
+            2,
+            "run: --labels goes with --images; put an array named 'labels' into the .npz",
+        ),
+        (
+            ["out", "--arrays", "model.onnx"],
+            2,
+            "run: --arrays: 'model.onnx' is neither .npz nor .npy; save it with numpy.savez",
+        ),
+        (
+            ["out", "-O", "compress.yaml", "--images", "nowhere"],
+            3,
+            "run: --images: 'nowhere': there is no such folder; correct the path; it is relative to the recipe",
+        ),
+        (
+            ["nowhere", "-O", "compress.yaml"],
+            3,
+            "nowhere: there is no such folder; give an output folder, or a target's folder in it",
+        ),
+        (
+            ["good", "-O", "compress.yaml"],
+            3,
+            "good: holds no network that edgec emitted; give an output folder, or a target's folder in it",
+        ),
+        (
+            ["out", "-O", "compress.yaml", "--outputs", "nowhere/y.npz"],
+            2,
+            "nowhere/y.npz: cannot be written (no such file or directory); give another file with --outputs",
+        ),
+    ],
+)
+def test_mistakes(earlier: Path, edgec: Edgec, arguments: list[str], status: int, line: str) -> None:
+    assert edgec("run", *arguments) == (status, "", f"edgec: {line}\n")
+
+
+def test_a_check_that_says_too_little(earlier: Path, edgec: Edgec) -> None:
+    (earlier / "out/coral-dev-board/check.json").write_text("{}")
+    line = "out/coral-dev-board/check.json: does not say what model.tflite takes; emit it again with this edgec"
+    assert edgec("run", "out", "-O", "compress.yaml") == (3, "", f"edgec: {line}\n")

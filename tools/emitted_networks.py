@@ -1,0 +1,114 @@
+"""What is in an output folder, or in one target's folder, ready to run on feeds as the original model takes them.
+
+What a file is says how it runs here: ONNX in onnxruntime, TFLite in LiteRT. A bundle for a Jetson holds ONNX models:
+they run in onnxruntime, which says how well they compute, not how fast the board is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgec.backends.coral import ports
+from edgec.backends.coral.backend import CHECK
+from edgec.backends.coral.backend import MODEL as TFLITE
+from edgec.backends.coral.interpreter import Interpreter
+from edgec.backends.tensorrt.bundle import DRIVER, read_manifest
+from edgec.frontends.datasets import Inputs, inputs_of
+from edgec.frontends.metrics import Run
+from edgec.ir.errors import InputError
+from edgec.ir.execution import Session, batch_size
+from edgec.ir.files import load
+from edgec.passes import input_domain
+
+ONNX = "model.onnx"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network that was emitted.
+
+    Attributes:
+        name: the target, with the precision where it has several models; ``model.onnx`` is what all targets share.
+        runtime: what it runs in.
+        inputs: what the original model takes.
+        batch: how many samples it takes at once.
+        run: feeds of the original model to outputs, in float and ONNX's layout.
+    """
+
+    name: str
+    runtime: str
+    inputs: Inputs
+    batch: int
+    run: Run
+
+
+def networks_in(place: Path) -> list[Network]:
+    """The networks below an output folder, ``model.onnx`` first, or those of one target's folder.
+
+    Raises:
+        InputError: there is none, or a file of one cannot be read.
+    """
+    if not place.is_dir():
+        raise InputError(str(place), "there is no such folder", "give an output folder, or a target's folder in it")
+    report = place / "report.json"
+    found = list(_all(place) if (place / ONNX).is_file() and report.is_file() else _one(place, place.name))
+    if not found:
+        what = "holds no network that edgec emitted"
+        raise InputError(str(place), what, "give an output folder, or a target's folder in it")
+    return found
+
+
+def _all(place: Path) -> Iterator[Network]:
+    yield _onnx(place / ONNX, ONNX)
+    for folder in sorted(place.iterdir()):
+        if folder.is_dir():
+            yield from _one(folder, folder.name)
+
+
+def _one(folder: Path, name: str) -> Iterator[Network]:
+    """A target's networks."""
+    if all((folder / file).is_file() for file in DRIVER):
+        for model in read_manifest(folder).models:
+            yield _onnx(folder / model.file, f"{name}/{Path(model.file).stem.removeprefix('model_')}")
+    elif (folder / TFLITE).is_file():
+        yield _tflite(folder, name)
+    elif (folder / ONNX).is_file():
+        yield _onnx(folder / ONNX, name)
+
+
+def _onnx(file: Path, name: str) -> Network:
+    graph = load(file)
+    session = Session(graph, optimize=True)
+
+    def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return session.run(input_domain.enter(graph, feeds))
+
+    return Network(name, "onnxruntime", inputs_of(graph), batch_size(graph), run)
+
+
+def _tflite(folder: Path, name: str) -> Network:
+    try:
+        described = json.loads((folder / CHECK).read_text(encoding="utf-8"))
+        entered, left = ports.read(described["inputs"]), ports.read(described["outputs"])
+        folded = {
+            entry["name"]: tuple(np.array(entry["folded"][key], np.float64) for key in ("scale", "offset"))
+            for entry in described["inputs"]
+            if entry["folded"] is not None
+        }
+    except (OSError, KeyError, TypeError, ValueError):
+        what = "does not say what model.tflite takes"
+        raise InputError(str(folder / CHECK), what, "emit it again with this edgec") from None
+    interpreter = Interpreter((folder / TFLITE).read_bytes(), entered, left)
+
+    def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        raw = {key: input_domain.unfolded(x, *folded[key]) if key in folded else x for key, x in feeds.items()}
+        return interpreter.run(raw)
+
+    inputs = {port.name: (port.shape, np.dtype(np.float32)) for port in entered}
+    batch = entered[0].shape[0] if entered and entered[0].shape else 1
+    return Network(name, "LiteRT", inputs, batch, run)

@@ -1,0 +1,152 @@
+"""``edgec run``: what was emitted, run here on data, so that quality is compared target by target."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.frontends.datasets import DataSet, open_dataset
+from edgec.frontends.metrics import Metric, Run, Sqnr, open_metric, samples_of
+from edgec.frontends.recipe import Recipe, load_recipe, parse_data
+from edgec.frontends.recipe_data import DataSpec, EvalSpec, PreprocessSpec
+from edgec.ir.errors import UsageError, printable
+from edgec.tools.console import print_table
+from edgec.tools.emitted_networks import ONNX, Network, networks_in
+from edgec.tools.judging import decibel, rounded
+from edgec.tools.output import writing
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """What to run on what.
+
+    Attributes:
+        place: an output folder, or a target's folder.
+        recipe: for its ``data.preprocess`` and ``data.eval``.
+        images, arrays: samples, in the place of those of ``data.eval``.
+        labels: of the images: ``folders``, or a file of file and label.
+        outputs: an .npz to write all outputs to.
+    """
+
+    place: Path
+    recipe: Path | None = None
+    images: Sequence[Path] = ()
+    arrays: Path | None = None
+    labels: str | None = None
+    outputs: Path | None = None
+
+
+def run_emitted(job: RunJob) -> dict[str, Any]:
+    """Runs every network in a folder on the same samples; returns what was measured, by network.
+
+    Raises:
+        UsageError: there are no samples, or nothing says how an image becomes an input.
+        InputError: the folder holds no network, or the data cannot be used.
+    """
+    recipe = None if job.recipe is None else load_recipe(job.recipe, data=False)
+    spec = _samples(job, recipe)
+    networks = networks_in(job.place)
+    inputs = networks[0].inputs
+    preprocess = None if recipe is None else recipe.data.preprocess
+    metric = _metric(recipe, spec, preprocess, inputs)
+    parts = spec.classes() if isinstance(spec, EvalSpec) else None
+    data = tuple(open_dataset(part, preprocess, inputs) for part in parts or (spec,))
+    shared = next((network.run for network in networks if network.name == ONNX), None)
+    report = {
+        "place": str(job.place),
+        "samples": sum(map(len, data)),
+        "metric": None if metric is None else metric.name,
+        "networks": {network.name: _measured(network, data, metric, shared) for network in networks},
+    }
+    if job.outputs is not None:
+        with writing(job.outputs, mend="give another file with --outputs"):
+            _save(job.outputs, networks, data)
+    return report
+
+
+def print_run(report: Mapping[str, Any]) -> None:
+    """A row a network."""
+    metric, networks = report["metric"], report["networks"]
+    compared = any(entry["sqnr_db"] is not None for entry in networks.values())
+    columns = ["", "runs in", *([metric] if metric else []), *([f"SQNR to {ONNX}"] if compared else [])]
+    rows = []
+    for name, entry in networks.items():
+        row = [printable(name), entry["runtime"]]
+        if metric:
+            row.append("-" if entry["metric"] is None else f"{entry['metric']:.4f}")
+        if compared:
+            row.append("" if entry["sqnr_db"] is None else f"{entry['sqnr_db']:.1f} dB")
+        rows.append(row)
+    print_table(f"{printable(report['place'])}: {report['samples']:,} samples", columns, rows, left=2)
+
+
+def _samples(job: RunJob, recipe: Recipe | None) -> DataSpec:
+    """What is run on; labels are the recipe's only where the samples are."""
+    if job.images and (recipe is None or recipe.data.preprocess is None):
+        what = "images need a recipe with data.preprocess, which says how they become inputs"
+        raise UsageError("run", what, "name one with -O")
+    if job.labels is not None and not job.images:
+        raise UsageError("run", "--labels goes with --images", "put an array named 'labels' into the .npz")
+    if job.images or job.arrays:
+        given = {"images": list(job.images) or None, "arrays": job.arrays, "labels": job.labels}
+        return parse_data(
+            {key: value for key, value in given.items() if value is not None},
+            "run: --images" if job.images else "run: --arrays",
+        )
+    if recipe is None or recipe.data.eval is None:
+        raise UsageError(
+            "run", "there are no samples", "add --images, --arrays, or -O with a recipe that has data.eval"
+        )
+    recipe.check_data()
+    return recipe.data.eval
+
+
+def _metric(recipe: Recipe | None, spec: DataSpec, preprocess: PreprocessSpec | None, inputs: Any) -> Metric | None:
+    """The recipe's metric on these samples; ``None`` where they do not have what it wants.
+
+    ``sqnr`` is against the original network, which is not in the folder: the table's own column stands for it.
+    """
+    judged = None if recipe is None else recipe.data.eval
+    if judged is None or judged.metric == "sqnr":
+        return None
+    if not isinstance(spec, EvalSpec):
+        if judged.metric == "auroc" or (judged.metric == "top1" and spec.images and spec.labels is None):
+            return None
+        fields = {"ok": None, "ng": None, "samples": None, "python": None}
+        fields |= {"images": spec.images, "arrays": spec.arrays, "labels": spec.labels}
+        judged, where = judged.model_copy(update=fields), spec.where
+        judged.located(where, recipe.folder if recipe is not None else Path())
+    return open_metric(judged, preprocess, inputs)
+
+
+def _measured(network: Network, data: Sequence[DataSet], metric: Metric | None, shared: Run | None) -> dict[str, Any]:
+    entry: dict[str, Any] = {"runtime": network.runtime, "metric": None, "sqnr_db": None}
+    if metric is not None:
+        entry["metric"] = rounded(metric.measure(network.run, shared or network.run, network.batch))
+    if shared is not None and network.name != ONNX:
+        # Of several data sets, the worst.
+        entry["sqnr_db"] = decibel(
+            min(Sqnr("sqnr", (part,)).measure(network.run, shared, network.batch) for part in data)
+        )
+    return entry
+
+
+def _save(place: Path, networks: Sequence[Network], data: Sequence[DataSet]) -> None:
+    """Every output of every network as an array ``<network>/<output>``, a sample a row."""
+    arrays: dict[str, Any] = {}
+    for network in networks:
+        samples = [s.outputs for part in data for s in samples_of(network.run, part, None, network.batch)]
+        for name in samples[0]:
+            arrays[f"{network.name}/{name}"] = np.stack([outputs[name] for outputs in samples])
+    with place.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def as_json(report: Mapping[str, Any]) -> str:
+    """The report for scripts."""
+    return json.dumps(report, indent=2, allow_nan=False)
