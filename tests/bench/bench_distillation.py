@@ -39,6 +39,8 @@ import edgec
 ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = 2000
 MOST_MACS, ALLOWED_DROP = 1 / 3, 0.001
+# Of the teacher: a patient one, who has seen many crops, knows what the student's few images do not show.
+TEACHER_EPOCHS = 25
 # How the student is trained, the passes of each way; LEARNS is what they share.
 WAYS = {
     "student, labels alone": "finetune: {LEARNS}",
@@ -79,7 +81,8 @@ class Trial:
 
 def trial(kind: digits.Kind, seed: int, setting: Setting) -> Trial:
     """Trains a teacher where that is not kept from before, compresses it, and trains the student in each way."""
-    made = digits.trained(digits.Settings(kind, seed=seed, held_out=HELD_OUT, split=seed), ROOT / "build" / "digits")
+    settings = digits.Settings(kind, epochs=TEACHER_EPOCHS, seed=seed, held_out=HELD_OUT, split=seed)
+    made = digits.trained(settings, ROOT / "build" / "digits")
     learns = f"epochs: {setting.epochs}, batch: {setting.batch}, monitor: loss"
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
