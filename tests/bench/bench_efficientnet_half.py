@@ -58,8 +58,8 @@ def main() -> int:
     parser.add_argument("--crops", type=int, default=512, help="random crops to train on")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--macs", type=float, default=0.5, help="the part that is kept")
-    parser.add_argument("--compress", default="compress: {{macs: {macs:g}}}", help="the pass that compresses")
-    parser.add_argument("--options", default="batch: 16, rate: 0.001", help="of distill")
+    parser.add_argument("--compress", default="prune: {{macs: {macs:g}}}", help="the pass that compresses")
+    parser.add_argument("--options", default="batch: 16, rate: 0.0002", help="of distill")
     arguments = parser.parse_args()
     cut = arguments.compress.format(macs=arguments.macs)
     with tempfile.TemporaryDirectory() as scratch:
