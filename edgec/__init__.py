@@ -12,6 +12,7 @@ A torch module is compiled with example inputs beside it:
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,9 +106,14 @@ def compile(model: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
     Raises:
         edgec.ir.errors.EdgecError: what is wrong, where, and the mend. An earlier output is whole then.
     """
-    if isinstance(model, str | os.PathLike):
-        return _compile(model, *arguments, **named)
-    return _compile_module(model, *arguments, **named)
+    try:
+        if isinstance(model, str | os.PathLike):
+            return _compile(model, *arguments, **named)
+        return _compile_module(model, *arguments, **named)
+    finally:
+        # Nodes and tensors know each other, and what a run leaves counts as old: whoever compiles one model after the
+        # other would hold gigabytes until the collector looks at that.
+        gc.collect()
 
 
 def to_torch(model: _Path | Graph) -> torch.nn.Module:

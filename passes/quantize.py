@@ -9,12 +9,15 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgec.ir.errors import InputError, UsageError
-from edgec.ir.graph import Graph, Node
+from edgec.ir.graph import Graph, Node, Tensor
 from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.quantization.calibration import calibrate
+from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import candidates, place
 from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
+from edgec.passes.quantization.quantized_weights import LIMIT
+from edgec.passes.quantization.recovery import recover_accuracy, with_biases
 from edgec.passes.quantization.scale_constraints import solve
 from edgec.passes.quantization.writing import write
 
@@ -50,6 +53,10 @@ class Quantize(Pass):
         None
     )
     skip: Annotated[list[str] | None, Field(description="keep the nodes with these names in float")] = None
+    effort: Annotated[
+        Literal["fast", "balanced"],
+        Field(description="fast rounds; balanced also chooses weights and biases for what they compute"),
+    ] = "balanced"
     budget: Annotated[
         float | None, Field(description="stop where less SQNR than this is left, in dB against the original model")
     ] = None
@@ -103,7 +110,13 @@ class Quantize(Pass):
                 node,
                 f"'{activation.tensor.name}' cannot have the scale of its output: it is requantized on the way in",
             )
-        write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
+        if self.effort != "fast":
+            placement.sites = with_biases(graph, placement.sites)
+        mapped: dict[Tensor, Tensor] = {}
+        original = graph.copy(mapped)
+        behind = write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
+        if self.effort != "fast":
+            recover_accuracy(Pair.of(original, mapped, graph, behind), ctx, LIMIT[scheme.reduce_range])
 
     def _check(self, graph: Graph) -> None:
         for option, patterns in (("only", self.only), ("skip", self.skip)):

@@ -120,7 +120,7 @@ def _metric(recipe: Recipe | None, spec: DataSpec, preprocess: PreprocessSpec | 
     if not isinstance(spec, EvalSpec):
         if judged.metric == "auroc" or (judged.metric == "top1" and spec.images and spec.labels is None):
             return None
-        fields = {"ok": None, "ng": None, "samples": None, "python": None}
+        fields: dict[str, Any] = {"ok": None, "ng": None, "samples": None, "python": None}
         fields |= {"images": spec.images, "arrays": spec.arrays, "labels": spec.labels}
         judged, where = judged.model_copy(update=fields), spec.where
         judged.located(where, recipe.folder if recipe is not None else Path())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from edgec.ir.stored import numpy_dtype
-from edgec.ir.torch_module.conversion import TYPES
+from edgec.ir.torch_module.conversion import TYPES, is_float
 from edgec.ir.torch_module.lowering import Call, Site, lowers
 
 _SAME: dict[str, Call] = {
@@ -129,17 +131,25 @@ def any_number(at: Site) -> Call:
 def clip(at: Site) -> Call:
     """Bounds are attributes before opset 11; either may be left out; where they cross, the upper one counts."""
     if at.opset < 11:
-        return _clamp(at.attr("min"), at.attr("max"))
+        return _clamp(at, at.attr("min"), at.attr("max"))
     low, high = at.known(1), at.known(2)
     if (at.has(1) and low is None) or (at.has(2) and high is None):
         return lambda x, low=None, high=None: x if low is None and high is None else torch.clamp(x, low, high)
     at.take(0)
-    return _clamp(None if low is None else low.reshape(()).item(), None if high is None else high.reshape(()).item())
+    bounds = [None if bound is None else bound.reshape(()).item() for bound in (low, high)]
+    return _clamp(at, *bounds)
 
 
-def _clamp(low: Any, high: Any) -> Call:
+def _clamp(at: Site, low: Any, high: Any) -> Call:
+    """torch's hardtanh where it can be: its gradient takes one pass over the values, that of clamp four.
+
+    At a bound itself its gradient is zero, as that of Relu is at zero.
+    """
     if low is None and high is None:
         return lambda x: x
+    least, most = -math.inf if low is None else low, math.inf if high is None else high
+    if is_float(at.dtype(0)) and least <= most:
+        return lambda x: functional.hardtanh(x, least, most)
     return lambda x: torch.clamp(x, low, high)
 
 

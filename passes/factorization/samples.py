@@ -84,7 +84,7 @@ def together(layers: Sequence[Layer], batches: int, *, outputs_only: bool = Fals
     block: list[Layer] = []
     room = _MOST_ELEMENTS
     for layer in layers:
-        rows = _rows(layer, batches) * batches * len(layer.nodes)
+        rows = rows_of(layer, batches) * batches * len(layer.nodes)
         needed = rows * layer.groups * (layer.out + (0 if outputs_only else _inputs(layer)))
         if block and needed > room:
             yield block
@@ -117,13 +117,13 @@ def observe(
         found = []
         for layer in layers:
             _check(layer, values, number)
-            each = _rows(layer, len(numbers))
-            wanted = [_target(layer, node, values, each, images.ctx.seed, number) for node in layer.nodes]
-            found.append((wanted, _taken(layer, values, wanted)))
+            each = rows_of(layer, len(numbers))
+            wanted = [target_of(layer, node, values, each, images.ctx.seed, number) for node in layer.nodes]
+            found.append((wanted, patches_of(layer, values, wanted)))
         return found
 
     runs = list(images.each(one, numbers, threads=threads))
-    return [_samples(layer, *zip(*(run[at] for run in runs), strict=True)) for at, layer in enumerate(layers)]
+    return [samples_of(layer, *zip(*(run[at] for run in runs), strict=True)) for at, layer in enumerate(layers)]
 
 
 def targets(
@@ -140,7 +140,7 @@ def targets(
     def one(number: int) -> list[list[Target]]:
         values = network.run(images.feeds[number], names)
         return [
-            [_target(layer, node, values, _rows(layer, batches), images.ctx.seed, number) for node in layer.nodes]
+            [target_of(layer, node, values, rows_of(layer, batches), images.ctx.seed, number) for node in layer.nodes]
             for layer in layers
         ]
 
@@ -175,9 +175,9 @@ def collect(
     def one(number: int) -> list[np.ndarray]:
         values = network.run(images.feeds[number], names, weights)
         _check(layer, values, number)
-        return _taken(layer, values, wanted[number])
+        return patches_of(layer, values, wanted[number])
 
-    return _samples(layer, wanted, list(images.each(one, threads=threads)))
+    return samples_of(layer, wanted, list(images.each(one, threads=threads)))
 
 
 def _inputs(layer: Layer) -> int:
@@ -185,15 +185,20 @@ def _inputs(layer: Layer) -> int:
     return layer.into * max(int(np.prod(layer.taps)), 1)
 
 
-def _rows(layer: Layer, batches: int) -> int:
-    """How many rows are taken of each batch for each node."""
+def rows_of(layer: Layer, batches: int) -> int:
+    """How many rows are taken of each of so many batches for each node."""
     size = _inputs(layer)
     rows = int(np.clip(_ROWS_PER_INPUT * size, _FEWEST, _MOST))
     rows = max(min(rows, _MOST_ELEMENTS // (layer.groups * size)), 1)
     return -(-rows // (batches * len(layer.nodes)))
 
 
-def _target(layer: Layer, node: Node, values: dict[str, np.ndarray], each: int, seed: int, number: int) -> Target:
+def target_of(layer: Layer, node: Node, values: dict[str, np.ndarray], each: int, seed: int, number: int) -> Target:
+    """What a node of the original computes on batch ``number``, at ``each`` positions at most.
+
+    Raises:
+        InputError: it is not finite.
+    """
     computed = values[node.outputs[0].name]
     check_finite(node.outputs[0], computed, number)
     positions = _positions(patches.count(layer, computed.shape), each, seed, number)
@@ -207,16 +212,16 @@ def _check(layer: Layer, values: dict[str, np.ndarray], number: int) -> None:
         check_finite(read(node), values[read(node).name], number)
 
 
-def _taken(layer: Layer, values: dict[str, np.ndarray], wanted: Sequence[Target]) -> list[np.ndarray]:
-    """What each node reads where it is looked at: (positions, groups, in, taps)."""
+def patches_of(layer: Layer, values: dict[str, np.ndarray], wanted: Sequence[Target]) -> list[np.ndarray]:
+    """What each node of a layer reads where it is looked at: (positions, groups, in, taps)."""
     return [
         patches.inputs(layer, node, values[read(node).name], target.shape, target.positions)
         for node, target in zip(layer.nodes, wanted, strict=True)
     ]
 
 
-def _samples(layer: Layer, wanted: Sequence[Sequence[Target]], taken: Sequence[Sequence[np.ndarray]]) -> Samples:
-    """Puts together what was found, by batch and node."""
+def samples_of(layer: Layer, wanted: Sequence[Sequence[Target]], taken: Sequence[Sequence[np.ndarray]]) -> Samples:
+    """The rows of a layer from what was found of it, by batch and node."""
     places = [(batch, node) for node in range(len(layer.nodes)) for batch in range(len(taken))]
     ends = np.cumsum([0, *(len(taken[batch][node]) for batch, node in places)]).tolist()
     read_rows = np.empty((layer.groups, ends[-1], _inputs(layer)), np.float32)

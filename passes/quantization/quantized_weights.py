@@ -16,8 +16,10 @@ from edgec.ir.graph import Constant, Node
 from edgec.passes.linear_layers import output_channels
 from edgec.passes.quantization.ranges import bounded_scale
 
-# A bias of 2^30 steps leaves half of an int32 accumulator to the products.
-_LARGEST_BIAS = 2.0**30
+#: The largest integer of a weight, by whether 7 bits are asked for.
+LIMIT = {False: 127, True: 63}
+#: A bias of 2^30 steps leaves half of an int32 accumulator to the products.
+LARGEST_BIAS = 2.0**30
 _LARGEST_INT32 = 2**31 - 1
 
 
@@ -77,12 +79,12 @@ def quantize_parameters(
         weights = weights * np.float32(node.attrs["alpha"])
     bias = float_bias(node)
     axis = channel_axis(node) if per_channel else None
-    limit = 63 if reduce_range else 127
+    limit = LIMIT[reduce_range]
     scale = weight_scales(weights, axis, limit)
     widened = 0
     if bias is not None and integer_bias:
         groups = int(node.attrs.get("group", 1)) if node.op == "ConvTranspose" else 1
-        needed = np.abs(bias.astype(np.float64)) / (input_scale * _LARGEST_BIAS)
+        needed = np.abs(bias.astype(np.float64)) / (input_scale * LARGEST_BIAS)
         needed = needed.reshape(groups, -1).max(axis=0) if axis is not None else needed.max()
         too_small = scale < needed
         widened = int(np.count_nonzero(too_small))

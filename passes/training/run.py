@@ -65,7 +65,8 @@ class _Run:
         )
         objective = Objective(task, distance, options.teaching.labels if options.teaching is not None else 0.0)
         learner = Learner(network, objective, self.entrance, segments=options.segments, low=low)
-        self.learner = learner.to(self.device)
+        # Convolutions, those by channel above all, are quicker where a pixel's channels lie side by side.
+        self.learner = learner.to(self.device, memory_format=torch.channels_last)
         self.trainer = Trainer(
             options, self.learner, self.feeding, self._monitor(), world, Checkpoint(ctx.checkpoints, self._key()),
             ctx.seed, ctx.progress,

@@ -58,7 +58,7 @@ class Teacher:
     ) -> None:
         self.outputs = _paired(graph, student, where)
         self.matches = list(matches)
-        self._module = TorchModule(graph).to(device).eval()
+        self._module = TorchModule(graph).to(device, memory_format=torch.channels_last).eval()
         self._module.requires_grad_(False)
         self._samples = samples
         self._known = torch.zeros(samples, dtype=torch.bool)

@@ -208,8 +208,8 @@ def test_too_little_memory(nano: Bench) -> None:
 
 def test_a_changed_file(nano: Bench) -> None:
     golden = nano.folder / "golden/output0.0.bin"
-    content = golden.read_bytes()
-    golden.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    data = golden.read_bytes()
+    golden.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     what = "was changed: it is not what manifest.json lists; copy the bundle again"
     refused(nano, 10, f"golden/output0.0.bin: {what}")
     golden.unlink()

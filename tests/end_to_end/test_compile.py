@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable
@@ -142,6 +143,19 @@ def test_a_dynamic_batch_is_pinned(job: Path, edgec: Edgec) -> None:
     assert status == 3
     assert "--input image:" in err
     assert edgec(*ARGUMENTS, "--input", "image:1x1x16x16")[0] == 0
+
+
+def test_nothing_of_a_model_stays_in_memory(job: Path) -> None:
+    import edgec
+    from edgec.ir.graph import Graph
+
+    def graphs() -> int:
+        return sum(isinstance(thing, Graph) for thing in gc.get_objects())
+
+    edgec.compile("model.onnx", "compress.yaml", "out", timing=False)
+    after_one = graphs()
+    edgec.compile("model.onnx", "compress.yaml", "out", timing=False)
+    assert graphs() == after_one
 
 
 def test_python_face(job: Path) -> None:

@@ -415,3 +415,24 @@ def test_wrong_use_is_told_in_one_line(
     with pytest.raises(kind) as caught:
         TorchModule(dotted(), **options)(**{"feeds": {"x": torch.zeros(1, 3, 8, 8)}, **call})
     assert str(caught.value) == line
+
+
+def test_channels_side_by_side_compute_and_come_back_the_same() -> None:
+    body = "a = Conv<pads=[1,1,1,1], group=4>(x, w)\nb = Clip(a, low, high)\ny = Conv(b, v)"
+    constants = "float[4,1,3,3] w, float[6,4,1,1] v, float low = {0.0}, float high = {6.0}"
+    graphs = [model(body, "(float[1,4,5,5] x) => (float[1,6,5,5] y)", constants) for _ in range(2)]
+    feeds = {"x": torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0))}
+    made = []
+    for graph, layout in zip(graphs, (torch.contiguous_format, torch.channels_last), strict=True):
+        module = TorchModule(graph).to(memory_format=layout)
+        output = module(feeds)["y"]
+        output.square().sum().backward()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter -= 0.01 * parameter.grad
+        changed = module.write_back()
+        assert {constant.name for constant in changed} == {"w", "v"}
+        assert all(constant.values.flags.c_contiguous for constant in changed)
+        made.append([output.detach().numpy(), *(constant.values for constant in changed)])
+    for one, other in zip(*made, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -158,6 +158,8 @@ OLD = {
     "old LogSoftmax": (11, "y = LogSoftmax<axis=2>(x)"),
     "Clip by attributes": (10, "y = Clip<min=-0.5, max=0.5>(x)"),
     "Clip with one bound": (13, "y = Clip(x, , one)"),
+    "Clip with the other bound": (13, "y = Clip(x, one)"),
+    "Clip with bounds that cross": (13, "y = Clip(x, many, one)"),
     "Pad by attributes": (10, 'y = Pad<mode="constant", pads=[0,0,1,-1,0,0,2,3], value=0.5>(x)'),
     "Pad by reflection": (13, 'y = Pad<mode="reflect">(x, pads)'),
     "Pad by the edge": (13, 'y = Pad<mode="edge">(x, pads)'),
@@ -203,6 +205,7 @@ def test_forms_of_other_opsets(case: str) -> None:
 
 
 DIFFERENTIABLE = {
+    "Clip": "y = Clip(x, low, high)",
     "Conv": "y = Conv<pads=[1,0,1,2], strides=[2,1]>(x, w)",
     "ConvTranspose": "y = ConvTranspose<pads=[0,1,1,0], strides=[2,2]>(x, u)",
     "MaxPool": "y = MaxPool<kernel_shape=[2,2], pads=[1,0,0,1]>(x)",
@@ -226,7 +229,8 @@ def test_gradients_are_the_finite_differences(case: str) -> None:
         "(float[2,2,4,4] x) => (float[r] y)",
         "float[3,2,2,3] w, float[2,3,2,2] u, float[2] p, float[2] q, float[2] r, float[2] p2 = {0.5, 2.0}, "
         "float[1] o = {1.5}, float[4] g, float[2,1,1] slope, float[4] k = {1.0, 1.0, 1.5, 0.7}, "
-        "int64[8] pads = {0, 0, 1, 1, 0, 0, 2, 0}, int64[2] axes = {1, 2}, float[2,3] m, float[3] v",
+        "int64[8] pads = {0, 0, 1, 1, 0, 0, 2, 0}, int64[2] axes = {1, 2}, float[2,3] m, float[3] v, "
+        "float low = {-0.3}, float high = {0.8}",
         opset=18,
     )
     graph.outputs[0].shape = None

@@ -37,7 +37,7 @@ def quantized(
     graph: Graph, board: Target = CPU, data: Any = None, step: Quantize | None = None, **context: Any
 ) -> Context:
     data = noise(graph) if data is None else data
-    return run_pass(step or Quantize(), graph, target=board, data={"calibration": data}, **context)
+    return run_pass(step or Quantize(effort="fast"), graph, target=board, data={"calibration": data}, **context)
 
 
 def scale_of(graph: Graph, name: str) -> tuple[float, int]:
@@ -177,7 +177,7 @@ def test_a_float_bias_scheme_leaves_the_bias_and_centres_the_integers() -> None:
 
 def test_one_scale_for_all_weights_on_request() -> None:
     graph = model(CONV + "y = Relu(c)", IMAGE, WEIGHTS)
-    ctx = quantized(graph, step=Quantize(per_channel=False))
+    ctx = quantized(graph, step=Quantize(effort="fast", per_channel=False))
     assert did(ctx) == [("conv", "uint8, int8 weights with one scale, Relu fused")]
     dequantize = next(node for node in graph.nodes if node.name == "w.dequantize")
     assert dequantize.inputs[1].shape == () and "axis" not in dequantize.attrs
@@ -195,9 +195,11 @@ def test_skip_and_only_choose_by_name() -> None:
     text = CONV + "[act] r = Relu(c)\n[head] y = Conv(r, w2)"
     weights = WEIGHTS + ", float[4,4,1,1] w2"
     graph = model(text, IMAGE, weights)
-    assert missed(quantized(graph, step=Quantize(skip=["he*"]))) == [("head", "is kept in float by 'skip'")]
+    assert missed(quantized(graph, step=Quantize(effort="fast", skip=["he*"]))) == [
+        ("head", "is kept in float by 'skip'")
+    ]
     graph = model(text, IMAGE, weights)
-    ctx = quantized(graph, step=Quantize(only=["head"]))
+    ctx = quantized(graph, step=Quantize(effort="fast", only=["head"]))
     assert [node for node, _ in did(ctx)] == ["head"]
     assert missed(ctx) == [("conv", "is not among 'only'"), ("act", "is not among 'only'")]
 

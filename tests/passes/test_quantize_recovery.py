@@ -1,0 +1,222 @@
+"""quantize, effort balanced: rounding in order, what a layer stores, and that nothing is kept that does not help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from running_passes import Samples, missed, model, outputs, run_pass
+
+from edgec.backends.registry import target
+from edgec.ir.execution import sqnr_db
+from edgec.ir.files import to_bytes
+from edgec.ir.graph import Graph, Tensor
+from edgec.ir.shapes import Shapes
+from edgec.passes.factorization.layers import find_layers
+from edgec.passes.protocol import Context
+from edgec.passes.quantization import recovery
+from edgec.passes.quantization.layer_by_layer import Recovered
+from edgec.passes.quantization.pair import Pair
+from edgec.passes.quantization.rounding import round_in_order
+from edgec.passes.quantization.stored_layers import StoredLayer, Values, stored_layers
+from edgec.passes.quantize import Quantize
+
+CPU, CORAL = target("cpu"), target("coral-dev-board")
+FAST, BALANCED = Quantize(effort="fast"), Quantize(effort="balanced")
+BODY = """
+a = Conv <pads = [1,1,1,1]> (x, w1, b1)
+r = Relu (a)
+c = Conv <pads = [1,1,1,1], group = 16> (r, w2, b2)
+s = Relu (c)
+d = Conv (s, w3, b3)
+t = Add (d, r)
+e = ConvTranspose <strides = [2,2]> (t, w4, b4)
+p = GlobalAveragePool (e)
+f = Flatten (p)
+y = Gemm <transB = 1> (f, w5, b5)
+"""
+WEIGHTS = (
+    "float[16,3,3,3] w1, float[16] b1, float[16,1,3,3] w2, float[16] b2, float[16,16,1,1] w3, float[16] b3, "
+    "float[16,8,2,2] w4, float[8] b4, float[6,8] w5, float[6] b5"
+)
+
+
+def network() -> Graph:
+    return model(BODY, "(float[1,3,8,8] x) => (float[1,6] y)", WEIGHTS, seed=3)
+
+
+def images(count: int, seed: int = 1) -> list[dict[str, np.ndarray]]:
+    """Smooth pictures of a few patterns, so that what layers read is correlated."""
+    random, mixing = np.random.default_rng(seed), np.random.default_rng(9).standard_normal((6, 3, 8, 8))
+    return [{"x": np.tensordot(random.standard_normal((1, 6)), mixing, 1).astype(np.float32)} for _ in range(count)]
+
+
+def quantized(step: Quantize, graph: Graph | None = None, count: int = 24, **context: Any) -> tuple[Graph, Context]:
+    graph = network() if graph is None else graph
+    context = {"target": CPU, "threads": 1, **context}
+    return graph, run_pass(step, graph, data={"calibration": Samples(images(count))}, **context)
+
+
+def decibel(graph: Graph) -> float:
+    reference, held_out = network(), images(40, seed=77)
+    return float(np.mean([sqnr_db(outputs(reference, feeds), outputs(graph, feeds)) for feeds in held_out]))
+
+
+# -- rounding ----------------------------------------------------------------------------------------------------------
+
+
+def covariance(groups: int, size: int, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).standard_normal((groups, 3 * size, size // 2 + 1)) @ np.random.default_rng(
+        seed + 1
+    ).standard_normal((groups, size // 2 + 1, size))
+    return (rows.swapaxes(1, 2) @ rows / rows.shape[1] + 1e-3 * np.eye(size)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("groups", "size"), [(1, 9), (1, 150), (5, 9)])
+def test_rounding_in_order_beats_the_nearest_integers(groups: int, size: int) -> None:
+    second = covariance(groups, size)
+    kernel = np.random.default_rng(2).standard_normal((groups, 7, size)).astype(np.float32)
+    scale = np.abs(kernel).max(axis=2) / 31
+
+    def cost(integers: np.ndarray) -> float:
+        apart = integers * scale[:, :, None] - kernel
+        return float(np.einsum("goi,gij,goj->", apart, second, apart))
+
+    found = round_in_order(kernel, scale, second, 31)
+    assert np.array_equal(found, np.rint(found))
+    assert np.abs(found).max() <= 31
+    assert cost(found) < 0.6 * cost(np.rint(kernel / scale[:, :, None]))
+
+
+def test_of_inputs_that_are_not_correlated_the_nearest_integers_are_best() -> None:
+    kernel = np.random.default_rng(2).standard_normal((1, 4, 12)).astype(np.float32)
+    scale = np.full((1, 4), 0.05)
+    second = np.diag(np.arange(1.0, 13.0)).astype(np.float32)[None]
+    assert np.array_equal(round_in_order(kernel, scale, second, 127), np.clip(np.rint(kernel / 0.05), -127, 127))
+
+
+# -- what is stored ----------------------------------------------------------------------------------------------------
+
+
+def pair_of(graph: Graph, **context: Any) -> Pair:
+    """The float network and what quantize makes of it, matched by node."""
+    mapped: dict[Tensor, Tensor] = {}
+    original = graph.copy(mapped)
+    quantized(Quantize(effort="fast"), graph, **context)
+    return Pair(original, graph, {})
+
+
+def stored(pair: Pair) -> list[StoredLayer]:
+    layers = find_layers(pair.original, Shapes(pair.original), lambda node: None, lambda node, reason: None)
+    return list(stored_layers(pair, layers, 127))
+
+
+@pytest.mark.parametrize("board", [CPU, CORAL])
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_a_layer_reads_as_what_it_stands_for_and_is_written_as_it_was(board: Any, per_channel: bool) -> None:
+    graph = network()
+    gemm = next(node for node in graph.nodes if node.op == "Gemm")
+    gemm.attrs.update(alpha=0.5, beta=2.0)
+    mapped: dict[Tensor, Tensor] = {}
+    original = graph.copy(mapped)
+    quantized(Quantize(effort="fast", per_channel=per_channel), graph, target=board)
+    found = stored(Pair(original, graph, {}))
+    kinds = [layer.layer.kind for layer in found]
+    # onnxruntime has no integer ConvTranspose.
+    assert kinds == ["conv", "conv", "conv", *(["conv_transpose"] if board is CORAL else []), "gemm"]
+    before = to_bytes(graph)
+    for layer in found:
+        values, node = layer.values(), layer.layer.nodes[0]
+        kernel = layer.layer.kernel().reshape(values.integers.shape)
+        assert np.abs(values.kernel - kernel).max() <= 0.51 * values.scale.max()
+        factor = float(node.attrs.get("beta", 1.0)) / float(node.attrs.get("alpha", 1.0))
+        bias = node.inputs[2].values.reshape(values.bias.shape) * factor
+        assert np.allclose(values.bias, bias, atol=values.scale.max() * layer.input_scale)
+        layer.write(values)
+    assert to_bytes(graph) == before
+
+
+def test_a_larger_kernel_gets_a_larger_scale() -> None:
+    pair = pair_of(network())
+    layer = stored(pair)[0]
+    values = layer.values()
+    wider = layer.fitting_scale(2 * values.kernel, values.bias)
+    assert np.allclose(wider, 2 * values.scale, rtol=0.02)
+    layer.write(Values(values.integers, wider, values.bias))
+    assert np.allclose(layer.values().kernel, values.integers * wider[:, :, None])
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("board", [CPU, CORAL])
+def test_balanced_brings_accuracy_back(board: Any) -> None:
+    coarse: dict[str, Any] = {"per_channel": False}
+    fast, _ = quantized(Quantize(effort="fast", **coarse), target=board)
+    balanced, ctx = quantized(Quantize(effort="balanced", **coarse), target=board)
+    assert decibel(balanced) > decibel(fast) + 1
+    [told] = [remark for remark in ctx.done if remark.node == "the network"]
+    assert told.what.startswith("weights and biases chosen by what they compute on images held out; of the outputs ")
+    assert told.figures["after_db"] > told.figures["before_db"]
+
+
+def test_a_layer_without_a_bias_gets_one() -> None:
+    graph = model(
+        "a = Conv <pads = [1,1,1,1]> (x, w1)\nr = Relu (a)\nf = Flatten (r)\ny = Gemm <transB = 1> (f, w2)",
+        "(float[1,3,8,8] x) => (float[1,6] y)",
+        "float[8,3,3,3] w1, float[6,512] w2",
+    )
+    quantized(BALANCED, graph)
+    layers = [node for node in graph.nodes if node.op in ("Conv", "Gemm")]
+    assert [len(node.inputs) for node in layers] == [3, 3]
+    biases = [node.inputs[2].inputs[0].inputs[0] for node in layers]
+    assert [bias.dtype.name for bias in biases] == ["int32", "int32"]
+    assert any(bias.values.any() for bias in biases)
+
+
+def test_what_does_not_help_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def worse(pair: Pair, layers: list[StoredLayer], *_: Any) -> Iterator[Recovered]:
+        for layer in layers:
+            values = layer.values()
+            layer.write(Values(-values.integers, values.scale, values.bias + 1))
+            yield Recovered(layer.node, 0.0, 0.0, (0, 1, 0, 0))
+
+    fast, _ = quantized(FAST)
+    monkeypatch.setattr(recovery, "recover", worse)
+    balanced, ctx = quantized(BALANCED)
+    assert to_bytes(balanced) == to_bytes(fast)
+    [(node, what)] = missed(ctx)[-1:]
+    assert node == "the network"
+    assert what.startswith("weights and biases stay as they were: fitted, they gave ")
+    assert what.endswith(" dB on images held out")
+
+
+def test_few_images_are_fitted_to_and_judge_and_that_is_said() -> None:
+    _, ctx = quantized(BALANCED, count=4)
+    told = [remark.what for remark in (*ctx.done, *ctx.left) if remark.node == "the network"]
+    assert len(told) == 1
+    assert "the images that they were fitted to" in told[0]
+
+
+def test_the_result_does_not_depend_on_the_threads() -> None:
+    one, _ = quantized(BALANCED)
+    two, _ = quantized(BALANCED, threads=2)
+    assert to_bytes(one) == to_bytes(two)
+
+
+def test_a_network_with_control_flow_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = network()
+    monkeypatch.setattr(Graph, "graphs", lambda self: [self, self])
+    _, ctx = quantized(BALANCED, graph)
+    assert ("the network", "its accuracy is not recovered: it has control flow") in missed(ctx)
+
+
+def test_layers_that_share_weights_are_left_as_they_are() -> None:
+    graph = model(
+        "a = Conv <pads = [1,1,1,1]> (x, w, b)\nr = Relu (a)\nc = Conv <pads = [1,1,1,1]> (r, w, b)\ny = Relu (c)",
+        "(float[1,3,8,8] x) => (float[1,3,8,8] y)",
+        "float[3,3,3,3] w, float[3] b",
+    )
+    assert stored(pair_of(graph)) == []
