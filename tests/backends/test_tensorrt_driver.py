@@ -404,6 +404,22 @@ def test_it_goes_on_after_an_interruption(orin: Bench, number: int, status: int,
     assert [model["build"]["reused"] for model in orin.report["models"]] == [True, False]
 
 
+def test_it_outlives_the_terminal_under_nohup(orin: Bench) -> None:
+    """A build takes long, and ssh may not last so long."""
+    orin.settings["fail"] = {"int8": "slow"}
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = started(orin, "engines/*int8*.part")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    os.kill(process.pid, signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
 def test_a_full_disk_under_the_report(nano: Bench) -> None:
     (nano.folder / "report.json.part").symlink_to("/dev/full")
     status, _, err = nano.run()

@@ -164,7 +164,8 @@ def main() -> int:
     """Runs it all, says what is wrong in one line, and leaves the report."""
     options = parser().parse_args()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's is to stay so
+            signal.signal(number, stop)
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     report: Dict[str, Any] = {"format": 1, "started": started, "best": None, "models": [], "notes": [], "error": None}
     try:
