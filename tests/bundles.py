@@ -20,6 +20,7 @@ from edgec.backends.tensorrt.bundle import Board, BundledModel, Manifest, Port, 
 
 SHAPE = (1, 2, 6, 6)
 MIB = 1 << 20
+LOGGED = "logs/ holds what trtexec said"
 FAKE = Path(__file__).parent / "backends" / "fake_trtexec.py"
 NANO = Board("jetson-nano", "Jetson Nano", "5.3", 4096 * MIB, Versions("8.2", "8.3"))
 ORIN = Board("jetson-orin-nano", "Jetson Orin Nano", "8.7", 8192 * MIB, Versions("8.5", "11"))
@@ -165,3 +166,15 @@ def bench(bundle: Path, place: Path, version: str, fail: Mapping[str, str] | Non
     made.program("usr/sbin/nvpmodel", "echo 'NV Power Mode: MAXN'; echo 0")
     made.program("usr/src/tensorrt/bin/trtexec", f'exec "{sys.executable}" -P "{FAKE}" "$@"')
     return made
+
+
+def refused(board: Bench, status: int, *lines: str, arguments: tuple[str, ...] = ()) -> None:
+    """It ends with ``status`` and says ``lines``, and report.json says the same."""
+    got, _, err = board.run(*arguments)
+    assert (got, err.splitlines()) == (status, [f"run.py: {line}" for line in lines])
+    report = board.report
+    errors = [model["error"] for model in report["models"] if model["error"]] + [report["error"]] * bool(
+        report["error"]
+    )
+    assert [f"{error['where']}: {error['what']}; {error['mend']}" for error in errors] == list(lines)
+    assert report["status"] == status

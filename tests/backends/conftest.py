@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bundles import NANO, ORIN, Bench, bench, write_bundle
 
 from edgec.backends.coral.backend import lower
 from edgec.backends.coral.check import WITHOUT_REFERENCE
@@ -249,3 +251,23 @@ def lab() -> Any:
     from types import SimpleNamespace
 
     return SimpleNamespace(build=build, noise=noise, quantized=quantized, compared=compared, Builder=Builder)
+
+
+@pytest.fixture(scope="session")
+def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("nano") / "bundle", NANO)
+
+
+@pytest.fixture(scope="session")
+def orin_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("orin") / "bundle", ORIN, samples=2)
+
+
+@pytest.fixture
+def nano(nano_bundle: Path, tmp_path: Path) -> Bench:
+    return bench(nano_bundle, tmp_path, "8.2.1")
+
+
+@pytest.fixture
+def orin(orin_bundle: Path, tmp_path: Path) -> Bench:
+    return bench(orin_bundle, tmp_path, "10.3.0")
