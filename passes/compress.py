@@ -14,11 +14,11 @@ from edgec.ir.errors import InputError
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
 from edgec.passes.budgets import UNITS, WORDS, Count, MinRank, Share, Unit, give_one_of, unreachable
-from edgec.passes.compression.judging import ROLE, Judge, Part, Split, split
 from edgec.passes.compression.search import Search, Try
 from edgec.passes.compression.trying import Budget, Made, Passes, attempt, reachable, take_over
 from edgec.passes.factorization.methods import MethodOption
 from edgec.passes.factorize import Factorize
+from edgec.passes.judging import ROLE, Judge, Part, Split, split
 from edgec.passes.layer_choice import check_layers
 from edgec.passes.protocol import Context, DataSet, Effect, Pass
 from edgec.passes.prune import Prune

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from edgec.ir.errors import InputError, UsageError
-from edgec.ir.graph import Graph, Node, Tensor
+from edgec.ir.graph import Graph, Node
 from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.quantization.calibration import calibrate
@@ -110,13 +110,13 @@ class Quantize(Pass):
                 node,
                 f"'{activation.tensor.name}' cannot have the scale of its output: it is requantized on the way in",
             )
-        if self.effort != "fast":
-            placement.sites = with_biases(graph, placement.sites)
-        mapped: dict[Tensor, Tensor] = {}
-        original = graph.copy(mapped)
-        behind = write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
-        if self.effort != "fast":
-            recover_accuracy(Pair.of(original, mapped, graph, behind), ctx, LIMIT[scheme.reduce_range])
+        if self.effort == "fast":
+            write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
+            return
+        placement.sites = with_biases(graph, placement.sites)
+        original = graph.copy()
+        write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
+        recover_accuracy(Pair(original, graph), ctx, LIMIT[scheme.reduce_range], self.samples)
 
     def _check(self, graph: Graph) -> None:
         for option, patterns in (("only", self.only), ("skip", self.skip)):

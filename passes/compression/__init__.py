@@ -1,1 +1,1 @@
-"""The parts of ``compress``: what the tries are fitted to and judged by, one try, and the search."""
+"""The parts of ``compress``: one try, and the search."""

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgec.ir.graph import Graph
-from edgec.passes.compression.judging import Judge
 from edgec.passes.compression.trying import Budget, Made, Passes, factorized, floor, pruned
+from edgec.passes.judging import Judge
 from edgec.passes.protocol import Context, DataSet, Remark
 from edgec.passes.pruning.criteria import Memory
 

@@ -14,11 +14,11 @@ from edgec.ir.graph import Graph
 from edgec.ir.node_list import NodeList
 from edgec.ir.shapes import Shapes
 from edgec.passes.budgets import Unit
-from edgec.passes.compression.judging import ROLE, context
 from edgec.passes.factorization.layers import find_layers
 from edgec.passes.factorization.methods import methods_for
 from edgec.passes.factorization.offers import Limits, least_choice, whole_cost
 from edgec.passes.factorize import Factorize
+from edgec.passes.judging import ROLE, context
 from edgec.passes.layer_choice import excluded
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.pipeline import settle

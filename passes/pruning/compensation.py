@@ -27,7 +27,7 @@ from edgec.passes.pruning.biases import add_bias, bias_obstacle, has_bias
 from edgec.passes.pruning.least_squares import Sums, best
 from edgec.passes.pruning.patches import from_matrix, patches, refit_obstacle, weight_matrix, written_at
 from edgec.passes.pruning.resemblance import MOST_IMAGES, groups_of, halves
-from edgec.passes.pruning.resuming import Resuming
+from edgec.passes.resuming import Resuming
 from edgec.passes.streaming import Tapped, batches, check_finite, stream
 from edgec.passes.windows import Window
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgec.ir.execution import Session, batch_size, sqnr_db, stacked
+from edgec.ir.execution import batch_size
 from edgec.ir.graph import Constant, Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.compression.judging import Part, Split, context, split
 from edgec.passes.factorization.layers import find_layers
+from edgec.passes.judging import Judge, Part, context, split, spread
 from edgec.passes.linear_layers import output_channels
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.layer_by_layer import ANSWERS, recover
@@ -22,24 +22,6 @@ from edgec.passes.streaming import ROLE, batches
 
 # Batches that are fitted to, at most: more images change little, and take their time.
 _MOST_BATCHES = 64
-
-
-class Gate:
-    """How close a quantized network's outputs are to the float network's, on images that no step is fitted to."""
-
-    def __init__(self, pair: Pair, parts: Split, ctx: Context) -> None:
-        self._pair = pair
-        part = Part(ctx.data[ROLE], parts.judge, batch_size(pair.original))
-        self._feeds = list(context(pair.original, ctx, {ROLE: part}).feeds(pair.original, ROLE))
-        self._wanted = self._run(pair.original)
-
-    def decibel(self) -> float:
-        """SQNR of the outputs as the quantized network is now."""
-        return sqnr_db(self._wanted, self._run(self._pair.quantized))
-
-    def _run(self, graph: Graph) -> dict[str, np.ndarray]:
-        session = Session(graph)
-        return stacked([session.run(feeds) for feeds in self._feeds])
 
 
 def with_biases(graph: Graph, sites: Sequence[Site]) -> list[Site]:
@@ -58,13 +40,14 @@ def _with_bias(graph: Graph, site: Site) -> Site:
     return replace(site, bias=2)
 
 
-def recover_accuracy(pair: Pair, ctx: Context, limit: int) -> None:
+def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None = None) -> None:
     """Changes the weights and biases of ``pair.quantized`` so that its outputs come closer to the float network's.
 
     Args:
         pair: the networks.
         ctx: the calibration data; it is told what was gained.
         limit: integers of weights are from ``-limit`` to ``limit``.
+        samples: how many of the data to look at, from the first on; all by default.
 
     Raises:
         InputError: an activation is not finite.
@@ -72,17 +55,17 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int) -> None:
     if len(pair.original.graphs()) > 1:
         ctx.missed("the network", "its accuracy is not recovered: it has control flow")
         return
-    inner = _bounded(pair.original, ctx)
+    inner = _bounded(pair.original, ctx, samples)
     parts = split(batches(pair.original, inner), _MOST_BATCHES)
     layers = find_layers(pair.original, Shapes(pair.original), lambda node: None, lambda node, reason: None)
     stored = list(stored_layers(pair, layers, limit))
     if not stored:
         return
-    gate = Gate(pair, parts, inner)
-    before = gate.decibel()
+    judge = Judge(pair.original, inner, parts)
+    before = judge.sqnr_db(pair.quantized)
     kept = {constant: constant.values for constant in pair.quantized.constants()}
     counts = np.sum([found.answers for found in recover(pair, stored, parts, inner)], axis=0)
-    after = gate.decibel()
+    after = judge.sqnr_db(pair.quantized)
     figures = {"before_db": before, "after_db": after, "layers": len(stored)}
     judged = "images held out" if parts.apart else "the images that they were fitted to"
     if after <= before:
@@ -95,14 +78,14 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int) -> None:
     ctx.did("the network", what, **figures)
 
 
-def _bounded(graph: Graph, ctx: Context) -> Context:
+def _bounded(graph: Graph, ctx: Context, samples: int | None) -> Context:
     """The same with as many batches as are looked at, spread over the data."""
-    count = batches(graph, ctx)
-    if count <= _MOST_BATCHES:
+    count, size = batches(graph, ctx), batch_size(graph)
+    usable = count if samples is None else min(count, -(-samples // size))
+    numbers = spread(np.arange(usable), _MOST_BATCHES)
+    if len(numbers) == count:
         return ctx
-    numbers = np.linspace(0, count - 1, _MOST_BATCHES).round().astype(int)
-    part = Part(ctx.data[ROLE], tuple(int(number) for number in numbers), batch_size(graph))
-    return context(graph, ctx, {ROLE: part})
+    return context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, size)})
 
 
 def _restore(kept: dict[Constant, np.ndarray]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -104,9 +104,7 @@ class StoredLayer:
         return self._wide(self._narrow(largest * self.factor)) / self.factor
 
     def _as_kernel(self, stored: np.ndarray) -> np.ndarray:
-        twin = Constant(self.weight.name, stored)
-        layer = self.layer
-        return Layer(twin, layer.nodes, layer.kind, layer.groups, layer.out, layer.into, layer.taps).kernel()
+        return replace(self.layer, weight=Constant(self.weight.name, stored)).kernel()
 
     def _wide(self, scale: np.ndarray) -> np.ndarray:
         """Scales as the model stores them, one for each output."""
@@ -133,11 +131,10 @@ def stored_layers(pair: Pair, layers: Sequence[Layer], limit: int) -> Iterator[S
     own = [node for node in pair.quantized.nodes if node.op not in ("QuantizeLinear", "DequantizeLinear")]
     twins = dict(zip(pair.original.nodes, own, strict=True))
     for layer in layers:
-        if (
-            len(layer.nodes) == 1
-            and (found := _stored(layer, twins[layer.nodes[0]], pair.quantized, limit)) is not None
-        ):
-            yield found
+        if len(layer.nodes) == 1:
+            found = _stored(layer, twins[layer.nodes[0]], pair.quantized, limit)
+            if found is not None:
+                yield found
 
 
 def _stored(layer: Layer, node: Node, graph: Graph, limit: int) -> StoredLayer | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Variable
+from edgec.ir.graph import Constant, Graph, Node
 from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.placement import Placement, Site
@@ -27,7 +27,7 @@ def write(
     *,
     scheme: Scheme,
     per_channel: bool,
-) -> dict[Variable, Variable]:
+) -> None:
     """Places Q and DQ, makes weights and biases integers, and reports each node.
 
     Args:
@@ -37,9 +37,6 @@ def write(
         ctx: for its shapes, and the report.
         scheme: of the target.
         per_channel: whether weights have a scale for each output channel, where the scheme takes that.
-
-    Returns:
-        For each tensor that was quantized what its DQ gives.
     """
     writer = QdqWriter(graph, ctx.get(Shapes))
     behind = {tensor: writer.activation(tensor, chosen[a]) for tensor, a in problem.variables.items()}
@@ -68,7 +65,6 @@ def write(
     writer.finish()
     for site in placement.sites:
         _remark(site, scheme, layers.get(site.node), ctx)
-    return behind
 
 
 def _write_parameters(

@@ -14,6 +14,7 @@ import torch
 from edgec.ir.errors import UsageError
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
+from edgec.ir.torch_module.layout import channels_last
 from edgec.ir.torch_module.module import TorchModule
 from edgec.passes import input_domain
 from edgec.passes.protocol import Context, Outside
@@ -65,8 +66,8 @@ class _Run:
         )
         objective = Objective(task, distance, options.teaching.labels if options.teaching is not None else 0.0)
         learner = Learner(network, objective, self.entrance, segments=options.segments, low=low)
-        # Convolutions, those by channel above all, are quicker where a pixel's channels lie side by side.
-        self.learner = learner.to(self.device, memory_format=torch.channels_last)
+        channels_last(learner.network)
+        self.learner = learner.to(self.device)
         self.trainer = Trainer(
             options, self.learner, self.feeding, self._monitor(), world, Checkpoint(ctx.checkpoints, self._key()),
             ctx.seed, ctx.progress,

@@ -11,6 +11,7 @@ from torch.nn import functional
 from edgec.ir.errors import UsageError
 from edgec.ir.graph import Graph, Variable
 from edgec.ir.shapes import Shapes
+from edgec.ir.torch_module.layout import channels_last
 from edgec.ir.torch_module.module import TorchModule
 from edgec.passes.training.feeding import Batch
 from edgec.passes.training.objective import Tensors, log_probabilities
@@ -58,7 +59,7 @@ class Teacher:
     ) -> None:
         self.outputs = _paired(graph, student, where)
         self.matches = list(matches)
-        self._module = TorchModule(graph).to(device, memory_format=torch.channels_last).eval()
+        self._module = channels_last(TorchModule(graph)).to(device).eval()
         self._module.requires_grad_(False)
         self._samples = samples
         self._known = torch.zeros(samples, dtype=torch.bool)

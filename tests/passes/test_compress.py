@@ -16,8 +16,8 @@ from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.compress import Compress
-from edgec.passes.compression.judging import Judge, Part, split
 from edgec.passes.factorize import Factorize
+from edgec.passes.judging import Judge, Part, split
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.plan import make, plan
 from edgec.passes.protocol import Context

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running_passes import Samples, did, missed, outputs, run_pass
+from running_passes import Samples, did, missed, model, outputs, run_pass
 from training import Data, Metric, classifier, images, labelled, network, shaken
 
 from edgec.backends.registry import target
@@ -140,6 +140,23 @@ def test_weights_that_nothing_betters_stay() -> None:
     assert (
         "none of them is better than the weights as they were, which are kept, by data.eval's metric" in did(ctx)[0][1]
     )
+
+
+def test_convolutions_of_one_and_three_spatial_axes_are_trained() -> None:
+    body = """
+    a = Conv <pads = [1,1]> (x, w1)
+    t = Unsqueeze (a, axes)
+    b = Conv <pads = [0,0,1,0,0,1]> (t, w2)
+    y = Squeeze (b, axes)
+    """
+    graph = model(
+        body,
+        "(float[1,3,8] x) => (float[1,3,8] y)",
+        "float[4,3,3] w1, float[3,4,1,1,3] w2, int64[2] axes = {2, 3}",
+    )
+    before = weights(graph)
+    tune(graph, Finetune(epochs=2, rate=1e-3), data=Data({"x": images().reshape(-1, 3, 8)}))
+    assert all((weights(graph)[name] != before[name]).any() for name in ("w1", "w2"))
 
 
 def test_frozen_nodes_keep_their_weights() -> None:

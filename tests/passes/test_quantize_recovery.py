@@ -12,7 +12,7 @@ from running_passes import Samples, missed, model, outputs, run_pass
 from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
-from edgec.ir.graph import Graph, Tensor
+from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.factorization.layers import find_layers
 from edgec.passes.protocol import Context
@@ -102,10 +102,9 @@ def test_of_inputs_that_are_not_correlated_the_nearest_integers_are_best() -> No
 
 def pair_of(graph: Graph, **context: Any) -> Pair:
     """The float network and what quantize makes of it, matched by node."""
-    mapped: dict[Tensor, Tensor] = {}
-    original = graph.copy(mapped)
+    original = graph.copy()
     quantized(Quantize(effort="fast"), graph, **context)
-    return Pair(original, graph, {})
+    return Pair(original, graph)
 
 
 def stored(pair: Pair) -> list[StoredLayer]:
@@ -119,10 +118,9 @@ def test_a_layer_reads_as_what_it_stands_for_and_is_written_as_it_was(board: Any
     graph = network()
     gemm = next(node for node in graph.nodes if node.op == "Gemm")
     gemm.attrs.update(alpha=0.5, beta=2.0)
-    mapped: dict[Tensor, Tensor] = {}
-    original = graph.copy(mapped)
+    original = graph.copy()
     quantized(Quantize(effort="fast", per_channel=per_channel), graph, target=board)
-    found = stored(Pair(original, graph, {}))
+    found = stored(Pair(original, graph))
     kinds = [layer.layer.kind for layer in found]
     # onnxruntime has no integer ConvTranspose.
     assert kinds == ["conv", "conv", "conv", *(["conv_transpose"] if board is CORAL else []), "gemm"]
@@ -198,6 +196,26 @@ def test_few_images_are_fitted_to_and_judge_and_that_is_said() -> None:
     told = [remark.what for remark in (*ctx.done, *ctx.left) if remark.node == "the network"]
     assert len(told) == 1
     assert "the images that they were fitted to" in told[0]
+
+
+def test_as_many_samples_are_looked_at_as_are_asked_for() -> None:
+    few, _ = quantized(Quantize(samples=12), count=12)
+    some, _ = quantized(Quantize(samples=12), count=24)
+    assert to_bytes(few) == to_bytes(some)
+
+
+def test_of_many_images_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "_MOST_BATCHES", 12)
+    seen: list[int] = []
+    original = recovery.recover
+
+    def counted(pair: Pair, layers: Any, parts: Any, ctx: Context) -> Iterator[Recovered]:
+        seen.append(len(ctx.data["calibration"]))
+        return original(pair, layers, parts, ctx)
+
+    monkeypatch.setattr(recovery, "recover", counted)
+    quantized(BALANCED, count=40)
+    assert seen == [12]
 
 
 def test_the_result_does_not_depend_on_the_threads() -> None:

@@ -1,4 +1,4 @@
-"""What tries are fitted to, what they are judged by, and how far a network's outputs are from the original's."""
+"""What passes that try things are fitted to and judged by, and how far outputs are from the original's."""
 
 from __future__ import annotations
 
@@ -84,12 +84,13 @@ def split(count: int, most: int) -> Split:
     held = numbers % _HELD_OUT == _HELD_OUT // 2
     if count < _FEWEST:
         held[:] = False
-    fit = _spread(numbers[~held], most)
+    fit = spread(numbers[~held], most)
     judge = numbers[held] if held.any() else np.array(fit)
-    return Split(fit, _spread(judge, _MOST_JUDGES), count)
+    return Split(fit, spread(judge, _MOST_JUDGES), count)
 
 
-def _spread(numbers: np.ndarray, most: int) -> tuple[int, ...]:
+def spread(numbers: np.ndarray, most: int) -> tuple[int, ...]:
+    """At most so many of them, evenly from the first to the last."""
     if len(numbers) > most:
         numbers = numbers[np.linspace(0, len(numbers) - 1, most).round().astype(int)]
     return tuple(int(number) for number in numbers)

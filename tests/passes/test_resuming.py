@@ -6,9 +6,9 @@ from running_passes import Samples, model
 
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Variable
+from edgec.passes import resuming
 from edgec.passes.protocol import Context
-from edgec.passes.pruning import resuming
-from edgec.passes.pruning.resuming import Resuming
+from edgec.passes.resuming import Resuming
 
 TEXT = """
 [a] p = Conv<pads=[1,1,1,1]>(x, wa, ba)
