@@ -39,17 +39,23 @@ def test_batches_are_in_order_and_the_last_is_short(here: Path, folder_of_images
     assert numbers(data) == numbers(data, 1) == list(range(10)), "a second reading is the same"
 
 
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The images that have been decoded so far."""
+    found: list[Path] = []
+    original = Preprocess.raw
+
+    def counting(self: Preprocess, image: Path) -> np.ndarray:
+        found.append(image)
+        return original(self, image)
+
+    monkeypatch.setattr(Preprocess, "raw", counting)
+    return found
+
+
 def test_a_small_data_set_is_decoded_once_and_a_large_one_as_it_is_read(
-    folder_of_images: Path, monkeypatch: pytest.MonkeyPatch
+    folder_of_images: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded: list[Path] = []
-    preprocess = Preprocess.__call__
-
-    def counted(self: Preprocess, path: Path) -> np.ndarray:
-        decoded.append(path)
-        return preprocess(self, path)
-
-    monkeypatch.setattr(Preprocess, "__call__", counted)
     small = opened({"images": [folder_of_images]})
     assert numbers(small) == numbers(small, 4) == list(range(10))
     assert len(decoded) == 10
@@ -82,15 +88,7 @@ def test_links_are_followed_and_a_loop_of_links_ends(here: Path, folder_of_image
     assert len(opened({"images": [Path("x")]})) == 10
 
 
-def test_nothing_is_decoded_before_a_batch_asks(folder_of_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded: list[Path] = []
-    original = Preprocess.raw
-
-    def counting(self: Preprocess, image: Path) -> np.ndarray:
-        decoded.append(image)
-        return original(self, image)
-
-    monkeypatch.setattr(Preprocess, "raw", counting)
+def test_nothing_is_decoded_before_a_batch_asks(folder_of_images: Path, decoded: list[Path]) -> None:
     data = opened({"images": [folder_of_images]})
     batches = data.batches(3)
     assert decoded == []
