@@ -16,7 +16,7 @@ import numpy as np
 
 from edgec.backends.counted_padding import count_padding_outside
 from edgec.backends.protocol import Emitted, Runner
-from edgec.ir.execution import Session, seeded_feeds, sqnr_db, stacked
+from edgec.ir.execution import Session, seeded_feeds, sqnr_db, stacked, started
 from edgec.ir.files import load, save
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
@@ -84,8 +84,9 @@ class CpuBackend:
 
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = settings.inter_op_num_threads = 1
-        session = ort.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
-        feeds = seeded_feeds(load(model), samples=1)[0]
+        graph = load(model)
+        session = started(model, settings, graph)
+        feeds = seeded_feeds(graph, samples=1)[0]
         return lambda: session.run(None, feeds)
 
 

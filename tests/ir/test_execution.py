@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from running_passes import model
 
 from edgec.ir import execution
 from edgec.ir.errors import InputError
@@ -49,6 +50,20 @@ def test_inputs_and_constants_can_be_tapped(optimize: bool) -> None:
     found = Session(graph, [graph.inputs[0], graph.nodes[0].inputs[1]], optimize=optimize, threads=2).run({"x": X})
     np.testing.assert_array_equal(found["x"], X)
     np.testing.assert_array_equal(found["one"], np.ones(4))
+
+
+@pytest.mark.parametrize("channels", [16, 61])
+def test_what_an_addition_reads_can_be_tapped(channels: int) -> None:
+    """onnxruntime lays 16 channels out in blocks, and fuses convolutions of 61 with the Add behind them."""
+    graph = model(
+        "[one] a = Conv(x, w1, bias) [two] b = Conv(x, w2) [add] s = Add(a, b) [relu] y = Relu(s)",
+        f"(float[1,{channels},4,4] x) => (float[1,{channels},4,4] y)",
+        f"float[{channels},{channels},1,1] w1, float[{channels},{channels},1,1] w2, float[{channels}] bias",
+    )
+    feeds = seeded_feeds(graph, samples=1)[0]
+    taps = [graph.nodes[0].outputs[0]]
+    wanted = Session(graph, taps).run(feeds)
+    assert sqnr_db(wanted, Session(graph, taps, optimize=True).run(feeds)) > 100
 
 
 def test_later_changes_are_not_seen() -> None:
