@@ -21,6 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from bench_efficientnet import feeds, scores
 from networks import efficientnet_lite0, photos
 
 import edgec
@@ -31,16 +32,16 @@ from edgec.passes import input_domain
 INPUT = efficientnet_lite0.INPUT
 
 
-def fed(crops: list[np.ndarray]) -> np.ndarray:
+def save_feeds(path: Path, crops: list[np.ndarray]) -> None:
     """Crops as one array of feeds."""
-    return np.concatenate([efficientnet_lite0.feed(crop)[INPUT] for crop in crops])
+    np.savez(path, **{INPUT: np.concatenate([feed[INPUT] for feed in feeds(crops)])})
 
 
-def scores(model: Path, images: np.ndarray) -> np.ndarray:
+def scores_of(model: Path, samples: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """A network's scores; what normalizes its input may have moved into it."""
     graph = load(model)
     session = Session(graph, threads=2, optimize=True)
-    runs = (session.run(input_domain.enter(graph, {INPUT: image[None]})) for image in images)
-    return np.concatenate([next(iter(outputs.values())) for outputs in runs])
+    return scores(lambda feed: session.run(input_domain.enter(graph, feed)), samples)
 
 
 def compiled(folder: Path, name: str, model: str, passes: str) -> tuple[Path, float]:
@@ -55,6 +56,7 @@ def compiled(folder: Path, name: str, model: str, passes: str) -> tuple[Path, fl
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="EfficientNet-Lite0 at half of its multiply-accumulates.")
+    parser.add_argument("--calibration", type=int, default=256, help="crops that compression sees")
     parser.add_argument("--crops", type=int, default=512, help="random crops to train on")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--macs", type=float, default=0.5, help="the part that is kept")
@@ -65,14 +67,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         efficientnet_lite0.export(folder / "model.onnx", batch_norm=True)
-        np.savez(folder / "calibration.npz", **{INPUT: fed(photos.calibration_crops())})
-        np.savez(folder / "train.npz", **{INPUT: fed(photos.training_crops(arguments.crops))})
-        held_out = fed(photos.held_out_crops())
-        wanted = scores(folder / "model.onnx", held_out)
-        print(f"{cut}; {arguments.crops} crops of {len(photos.CALIBRATION)} photographs, {arguments.epochs} epochs")
+        save_feeds(folder / "calibration.npz", photos.training_crops(arguments.calibration))
+        save_feeds(folder / "train.npz", photos.training_crops(arguments.crops))
+        held_out = feeds(photos.held_out_crops())
+        wanted = scores_of(folder / "model.onnx", held_out)
+        print(f"{cut}, with {arguments.calibration} crops of {len(photos.TRAINING)} photographs", flush=True)
 
         def judged(name: str, model: Path, seconds: float) -> tuple[float, float]:
-            found = scores(model, held_out)
+            found = scores_of(model, held_out)
             db = sqnr_db({"": wanted}, {"": found})
             agreement = float((wanted.argmax(1) == found.argmax(1)).mean())
             print(f"{name:12} {db:6.2f} dB  top-1 agreement {agreement:.3f}  {seconds:5.0f} s", flush=True)

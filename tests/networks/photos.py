@@ -1,7 +1,7 @@
-"""Photographs that installed packages ship (scikit-image, scikit-learn), and crops of them; nothing is downloaded.
+"""Photographs that packages ship (scikit-image, scikit-learn, foolbox), and crops of them; nothing is downloaded.
 
-Crops for calibration and crops held out come from different photographs, the two halves of a stereo pair from the same
-side.
+Crops for calibration and for training, and crops held out, come from different photographs, the two halves of a stereo
+pair from the same side. Only training needs foolbox.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from PIL import Image
 
 _SKIMAGE = "skimage.data"
 _SKLEARN = "sklearn.datasets.images"
+_FOOLBOX = "foolbox"
 CALIBRATION = (
     (_SKIMAGE, "astronaut.png"), (_SKIMAGE, "brick.png"), (_SKIMAGE, "camera.png"), (_SKLEARN, "china.jpg"),
     (_SKIMAGE, "coffee.png"), (_SKIMAGE, "coins.png"), (_SKIMAGE, "moon.png"), (_SKIMAGE, "motorcycle_left.png"),
@@ -23,6 +24,13 @@ HELD_OUT = (
     (_SKIMAGE, "grass.png"), (_SKIMAGE, "gravel.png"), (_SKIMAGE, "hubble_deep_field.jpg"), (_SKIMAGE, "ihc.png"),
     (_SKIMAGE, "rocket.jpg"),
 )  # fmt: skip
+# Twenty of ImageNet's, numbered in their files' names beside their class.
+TRAINING = CALIBRATION + tuple(
+    (_FOOLBOX, f"data/imagenet_{number:02}_{label}.jpg")
+    for number, label in enumerate(
+        (243, 559, 438, 990, 949, 853, 609, 609, 915, 455, 541, 630, 741, 471, 129, 99, 251, 22, 317, 305)
+    )
+)
 
 
 def photos(which: tuple[tuple[str, str], ...] = CALIBRATION + HELD_OUT) -> list[np.ndarray]:
@@ -40,13 +48,13 @@ def calibration_crops(count: int = 64, size: int = 224) -> list[np.ndarray]:
 
 
 def training_crops(count: int, size: int = 224) -> list[np.ndarray]:
-    """Crops to train on, of the photographs that calibration sees, a fifth to the whole of the shorter side.
+    """Crops to train on, a fifth to the whole of the shorter side of a photograph.
 
     Few photographs have to stand for all: colours are moved, and every other crop is mixed with one of another
     photograph (as Asano and Saeed, "Extrapolating from a Single Image to a Thousand Classes using Distillation", ICLR
     2023, do with one).
     """
-    crops = _crops(photos(CALIBRATION), count, size, seed=3, least=5)
+    crops = _crops(photos(TRAINING), count, size, seed=3, least=5)
     random = np.random.Generator(np.random.PCG64(4))
     mixed = []
     for number, crop in enumerate(crops):
