@@ -13,15 +13,22 @@ from edgec.ir.graph import Graph, Node
 from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.quantization.calibration import calibrate
+from edgec.passes.quantization.calibrators import COUNTING, Calibrator, ranges
+from edgec.passes.quantization.joins import uneven_joins
+from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import candidates, place
 from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
 from edgec.passes.quantization.quantized_weights import LIMIT
 from edgec.passes.quantization.recovery import recover_accuracy, with_biases
+from edgec.passes.quantization.remarks import remark
 from edgec.passes.quantization.scale_constraints import solve
 from edgec.passes.quantization.writing import write
 
 _LEAST_OPSET = 13
+_CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse"}
+# Batches on which the error of each layer is measured.
+_LOOKED_AT = {"fast": 4, "balanced": 16}
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,9 @@ class Quantize(Pass):
     per_target: ClassVar[bool] = True
 
     calibrator: Annotated[
-        Literal["minmax", "percentile"],
-        Field(description="activation ranges from the extremes, or between two percentiles"),
-    ] = "minmax"
+        Literal["auto"] | Calibrator,
+        Field(description="where activations saturate; auto is minmax where the effort is fast, else mse"),
+    ] = "auto"
     percentile: Annotated[
         float, Field(gt=50, le=100, description="the upper percentile; the lower one is 100 less it")
     ] = 99.99
@@ -78,6 +85,7 @@ class Quantize(Pass):
         if scheme is None:
             ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
             return
+        calibrator: Calibrator = self.calibrator if self.calibrator != "auto" else _CALIBRATOR[self.effort]
         shapes = ctx.get(Shapes)
         title, coarse = ctx.target.title, dict[Node, str]()
         while True:
@@ -91,9 +99,9 @@ class Quantize(Pass):
                 candidates(graph, shapes),
                 ctx,
                 samples=self.samples,
-                histograms=self.calibrator == "percentile",
+                histograms=calibrator in COUNTING,
             )
-            found = too_coarse(placement, seen, scheme)
+            found = too_coarse(placement, seen, scheme) | uneven_joins(placement, seen)
             if not found:
                 break
             coarse.update(found)
@@ -102,21 +110,22 @@ class Quantize(Pass):
         if not wanted:
             ctx.missed("the network", f"has no operator that {title} runs on 8-bit integers")
             return
-        percent = self.percentile if self.calibrator == "percentile" else None
-        problem = Problem(graph, placement, seen, percent, scheme, ctx)
+        spans = ranges(graph, seen, calibrator, self.percentile, scheme)
+        problem = Problem(graph, placement, seen, spans, scheme, ctx)
         chosen, broken = solve(problem.activations, problem.ties, scheme)
         for node, activation in broken:
             ctx.missed(
                 node,
                 f"'{activation.tensor.name}' cannot have the scale of its output: it is requantized on the way in",
             )
-        if self.effort == "fast":
-            write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
-            return
-        placement.sites = with_biases(graph, placement.sites)
-        original = graph.copy()
-        write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
-        recover_accuracy(Pair(original, graph), ctx, LIMIT[scheme.reduce_range], self.samples)
+        if self.effort != "fast":
+            placement.sites = with_biases(graph, placement.sites)
+        pair = Pair(graph.copy(), graph)
+        scales = write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
+        if self.effort != "fast":
+            recover_accuracy(pair, ctx, LIMIT[scheme.reduce_range], self.samples)
+        errors = layer_errors(pair, placement.sites, ctx, _LOOKED_AT[self.effort])
+        remark(placement.sites, scheme, scales, errors, ctx)
 
     def _check(self, graph: Graph) -> None:
         for option, patterns in (("only", self.only), ("skip", self.skip)):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgec.ir.graph import Graph
+from edgec.ir.graph import Graph, Node, Tensor, Variable
+
+_AROUND = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -20,3 +22,16 @@ class Pair:
 
     original: Graph
     quantized: Graph
+
+    @property
+    def operators(self) -> list[tuple[Node, Node]]:
+        """Each node of the float network beside its twin in the quantized one."""
+        own = (node for node in self.quantized.nodes if node.op not in _AROUND)
+        return list(zip(self.original.nodes, own, strict=True))
+
+    def twins(self) -> dict[Tensor, Variable]:
+        """By tensor of the quantized network that an operator computes or that is fed: what it is in the float one."""
+        found: dict[Tensor, Variable] = dict(zip(self.quantized.inputs, self.original.inputs, strict=True))
+        for exact, quantized in self.operators:
+            found.update(zip(quantized.outputs, exact.outputs, strict=True))
+        return found

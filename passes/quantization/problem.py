@@ -25,6 +25,14 @@ _FEWEST_STEPS = 8
 class Problem:
     """The activations of a placement and what is asked of their scales.
 
+    Args:
+        graph: the network.
+        placement: of it.
+        seen: what was seen of each tensor that is quantized.
+        ranges: what its integers are to span.
+        scheme: of the target.
+        ctx: for what preprocessing does.
+
     Attributes:
         variables: by tensor.
         constants: by node and place of the input.
@@ -35,12 +43,12 @@ class Problem:
         self,
         graph: Graph,
         placement: Placement,
-        seen: dict[Variable, Statistics],
-        percent: float | None,
+        seen: Mapping[Variable, Statistics],
+        ranges: Mapping[Variable, Range],
         scheme: Scheme,
         ctx: Context,
     ) -> None:
-        self.variables = {tensor: Activation(tensor, found.range(percent)) for tensor, found in seen.items()}
+        self.variables = {tensor: Activation(tensor, ranges[tensor]) for tensor in seen}
         self.constants: dict[tuple[Node, int], Activation] = {}
         self.ties: list[Tie] = []
         for tensor in graph.inputs:

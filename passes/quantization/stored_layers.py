@@ -128,8 +128,7 @@ def stored_layers(pair: Pair, layers: Sequence[Layer], limit: int) -> Iterator[S
         layers: of ``pair.original``.
         limit: their integers are from ``-limit`` to ``limit``.
     """
-    own = [node for node in pair.quantized.nodes if node.op not in ("QuantizeLinear", "DequantizeLinear")]
-    twins = dict(zip(pair.original.nodes, own, strict=True))
+    twins = dict(pair.operators)
     for layer in layers:
         if len(layer.nodes) == 1:
             found = _stored(layer, twins[layer.nodes[0]], pair.quantized, limit)

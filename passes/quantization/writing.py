@@ -27,16 +27,19 @@ def write(
     *,
     scheme: Scheme,
     per_channel: bool,
-) -> None:
-    """Places Q and DQ, makes weights and biases integers, and reports each node.
+) -> dict[Node, tuple[int, int]]:
+    """Places Q and DQ, and makes weights and biases integers.
 
     Args:
         graph: what the others are of.
         placement, problem: which nodes run in integers, and their activations.
         chosen: the integers of each activation.
-        ctx: for its shapes, and the report.
+        ctx: for its shapes.
         scheme: of the target.
         per_channel: whether weights have a scale for each output channel, where the scheme takes that.
+
+    Returns:
+        By node that has weights, how many scales they have, and how many of those had to be enlarged for its bias.
     """
     writer = QdqWriter(graph, ctx.get(Shapes))
     behind = {tensor: writer.activation(tensor, chosen[a]) for tensor, a in problem.variables.items()}
@@ -63,8 +66,7 @@ def write(
         if tensor in produced:
             writer.replace_uses(tensor, given)
     writer.finish()
-    for site in placement.sites:
-        _remark(site, scheme, layers.get(site.node), ctx)
+    return layers
 
 
 def _write_parameters(
@@ -95,18 +97,3 @@ def _quantized(values: np.ndarray, by: Parameters) -> np.ndarray:
     limits = np.iinfo(by.dtype)
     steps = np.rint(values / np.float32(by.scale)) + by.zero_point
     return np.clip(steps, limits.min, limits.max).astype(by.dtype)
-
-
-def _remark(site: Site, scheme: Scheme, layer: tuple[int, int] | None, ctx: Context) -> None:
-    parts: list[str] = [scheme.activations]
-    figures: dict[str, float] = {}
-    if layer is not None:
-        scales, widened = layer
-        parts.append("int8 weights per channel" if scales > 1 else "int8 weights with one scale")
-        figures["weight_scales"] = scales
-        if widened:
-            parts.append(f"{widened} weight scales enlarged because the bias would not fit")
-            figures["enlarged_scales"] = widened
-    if site.fused:
-        parts.append(f"{' and '.join(node.op for node in site.fused)} fused")
-    ctx.did(site.node, ", ".join(parts), **figures)

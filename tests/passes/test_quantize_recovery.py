@@ -24,7 +24,7 @@ from edgec.passes.quantization.stored_layers import StoredLayer, Values, stored_
 from edgec.passes.quantize import Quantize
 
 CPU, CORAL = target("cpu"), target("coral-dev-board")
-FAST, BALANCED = Quantize(effort="fast"), Quantize(effort="balanced")
+FAST, BALANCED = Quantize(effort="fast", calibrator="mse"), Quantize(effort="balanced")
 BODY = """
 a = Conv <pads = [1,1,1,1]> (x, w1, b1)
 r = Relu (a)

@@ -1,0 +1,121 @@
+"""Each quantized layer by itself: beside the float network, on what that one computes.
+
+What a layer of a quantized network does wrong is its own rounding and what it got from the layers before. Here every
+layer reads the float network's values, so that only its own is left, and one run shows that of all layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
+from edgec.passes.quantization.pair import Pair
+from edgec.passes.quantization.placement import Site
+
+
+@dataclass(frozen=True)
+class Output:
+    """A rounded output of a layer.
+
+    Attributes:
+        site: the layer, in the quantized network.
+        exact: what it is in the float network.
+        rounded: in the quantized network, behind Q and DQ.
+    """
+
+    site: Site
+    exact: Variable
+    rounded: Variable
+
+
+def rounded_outputs(pair: Pair, sites: Sequence[Site]) -> list[Output]:
+    """The outputs of ``sites`` (of ``pair.quantized``) that are rounded, in order."""
+    exact = pair.twins()
+    found = []
+    for site in sites:
+        for tensor in (site.fused[-1] if site.fused else site.node).outputs:
+            for quantize in consumers(tensor):
+                if quantize.op == "QuantizeLinear":
+                    rounded = consumers(quantize.outputs[0])[0].outputs[0]
+                    found.append(Output(site, exact[tensor], rounded))
+    return found
+
+
+def isolated(pair: Pair, outputs: Sequence[Output]) -> tuple[Graph, list[tuple[Variable, Variable]]]:
+    """The float network with the layers of the quantized one beside it, each reading from the float network.
+
+    Args:
+        pair: the networks; they are not changed.
+        outputs: of the layers, as :func:`rounded_outputs` has them.
+
+    Returns:
+        The graph, and for each of ``outputs`` what the float network computes and what the layer by itself gives.
+    """
+    side = _Side(pair)
+    found = [(side.exact(output.exact), side.alone(output)) for output in outputs]
+    return side.graph.sort(), found
+
+
+class _Side:
+    """A copy of the float network that copies of quantized layers are put beside."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._copies: dict[Tensor, Tensor] = {}
+        self.graph = pair.original.copy(self._copies)
+        self._twins = pair.twins()
+        self._made: dict[Tensor, Variable] = {}
+
+    def exact(self, tensor: Tensor) -> Variable:
+        """A tensor of the float network, here."""
+        found = self._copies[tensor]
+        assert isinstance(found, Variable)
+        return found
+
+    def alone(self, output: Output) -> Variable:
+        """What a layer gives, rounded."""
+        nodes = (output.site.node, *output.site.fused)
+        for node in nodes:
+            if node.outputs[0] not in self._made:
+                made = self._copy(node, [self._read(tensor, nodes) for tensor in node.inputs])
+                self._made.update(zip(node.outputs, made, strict=True))
+        quantize, _ = _around(output.rounded)
+        return self._rounded(output.rounded, self._made[quantize.inputs[0]])
+
+    def _read(self, tensor: Tensor, layer: Sequence[Node]) -> Tensor:
+        """What a node of a layer reads in the place of ``tensor`` of the quantized network."""
+        maker = producer(tensor)
+        if isinstance(tensor, Constant):
+            return self.graph.const(tensor.name, tensor.values)
+        if maker is None:
+            return self.exact(self._twins[tensor]) if tensor.name else Variable.empty()
+        if maker in layer:
+            return self._made[tensor]
+        if maker.op != "DequantizeLinear":
+            return self.exact(self._twins[tensor])
+        if isinstance(maker.inputs[0], Constant):
+            return self._copy(maker, [self._read(one, layer) for one in maker.inputs])[0]
+        quantize, _ = _around(tensor)
+        return self._rounded(tensor, self.exact(self._twins[quantize.inputs[0]]))
+
+    def _rounded(self, tensor: Tensor, source: Variable) -> Variable:
+        """``source`` through the Q and DQ that ``tensor`` comes from."""
+        value = source
+        for node in _around(tensor):
+            value = self._copy(node, [value, *(self._read(one, ()) for one in node.inputs[1:])])[0]
+        return value
+
+    def _copy(self, node: Node, inputs: Sequence[Tensor]) -> list[Variable]:
+        return self.graph.op(
+            node.op, inputs, name=node.name, outputs=[_blank(self.graph, one) for one in node.outputs], **node.attrs
+        )
+
+
+def _around(tensor: Tensor) -> tuple[Node, Node]:
+    """The Q and the DQ that a tensor comes from."""
+    dequantize = tensor.inputs[0]
+    return dequantize.inputs[0].inputs[0], dequantize
+
+
+def _blank(graph: Graph, like: Variable) -> Variable:
+    return Variable(graph.fresh(like.name), like.dtype, like.shape) if like.name else Variable.empty()

@@ -1,0 +1,146 @@
+"""How exact each layer of a quantized network is, by itself and with all that went wrong before it, and why.
+
+The signal-to-noise ratio of a layer by itself says what its own rounding costs; the accumulated one what is left of
+the signal there. A layer that is bad by itself is worth another scheme or float; one that is bad only by accumulation
+is not to blame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgec.ir.execution import batch_size
+from edgec.ir.graph import Constant, Node
+from edgec.passes.judging import Part, context, spread
+from edgec.passes.protocol import Context
+from edgec.passes.quantization.isolation import Output, isolated, rounded_outputs
+from edgec.passes.quantization.pair import Pair
+from edgec.passes.quantization.placement import Site
+from edgec.passes.streaming import ROLE, Tapped, batches, stream
+
+# What a range must hold of a channel, and of the usual value, for its steps to be well used.
+_NARROW, _OUTLYING = 16.0, 16.0
+# Noise beyond that of rounding the output alone comes from the weights and from what is read.
+_BEYOND = 4.0
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One output of a layer.
+
+    Attributes:
+        node: the operator, in the quantized network.
+        alone_db: signal to noise of the layer on the float network's values.
+        accumulated_db: of the same in the quantized network.
+        reason: why it is no more exact by itself.
+    """
+
+    node: Node
+    alone_db: float
+    accumulated_db: float
+    reason: str
+
+
+@dataclass
+class _Sums:
+    """Of one output, over batches: squares, and the extremes of its channels."""
+
+    count: int = 0
+    signal: float = 0.0
+    alone: float = 0.0
+    accumulated: float = 0.0
+    saturated: float = 0.0
+    channels: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def add(self, other: _Sums) -> None:
+        self.count += other.count
+        self.signal += other.signal
+        self.alone += other.alone
+        self.accumulated += other.accumulated
+        self.saturated += other.saturated
+        self.channels = other.channels if not self.channels.size else np.maximum(self.channels, other.channels)
+
+
+def layer_errors(pair: Pair, sites: Sequence[Site], ctx: Context, most: int) -> list[LayerError]:
+    """The errors of all rounded outputs of ``sites``, in the network's order.
+
+    Args:
+        pair: the networks; they are not changed.
+        sites: of ``pair.quantized``.
+        ctx: the calibration data.
+        most: how many batches to look at, spread over the data.
+
+    Raises:
+        InputError: there are no samples.
+    """
+    outputs = rounded_outputs(pair, sites)
+    side, names = isolated(pair, outputs)
+    networks = [
+        Tapped(side, [tensor for both in names for tensor in both]),
+        Tapped(pair.quantized, [output.rounded for output in outputs]),
+    ]
+    ends = [_ends(output) for output in outputs]
+
+    def observe(number: int, values: list[dict[str, np.ndarray]]) -> list[_Sums]:
+        exact, quantized = values
+        return [
+            _sums(exact[x.name], exact[alone.name], quantized[output.rounded.name], *end)
+            for (x, alone), output, end in zip(names, outputs, ends, strict=True)
+        ]
+
+    numbers = spread(np.arange(batches(pair.original, ctx)), most)
+    part = Part(ctx.data[ROLE], numbers, batch_size(pair.original))
+    total = [_Sums() for _ in outputs]
+    for seen in stream(pair.original, context(pair.original, ctx, {ROLE: part}), networks, observe):
+        for one, more in zip(total, seen, strict=True):
+            one.add(more)
+    return [_error(output, one, end) for output, one, end in zip(outputs, total, ends, strict=True)]
+
+
+def _sums(x: np.ndarray, alone: np.ndarray, accumulated: np.ndarray, low: float, high: float, step: float) -> _Sums:
+    others = tuple(axis for axis in range(x.ndim) if axis != 1)
+    largest = np.abs(x).max(axis=others) if x.ndim > 1 else np.abs(x).max(keepdims=True)
+    beyond = x - np.clip(x, low, high)
+    signal, own, all_noise, cut = (float(np.vdot(v, v)) for v in (x, alone - x, accumulated - x, beyond))
+    return _Sums(x.size, signal, own, all_noise, cut, largest)
+
+
+def _ends(output: Output) -> tuple[float, float, float]:
+    """The least and the greatest value that the integers of an output stand for, and their step."""
+    dequantize = output.rounded.inputs[0]
+    scale, zero_point = (one.values for one in dequantize.inputs[1:3] if isinstance(one, Constant))
+    limits, step, zero = np.iinfo(zero_point.dtype), float(scale), int(zero_point)
+    return step * (limits.min - zero), step * (limits.max - zero), step
+
+
+def _error(output: Output, sums: _Sums, ends: tuple[float, float, float]) -> LayerError:
+    alone, accumulated = (_decibel(sums.signal, noise) for noise in (sums.alone, sums.accumulated))
+    return LayerError(output.site.node, alone, accumulated, _reason(sums, ends[2]))
+
+
+def _reason(sums: _Sums, step: float) -> str:
+    """What a layer's own error comes from, in a few words."""
+    largest, dead = float(sums.channels.max(initial=0.0)), int((sums.channels == 0).sum())
+    usual = float(np.sqrt(sums.signal / max(sums.count, 1)))
+    alive = sums.channels[sums.channels > 0]
+    if sums.saturated > sums.alone / 2:
+        reason = "values saturate"
+    elif sums.alone > _BEYOND * sums.count * step**2 / 12:
+        reason = "its weights and what it reads are rounded coarsely"
+    elif alive.size and float(np.median(alive)) * _NARROW < largest:
+        share = float(np.median(alive)) / largest
+        reason = f"channels share one scale, and half of them reach {share:.1%} of the largest"
+    elif largest > _OUTLYING * usual > 0:
+        reason = f"outliers: the largest value is {largest / usual:.0f} times the usual one"
+    else:
+        reason = "eight bits"
+    return f"{reason}; {dead} of {sums.channels.size} channels dead" if dead else reason
+
+
+def _decibel(signal: float, noise: float) -> float:
+    if not noise:
+        return float("inf")
+    return float(10 * np.log10(max(signal, 1e-300) / noise))

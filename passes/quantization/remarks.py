@@ -1,0 +1,58 @@
+"""What the report says of a quantized network: each operator, and the layers that are least exact."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from edgec.ir.graph import Node
+from edgec.passes.protocol import Context
+from edgec.passes.quantization.layer_errors import LayerError
+from edgec.passes.quantization.placement import Site
+from edgec.passes.target import Scheme
+
+_NAMED = 3
+
+
+def remark(
+    sites: Iterable[Site],
+    scheme: Scheme,
+    scales: Mapping[Node, tuple[int, int]],
+    errors: Sequence[LayerError],
+    ctx: Context,
+) -> None:
+    """Reports how each operator was quantized and how exact it is, and names the worst.
+
+    Args:
+        sites: the operators.
+        scheme: of the target.
+        scales: by node with weights, how many scales it has and how many were enlarged for its bias.
+        errors: of their outputs.
+        ctx: is told.
+    """
+    worst: dict[Node, LayerError] = {}
+    for error in errors:
+        if error.node not in worst or error.alone_db < worst[error.node].alone_db:
+            worst[error.node] = error
+    for site in sites:
+        _one(site, scheme, scales.get(site.node), worst.get(site.node), ctx)
+    named = sorted(worst.values(), key=lambda error: error.alone_db)[:_NAMED]
+    if named:
+        words = "; ".join(f"'{e.node.name or e.node.op}' {e.alone_db:.1f} dB ({e.reason})" for e in named)
+        ctx.did("the layers", f"least exact by themselves: {words}")
+
+
+def _one(site: Site, scheme: Scheme, scales: tuple[int, int] | None, error: LayerError | None, ctx: Context) -> None:
+    parts: list[str] = [scheme.activations]
+    figures: dict[str, float] = {}
+    if scales is not None:
+        count, widened = scales
+        parts.append("int8 weights per channel" if count > 1 else "int8 weights with one scale")
+        figures["weight_scales"] = count
+        if widened:
+            parts.append(f"{widened} weight scales enlarged because the bias would not fit")
+            figures["enlarged_scales"] = widened
+    if site.fused:
+        parts.append(f"{' and '.join(node.op for node in site.fused)} fused")
+    if error is not None:
+        figures |= {"alone_db": round(error.alone_db, 2), "accumulated_db": round(error.accumulated_db, 2)}
+    ctx.did(site.node, ", ".join(parts), **figures)
