@@ -26,9 +26,9 @@ from edgec.passes.quantization.scale_constraints import solve
 from edgec.passes.quantization.writing import write
 
 _LEAST_OPSET = 13
-_CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse"}
+_CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse", "max": "mse"}
 # Batches on which the error of each layer is measured.
-_LOOKED_AT = {"fast": 4, "balanced": 16}
+_LOOKED_AT = {"fast": 4, "balanced": 16, "max": 16}
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Quantize(Pass):
     )
     skip: Annotated[list[str] | None, Field(description="keep the nodes with these names in float")] = None
     effort: Annotated[
-        Literal["fast", "balanced"],
-        Field(description="fast rounds; balanced also chooses weights and biases for what they compute"),
+        Literal["fast", "balanced", "max"],
+        Field(description="fast rounds; balanced chooses weights layer by layer; max then trains them together"),
     ] = "balanced"
     budget: Annotated[
         float | None, Field(description="stop where less SQNR than this is left, in dB against the original model")
@@ -123,7 +123,8 @@ class Quantize(Pass):
         pair = Pair(graph.copy(), graph)
         scales = write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
         if self.effort != "fast":
-            recover_accuracy(pair, ctx, LIMIT[scheme.reduce_range], self.samples)
+            limit, train = LIMIT[scheme.reduce_range], self.effort == "max"
+            recover_accuracy(pair, ctx, limit, self.samples, train=train)
         errors = layer_errors(pair, placement.sites, ctx, _LOOKED_AT[self.effort])
         remark(placement.sites, scheme, scales, errors, ctx)
 

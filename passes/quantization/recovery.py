@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from edgec.ir.execution import batch_size
-from edgec.ir.graph import Constant, Graph
+from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.factorization.layers import find_layers
 from edgec.passes.judging import Judge, Part, context, split, spread
@@ -17,6 +17,7 @@ from edgec.passes.protocol import Context
 from edgec.passes.quantization.layer_by_layer import ANSWERS, recover
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
+from edgec.passes.quantization.rounded_training import train_rounded
 from edgec.passes.quantization.stored_layers import stored_layers
 from edgec.passes.streaming import ROLE, batches
 
@@ -40,7 +41,7 @@ def _with_bias(graph: Graph, site: Site) -> Site:
     return replace(site, bias=2)
 
 
-def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None = None) -> None:
+def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None = None, *, train: bool = False) -> None:
     """Changes the weights and biases of ``pair.quantized`` so that its outputs come closer to the float network's.
 
     Args:
@@ -48,9 +49,11 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None =
         ctx: the calibration data; it is told what was gained.
         limit: integers of weights are from ``-limit`` to ``limit``.
         samples: how many of the data to look at, from the first on; all by default.
+        train: train all layers together, through the rounding, once each has been chosen.
 
     Raises:
         InputError: an activation is not finite.
+        UsageError: torch, which training needs, is not installed.
     """
     if len(pair.original.graphs()) > 1:
         ctx.missed("the network", "its accuracy is not recovered: it has control flow")
@@ -62,20 +65,34 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None =
     if not stored:
         return
     judge = Judge(pair.original, inner, parts)
-    before = judge.sqnr_db(pair.quantized)
-    kept = {constant: constant.values for constant in pair.quantized.constants()}
-    counts = np.sum([found.answers for found in recover(pair, stored, parts, inner)], axis=0)
-    after = judge.sqnr_db(pair.quantized)
-    figures = {"before_db": before, "after_db": after, "layers": len(stored)}
+
+    def choose() -> str:
+        counts = np.sum([found.answers for found in recover(pair, stored, parts, inner)], axis=0)
+        outputs = ", ".join(f"{count} {name}" for name, count in zip(ANSWERS, counts, strict=True) if count)
+        return f"chosen by what they compute on {judged}; of the outputs {outputs}"
+
     judged = "images held out" if parts.apart else "the images that they were fitted to"
-    if after <= before:
-        _restore(kept)
-        what = f"weights and biases stay as they were: fitted, they gave {after:.1f} dB instead of {before:.1f} dB"
-        ctx.missed("the network", f"{what} on {judged}", **figures)
+    _kept_where_it_helps(pair, judge, judged, choose, "fitted", ctx, layers=len(stored))
+    if train:
+        _kept_where_it_helps(pair, judge, judged, lambda: train_rounded(pair, parts, inner), "trained", ctx)
+
+
+def _kept_where_it_helps(
+    pair: Pair, judge: Judge, judged: str, step: Callable[[], str], verb: str, ctx: Context, **figures: float
+) -> None:
+    """Takes a step and reports it, or undoes it where the outputs are no closer than before."""
+    kept = {constant: constant.values for constant in pair.quantized.constants()}
+    before = judge.sqnr_db(pair.quantized)
+    what = step()
+    after = judge.sqnr_db(pair.quantized)
+    figures = {"before_db": before, "after_db": after, **figures}
+    if after > before:
+        ctx.did("the network", f"weights and biases {what}", **figures)
         return
-    outputs = ", ".join(f"{count} {name}" for name, count in zip(ANSWERS, counts, strict=True) if count)
-    what = f"weights and biases chosen by what they compute on {judged}; of the outputs {outputs}"
-    ctx.did("the network", what, **figures)
+    for constant, values in kept.items():
+        constant.values = values
+    what = f"weights and biases stay as they were: {verb}, they gave {after:.1f} dB instead of {before:.1f} dB"
+    ctx.missed("the network", f"{what} on {judged}", **figures)
 
 
 def _bounded(graph: Graph, ctx: Context, samples: int | None) -> Context:
@@ -86,8 +103,3 @@ def _bounded(graph: Graph, ctx: Context, samples: int | None) -> Context:
     if len(numbers) == count:
         return ctx
     return context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, size)})
-
-
-def _restore(kept: dict[Constant, np.ndarray]) -> None:
-    for constant, values in kept.items():
-        constant.values = values
