@@ -10,6 +10,7 @@ import numpy as np
 
 from edgec.ir.execution import Session, batch_size, seeded_feeds, sqnr_db, stacked
 from edgec.ir.graph import Graph
+from edgec.passes.joined_outputs import apart, joined_parts
 from edgec.passes.protocol import Context, DataSet
 
 ROLE = "calibration"
@@ -112,15 +113,19 @@ class Judge:
         else:
             part = Part(ctx.data[ROLE], split.judge, batch_size(graph))
             self._feeds.extend(context(graph, ctx, {ROLE: part}).feeds(graph, ROLE))
+        self._parts = joined_parts(graph)
         self._original = self._run(graph)
 
     def sqnr_db(self, graph: Graph) -> float:
-        """Of a network's outputs, in dB; infinite where they are the original's."""
+        """Of a network's outputs, in dB; infinite where they are the original's.
+
+        Outputs that are joined of parts are taken apart, so that each part counts like the others.
+        """
         return sqnr_db(self._original, self._run(graph))
 
     def _run(self, graph: Graph) -> dict[str, np.ndarray]:
         session = Session(graph)
-        return stacked([session.run(feeds) for feeds in self._feeds])
+        return stacked([apart(session.run(feeds), self._parts) for feeds in self._feeds])
 
 
 def context(graph: Graph, ctx: Context, data: Mapping[str, DataSet], shared: dict[Any, Any] | None = None) -> Context:

@@ -58,7 +58,7 @@ class Pipeline:
         targets, data, affine, seed, threads: as in :class:`~edgec.passes.protocol.Context`.
         instruments: told before and after each pass.
         repro: the folder for reproducers; ``None`` leaves none.
-        original, judge, outside, checkpoints: likewise.
+        original, judge, require, outside, checkpoints: likewise.
         progress: called with (done, total, what) by long passes.
     """
 
@@ -75,6 +75,7 @@ class Pipeline:
         repro: Path | None = None,
         original: Graph | None = None,
         judge: Judge | None = None,
+        require: Mapping[str, float] | None = None,
         outside: Outside | None = None,
         checkpoints: Path | None = None,
         progress: Any = None,
@@ -84,7 +85,7 @@ class Pipeline:
         self.repro = repro
         self._context = {
             "targets": targets, "data": data, "affine": affine, "seed": seed, "threads": threads, "progress": progress,
-            "original": original, "judge": judge, "outside": outside, "checkpoints": checkpoints,
+            "original": original, "judge": judge, "require": require, "outside": outside, "checkpoints": checkpoints,
         }  # fmt: skip
         self._shared: dict[Any, Any] = {}
 

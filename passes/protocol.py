@@ -104,6 +104,7 @@ class Context:
         shared: what passes keep for each other within a run (calibrated ranges, say), by their own keys.
         original: the model as it came in, for passes that learn from it; ``None`` where there is none.
         judge: the recipe's metric; ``None`` where it has none.
+        require: what the recipe requires, by the names that it has there.
         outside: fetches what a recipe names; ``None`` where there is no recipe.
         checkpoints: a folder for the state of long steps, which a run that is killed leaves for the next.
         curves: what this pass wants drawn, by name: a value a step.
@@ -123,6 +124,7 @@ class Context:
         shared: dict[Any, Any] | None = None,
         original: Graph | None = None,
         judge: Judge | None = None,
+        require: Mapping[str, float] | None = None,
         outside: Outside | None = None,
         checkpoints: Path | None = None,
         progress: Any = None,
@@ -131,6 +133,7 @@ class Context:
         self.targets = tuple(targets)
         self.data = dict(data or {})
         self.affine = dict(affine or {})
+        self.require = dict(require or {})
         self.seed = seed
         self.threads = threads
         self.shared = {} if shared is None else shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
@@ -10,20 +11,19 @@ from pydantic import Field
 
 from edgec.ir.errors import InputError, UsageError
 from edgec.ir.graph import Graph, Node
-from edgec.ir.shapes import Shapes
+from edgec.passes.judging import context
 from edgec.passes.protocol import Context, Effect, Pass
-from edgec.passes.quantization.calibration import calibrate
-from edgec.passes.quantization.calibrators import COUNTING, Calibrator, ranges
-from edgec.passes.quantization.joins import uneven_joins
+from edgec.passes.quantization.calibrators import Calibrator
+from edgec.passes.quantization.goals import Goal
 from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.pair import Pair
-from edgec.passes.quantization.placement import candidates, place
-from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
+from edgec.passes.quantization.placement import Site
+from edgec.passes.quantization.prepared import Calibration, Prepared, prepare
 from edgec.passes.quantization.quantized_weights import LIMIT
 from edgec.passes.quantization.recovery import recover_accuracy, with_biases
 from edgec.passes.quantization.remarks import remark
-from edgec.passes.quantization.scale_constraints import solve
 from edgec.passes.quantization.writing import write
+from edgec.passes.target import Scheme, Target
 
 _LEAST_OPSET = 13
 _CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse", "max": "mse"}
@@ -64,6 +64,10 @@ class Quantize(Pass):
         Literal["fast", "balanced", "max"],
         Field(description="fast rounds; balanced chooses weights layer by layer; max then trains them together"),
     ] = "balanced"
+    precision: Annotated[
+        Literal["int8", "auto"],
+        Field(description="auto keeps the fewest layers in float with which budget, or what is required, is met"),
+    ] = "int8"
     budget: Annotated[
         float | None, Field(description="stop where less SQNR than this is left, in dB against the original model")
     ] = None
@@ -85,48 +89,60 @@ class Quantize(Pass):
         if scheme is None:
             ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
             return
-        calibrator: Calibrator = self.calibrator if self.calibrator != "auto" else _CALIBRATOR[self.effort]
-        shapes = ctx.get(Shapes)
-        title, coarse = ctx.target.title, dict[Node, str]()
-        while True:
-            placement = place(graph, scheme, shapes, title, lambda node: self._kept_float(node) or coarse.get(node))
-            wanted = quantized_tensors(placement)
-            if not wanted:
-                break
-            seen = calibrate(
-                graph,
-                wanted,
-                candidates(graph, shapes),
-                ctx,
-                samples=self.samples,
-                histograms=calibrator in COUNTING,
-            )
-            found = too_coarse(placement, seen, scheme) | uneven_joins(placement, seen)
-            if not found:
-                break
-            coarse.update(found)
-        for node, reason in placement.left:
+        floats: Mapping[Node, str] = {}
+        if self.precision == "auto":
+            floats = self._mixed(graph, scheme, ctx.target, ctx)
+        ready = self._prepared(graph, scheme, ctx.target, floats, ctx)
+        for node, reason in ready.placement.left:
             ctx.missed(node, reason)
-        if not wanted:
-            ctx.missed("the network", f"has no operator that {title} runs on 8-bit integers")
+        if not ready.placement.sites:
+            ctx.missed("the network", f"has no operator that {ctx.target.title} runs on 8-bit integers")
             return
-        spans = ranges(graph, seen, calibrator, self.percentile, scheme)
-        problem = Problem(graph, placement, seen, spans, scheme, ctx)
-        chosen, broken = solve(problem.activations, problem.ties, scheme)
-        for node, activation in broken:
+        for node, activation in ready.broken:
             ctx.missed(
                 node,
                 f"'{activation.tensor.name}' cannot have the scale of its output: it is requantized on the way in",
             )
         if self.effort != "fast":
-            placement.sites = with_biases(graph, placement.sites)
+            ready.placement.sites = with_biases(graph, ready.placement.sites)
         pair = Pair(graph.copy(), graph)
-        scales = write(graph, placement, problem, chosen, ctx, scheme=scheme, per_channel=self.per_channel)
+        scales = write(graph, ready, ctx, scheme=scheme, per_channel=self.per_channel)
         if self.effort != "fast":
             limit, train = LIMIT[scheme.reduce_range], self.effort == "max"
             recover_accuracy(pair, ctx, limit, self.samples, train=train)
-        errors = layer_errors(pair, placement.sites, ctx, _LOOKED_AT[self.effort])
-        remark(placement.sites, scheme, scales, errors, ctx)
+        errors = layer_errors(pair, ready.placement.sites, ctx, _LOOKED_AT[self.effort])
+        remark(ready.placement.sites, scheme, scales, errors, ctx)
+
+    def _prepared(
+        self, graph: Graph, scheme: Scheme, target: Target, floats: Mapping[Node, str], ctx: Context
+    ) -> Prepared:
+        calibrator: Calibrator = self.calibrator if self.calibrator != "auto" else _CALIBRATOR[self.effort]
+        calibration = Calibration(calibrator, self.percentile, self.samples)
+        return prepare(graph, scheme, target, lambda node: self._kept_float(node) or floats.get(node), calibration, ctx)
+
+    def _mixed(self, graph: Graph, scheme: Scheme, target: Target, ctx: Context) -> Mapping[Node, str]:
+        """The nodes that stay float so that what is asked is met, and why."""
+        from edgec.passes.quantization.mixed_precision import choose
+
+        goal = Goal(graph, ctx, self.budget)
+
+        def attempt(floats: Mapping[Node, str]) -> tuple[Pair, Sequence[Site]]:
+            copy = graph.copy()
+            twins = dict(zip(graph.nodes, copy.nodes, strict=True))
+            inner = context(copy, ctx, ctx.data, ctx.shared)
+            kept = {twins[node]: reason for node, reason in floats.items()}
+            ready = self._prepared(copy, scheme, target, kept, inner)
+            pair = Pair(copy.copy(), copy)
+            write(copy, ready, inner, scheme=scheme, per_channel=self.per_channel)
+            return pair, ready.placement.sites
+
+        mixed = choose(graph, attempt, goal, ctx)
+        what = f"{len(mixed.floats)} of {len(graph.nodes)} operators stay float, {mixed.share:.1%} of the work"
+        if mixed.reached.met:
+            ctx.did("the network", f"{what}, for {goal.words}", **mixed.reached.figures)
+        else:
+            ctx.missed("the network", f"{goal.words} is not met even so: {what}", **mixed.reached.figures)
+        return mixed.floats
 
     def _check(self, graph: Graph) -> None:
         for option, patterns in (("only", self.only), ("skip", self.skip)):

@@ -134,6 +134,7 @@ class _Run:
                 repro=job.place.parent / "repro",
                 original=original,
                 judge=judge,
+                require=self.recipe.require.asked(),
                 outside=Fetched(self.recipe),
                 checkpoints=self._checkpoints,
                 progress=progress,

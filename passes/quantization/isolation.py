@@ -1,7 +1,8 @@
 """Each quantized layer by itself: beside the float network, on what that one computes.
 
-What a layer of a quantized network does wrong is its own rounding and what it got from the layers before. Here every
-layer reads the float network's values, so that only its own is left, and one run shows that of all layers.
+What a layer of a quantized network does wrong is its own rounding, of weights and of what it gives, and what it got
+from the layers before. Here every layer reads the float network's values as they are, so that only its own is left,
+and one run shows that of all layers.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class _Side:
         if isinstance(maker.inputs[0], Constant):
             return self._copy(maker, [self._read(one, layer) for one in maker.inputs])[0]
         quantize, _ = _around(tensor)
-        return self._rounded(tensor, self.exact(self._twins[quantize.inputs[0]]))
+        return self.exact(self._twins[quantize.inputs[0]])
 
     def _rounded(self, tensor: Tensor, source: Variable) -> Variable:
         """``source`` through the Q and DQ that ``tensor`` comes from."""

@@ -23,7 +23,7 @@ from edgec.passes.streaming import ROLE, Tapped, batches, stream
 
 # What a range must hold of a channel, and of the usual value, for its steps to be well used.
 _NARROW, _OUTLYING = 16.0, 16.0
-# Noise beyond that of rounding the output alone comes from the weights and from what is read.
+# Noise beyond that of rounding the output alone comes from the weights.
 _BEYOND = 4.0
 
 
@@ -129,7 +129,7 @@ def _reason(sums: _Sums, step: float) -> str:
     if sums.saturated > sums.alone / 2:
         reason = "values saturate"
     elif sums.alone > _BEYOND * sums.count * step**2 / 12:
-        reason = "its weights and what it reads are rounded coarsely"
+        reason = "its weights are rounded coarsely"
     elif alive.size and float(np.median(alive)) * _NARROW < largest:
         share = float(np.median(alive)) / largest
         reason = f"channels share one scale, and half of them reach {share:.1%} of the largest"

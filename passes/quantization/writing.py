@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node
 from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context
-from edgec.passes.quantization.placement import Placement, Site
-from edgec.passes.quantization.problem import Problem
+from edgec.passes.quantization.placement import Site
+from edgec.passes.quantization.prepared import Prepared
 from edgec.passes.quantization.qdq import QdqWriter
 from edgec.passes.quantization.quantized_weights import quantize_parameters
 from edgec.passes.quantization.ranges import Parameters
-from edgec.passes.quantization.scale_constraints import Activation
 from edgec.passes.target import Scheme
 
 
 def write(
     graph: Graph,
-    placement: Placement,
-    problem: Problem,
-    chosen: Mapping[Activation, Parameters],
+    ready: Prepared,
     ctx: Context,
     *,
     scheme: Scheme,
@@ -31,9 +26,8 @@ def write(
     """Places Q and DQ, and makes weights and biases integers.
 
     Args:
-        graph: what the others are of.
-        placement, problem: which nodes run in integers, and their activations.
-        chosen: the integers of each activation.
+        graph: what is written into.
+        ready: which nodes run in integers, and the integers of their activations.
         ctx: for its shapes.
         scheme: of the target.
         per_channel: whether weights have a scale for each output channel, where the scheme takes that.
@@ -41,6 +35,7 @@ def write(
     Returns:
         By node that has weights, how many scales they have, and how many of those had to be enlarged for its bias.
     """
+    placement, problem, chosen = ready.placement, ready.problem, ready.chosen
     writer = QdqWriter(graph, ctx.get(Shapes))
     behind = {tensor: writer.activation(tensor, chosen[a]) for tensor, a in problem.variables.items()}
     layers: dict[Node, tuple[int, int]] = {}

@@ -1,0 +1,84 @@
+"""A network about to be quantized: where, and with which integers, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from edgec.ir.graph import Graph, Node
+from edgec.ir.shapes import Shapes
+from edgec.passes.protocol import Context
+from edgec.passes.quantization.calibration import calibrate
+from edgec.passes.quantization.calibrators import COUNTING, Calibrator, ranges
+from edgec.passes.quantization.joins import uneven_joins
+from edgec.passes.quantization.placement import KeepFloat, Placement, candidates, place
+from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
+from edgec.passes.quantization.ranges import Parameters
+from edgec.passes.quantization.scale_constraints import Activation, solve
+from edgec.passes.target import Scheme, Target
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How activations are looked at.
+
+    Attributes:
+        calibrator: how their ranges are chosen.
+        percentile: the upper one, for the calibrator of that name.
+        samples: how many calibration samples to look at; all by default.
+    """
+
+    calibrator: Calibrator
+    percentile: float = 99.99
+    samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What will be written.
+
+    Attributes:
+        placement: the nodes that will run on integers, and those that stay float.
+        problem: the activations of the placement.
+        chosen: the integers of each.
+        broken: by node, an input that needs a scale of its own although its kernel moves values.
+    """
+
+    placement: Placement
+    problem: Problem
+    chosen: Mapping[Activation, Parameters]
+    broken: list[tuple[Node, Activation]]
+
+
+def prepare(
+    graph: Graph, scheme: Scheme, target: Target, keep_float: KeepFloat, calibration: Calibration, ctx: Context
+) -> Prepared:
+    """Chooses the nodes of ``graph`` that run on integers, and the integers.
+
+    Args:
+        graph: sorted; not changed.
+        scheme, target: what the device takes.
+        keep_float: why a node is to stay float, ``None`` where not.
+        calibration: how activations are looked at.
+        ctx: of ``graph``; what was gathered before is used again.
+
+    Raises:
+        InputError: there are no samples, or a tensor is not finite on one.
+    """
+    shapes, coarse = ctx.get(Shapes), dict[Node, str]()
+    while True:
+        placement = place(graph, scheme, shapes, target.title, lambda node: keep_float(node) or coarse.get(node))
+        wanted = quantized_tensors(placement)
+        if not wanted:
+            return Prepared(placement, Problem(graph, placement, {}, {}, scheme, ctx), {}, [])
+        counting = calibration.calibrator in COUNTING
+        others = candidates(graph, shapes)
+        seen = calibrate(graph, wanted, others, ctx, samples=calibration.samples, histograms=counting)
+        found = too_coarse(placement, seen, scheme) | uneven_joins(placement, seen)
+        if not found:
+            break
+        coarse.update(found)
+    spans = ranges(graph, seen, calibration.calibrator, calibration.percentile, scheme)
+    problem = Problem(graph, placement, seen, spans, scheme, ctx)
+    chosen, broken = solve(problem.activations, problem.ties, scheme)
+    return Prepared(placement, problem, chosen, broken)
