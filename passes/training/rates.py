@@ -13,6 +13,11 @@ LEAST, MOST, STEPS = 1e-6, 1.0, 60
 # A trial ends where its loss is so many times the least.
 _DIVERGED = 4.0
 _SMOOTH = 0.8
+# The first steps, at rates that change nothing, show the loss as it is and how it differs from batch to batch; it has
+# fallen where it comes below that by so many standard errors of the mean of so many steps.
+_IDLE, _ERRORS, _AVERAGED = 10, 3.0, 5
+# The part of the rate at which the loss has risen.
+_RISEN = 0.5
 # The part of a run in which the rate rises.
 _RISE = 0.05
 # The range of step sizes.
@@ -27,22 +32,33 @@ def tried_rate(step: int) -> float:
 def found_rate(loss_at: Callable[[float], float], back: float = 1.0) -> float:
     """The rate to train with: that at which the loss was least, divided by ``back``.
 
+    A network that is almost right already has no such rate: its loss is the same at all that are low, but for the noise
+    of the batches, and then rises. It is trained with a part of the rate at which it has risen: what a high rate stirs
+    up, its fall over the run settles.
+
     Args:
         loss_at: takes a step at a rate and returns the loss before it.
         back: the least loss is seen late, when rates are too high already for an optimizer that can diverge.
     """
-    smooth, best, chosen = 0.0, math.inf, LEAST * back
+    smooth, best, chosen, rose = 0.0, math.inf, LEAST * back, False
+    idle: list[float] = []
     for step in range(STEPS):
         rate = tried_rate(step)
         loss = loss_at(rate)
         if not math.isfinite(loss):
             break
+        if step < _IDLE:
+            idle.append(loss)
         smooth = _SMOOTH * smooth + (1 - _SMOOTH) * loss
         level = smooth / (1 - _SMOOTH ** (step + 1))
+        fell = best < np.mean(idle) - _ERRORS * np.std(idle) / _AVERAGED**0.5
         if level < best:
             best, chosen = level, rate
-        elif level > _DIVERGED * best:
+        rose = level > _DIVERGED * (best if fell else float(np.mean(idle)))
+        if rose:
             break
+    if rose and not fell:
+        chosen = _RISEN * rate
     return float(f"{chosen / back:.2g}")
 
 

@@ -31,6 +31,17 @@ def test_the_rate_that_is_found_lies_below_the_edge(edge: float) -> None:
     assert edge / 10 < found_rate(loss_at, 3.0) < 2 * edge
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_noise_of_batches_is_not_taken_for_a_fall(seed: int) -> None:
+    """The loss of a network that is almost right: flat at low rates, but for the batch, and rising from an edge on."""
+    random, edge = np.random.default_rng(seed), 1e-3
+
+    def loss_at(rate: float) -> float:
+        return float(random.uniform(0.2, 1.8)) * (1 + (rate / edge) ** 2)
+
+    assert edge / 10 < found_rate(loss_at) < 3 * edge
+
+
 def test_a_loss_that_is_not_finite_ends_the_trial() -> None:
     tried = []
 
