@@ -16,6 +16,7 @@ from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.quantization.calibrators import Calibrator
 from edgec.passes.quantization.goals import Goal
 from edgec.passes.quantization.layer_errors import layer_errors
+from edgec.passes.quantization.mixed_precision import choose
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
 from edgec.passes.quantization.prepared import Calibration, Prepared, prepare
@@ -122,8 +123,6 @@ class Quantize(Pass):
 
     def _mixed(self, graph: Graph, scheme: Scheme, target: Target, ctx: Context) -> Mapping[Node, str]:
         """The nodes that stay float so that what is asked is met, and why."""
-        from edgec.passes.quantization.mixed_precision import choose
-
         goal = Goal(graph, ctx, self.budget)
 
         def attempt(floats: Mapping[Node, str]) -> tuple[Pair, Sequence[Site]]:

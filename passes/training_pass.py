@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Annotated, ClassVar, Literal
@@ -15,6 +16,17 @@ from edgec.passes.protocol import Context, Effect, Pass
 
 _BUILT_IN = ("auto", "mse", "l1", "cross_entropy")
 TRAIN = "train"
+
+
+@contextmanager
+def torch_wanted(where: str, mend: str = "") -> Iterator[None]:
+    """Around an import that needs torch: where that is missing the user is told at ``where``, with what else would do."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UsageError(where, "needs torch, which is not installed", f"pip install 'edgec[torch]'{mend}") from None
 
 
 @dataclass(frozen=True)
@@ -98,12 +110,8 @@ class TrainingPass(Pass):
             UsageError: torch is missing, a pattern matches no node, or the options do not suit the data.
             InputError: an operator cannot be trained through, or the data cannot be used.
         """
-        try:
+        with torch_wanted(self.name):
             from edgec.passes.training.run import train
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise UsageError(self.name, "needs torch, which is not installed", "pip install 'edgec[torch]'") from None
         train(self, graph, ctx)
 
     def frozen(self, graph: Graph) -> list[str]:

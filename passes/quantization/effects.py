@@ -9,22 +9,21 @@ at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Variable
-from edgec.ir.torch_module.module import TorchModule
 from edgec.passes.judging import Part, context, spread
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.isolation import Output, isolated
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.streaming import ROLE, Tapped, batches, stream
+from edgec.passes.training_pass import torch_wanted
 
-# Batches that are looked at, and random vectors for each.
-_BATCHES, _PROBES = 16, 4
+# Batches that are looked at.
+_BATCHES = 16
 _LEAST_POWER = 1e-12
 
 
@@ -42,7 +41,10 @@ def output_effects(pair: Pair, outputs: Sequence[Output], results: Sequence[Vari
 
     Raises:
         InputError: torch cannot run an operator, or there are no samples.
+        UsageError: torch is not installed.
     """
+    with torch_wanted("quantize: precision", ", or write precision: int8"):
+        from edgec.passes.training.slopes import Slopes
     side, names = isolated(pair, outputs)
     network = Tapped(side, [tensor for both in names for tensor in both])
     numbers = spread(np.arange(batches(pair.original, ctx)), _BATCHES)
@@ -52,40 +54,12 @@ def output_effects(pair: Pair, outputs: Sequence[Output], results: Sequence[Vari
     def errors(number: int, values: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
         return [values[0][alone.name] - values[0][exact.name] for exact, alone in names]
 
-    module = TorchModule(pair.original, any_batch=False)
-    chance = torch.Generator().manual_seed(ctx.seed)
+    slopes = Slopes(pair.original, ctx.seed)
+    inside, wanted = [output.exact.name for output in outputs], [result.name for result in results]
+    total, power = np.zeros((len(outputs), len(results))), np.zeros(len(results))
     feeds = inner.feeds(pair.original, ROLE)
-    total = np.zeros((len(outputs), len(results)))
-    power = np.zeros(len(results))
     for made, fed in zip(stream(pair.original, inner, [network], errors), feeds, strict=True):
-        shares, signal = _probed(module, fed, outputs, results, made, chance)
-        total += shares
+        squares, signal = slopes.moved(fed, inside, made, wanted)
+        total += squares
         power += signal
     return (total / np.maximum(power, _LEAST_POWER)).sum(axis=1)
-
-
-def _probed(
-    module: TorchModule,
-    feeds: Mapping[str, np.ndarray],
-    outputs: Sequence[Output],
-    results: Sequence[Variable],
-    errors: Sequence[np.ndarray],
-    chance: torch.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """On one batch: squared effects, (outputs, results), and the power of each result."""
-    inputs = {name: torch.from_numpy(np.ascontiguousarray(values)).requires_grad_() for name, values in feeds.items()}
-    names = [output.exact.name for output in outputs]
-    values = module(inputs, list(dict.fromkeys([*names, *(result.name for result in results)])))
-    layers = [values[name] for name in names]
-    moved = [torch.from_numpy(error) for error in errors]
-    shares = np.zeros((len(outputs), len(results)))
-    for place, result in enumerate(results):
-        for _ in range(_PROBES):
-            vector = torch.randn(values[result.name].shape, generator=chance)
-            slopes = torch.autograd.grad(values[result.name], layers, vector, retain_graph=True, allow_unused=True)
-            found = [
-                0.0 if s is None else float(torch.vdot(s.reshape(-1), e.reshape(-1)))
-                for s, e in zip(slopes, moved, strict=True)
-            ]
-            shares[:, place] += np.square(found) / _PROBES
-    return shares, np.array([float(values[result.name].detach().square().sum()) for result in results])

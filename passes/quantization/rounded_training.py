@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgec.ir.errors import UsageError
 from edgec.passes.distill import Distill
 from edgec.passes.judging import Part, Split
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.streaming import ROLE
-from edgec.passes.training_pass import TRAIN
+from edgec.passes.training_pass import TRAIN, torch_wanted
 
 # Steps of 8 images. The rate is that of weights that are almost right: a higher one moves them across many steps.
 _STEPS, _BATCH, _RATE = 120, 8, 5e-5
@@ -58,13 +57,8 @@ def train_rounded(pair: Pair, parts: Split, ctx: Context) -> str:
         UsageError: torch is not installed.
         InputError: an operator cannot be trained through.
     """
-    try:
+    with torch_wanted("quantize: effort", ", or write effort: balanced"):
         from edgec.passes.training.run import train
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        what = "with effort 'max' needs torch, which is not installed"
-        raise UsageError("quantize", what, "pip install 'edgec[torch]', or write effort: balanced") from None
     whole = ctx.data[ROLE]
     size = -(-len(whole) // parts.count)
     read = list(Part(whole, parts.fit, size).batches(size))

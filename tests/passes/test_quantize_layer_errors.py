@@ -15,6 +15,7 @@ from edgec.ir.graph import Graph
 from edgec.passes.joined_outputs import apart, joined_parts
 from edgec.passes.protocol import Context
 from edgec.passes.quantization import layer_errors as layers
+from edgec.passes.quantization.effects import output_effects
 from edgec.passes.quantization.isolation import isolated, rounded_outputs
 from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.pair import Pair
@@ -116,8 +117,6 @@ def test_the_report_has_each_layer_and_names_the_worst() -> None:
 
 
 def test_effects_are_what_each_layer_alone_does_to_the_outputs() -> None:
-    from edgec.passes.quantization.effects import output_effects
-
     pair, sites, ctx = pair_of(network())
     found = rounded_outputs(pair, sites)
     effects = output_effects(pair, found, [part.tensor for part in joined_parts(pair.original)], ctx)

@@ -1,0 +1,54 @@
+"""How far errors inside a network move its outputs, by derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from edgec.ir.graph import Graph
+from edgec.ir.torch_module.module import TorchModule
+
+# Random vectors for each sample and output.
+_PROBES = 4
+
+
+class Slopes:
+    """The derivatives of tensors of a network by others in front of them.
+
+    Args:
+        graph: the network, sorted.
+        seed: of the random vectors.
+
+    Raises:
+        InputError: torch cannot run an operator of it.
+    """
+
+    def __init__(self, graph: Graph, seed: int) -> None:
+        self._module = TorchModule(graph, any_batch=False)
+        self._chance = torch.Generator().manual_seed(seed)
+
+    def moved(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        names: Sequence[str],
+        errors: Sequence[np.ndarray],
+        results: Sequence[str],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How far the tensors ``results`` move, to first order, where those of ``names`` err by ``errors``.
+
+        Returns:
+            Estimates of the squared distances, (names, results), and the power of each result.
+        """
+        inputs = {name: torch.from_numpy(np.ascontiguousarray(x)).requires_grad_() for name, x in feeds.items()}
+        values = self._module(inputs, list(dict.fromkeys([*names, *results])))
+        layers, wrong = [values[name] for name in names], [torch.from_numpy(error).reshape(-1) for error in errors]
+        squares = np.zeros((len(names), len(results)))
+        for place, result in enumerate(results):
+            for _ in range(_PROBES):
+                vector = torch.randn(values[result].shape, generator=self._chance)
+                slopes = torch.autograd.grad(values[result], layers, vector, retain_graph=True, allow_unused=True)
+                along = [0.0 if s is None else float(s.reshape(-1) @ e) for s, e in zip(slopes, wrong, strict=True)]
+                squares[:, place] += np.square(along) / _PROBES
+        return squares, np.array([float(values[result].detach().square().sum()) for result in results])
