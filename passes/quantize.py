@@ -14,6 +14,7 @@ from edgec.ir.graph import Graph, Node
 from edgec.passes.judging import context
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.quantization.calibrators import Calibrator
+from edgec.passes.quantization.effects import noise_shares
 from edgec.passes.quantization.goals import Goal
 from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.mixed_precision import choose
@@ -23,6 +24,7 @@ from edgec.passes.quantization.prepared import Calibration, Prepared, prepare
 from edgec.passes.quantization.quantized_weights import LIMIT
 from edgec.passes.quantization.recovery import recover_accuracy, with_biases
 from edgec.passes.quantization.remarks import remark
+from edgec.passes.quantization.weights_only import Stored, store_weights
 from edgec.passes.quantization.writing import write
 from edgec.passes.target import Scheme, Target
 
@@ -69,9 +71,18 @@ class Quantize(Pass):
         Literal["int8", "auto"],
         Field(description="auto keeps the fewest layers in float with which budget, or what is required, is met"),
     ] = "int8"
+    weights_only: Annotated[
+        Stored | None, Field(description="store weights so, and compute in float32: for files that must only be small")
+    ] = None
+    sensitivity: Annotated[
+        bool, Field(description="report which part of the noise at the outputs comes from each layer; needs torch")
+    ] = False
     budget: Annotated[
         float | None, Field(description="stop where less SQNR than this is left, in dB against the original model")
     ] = None
+
+    def missing_data(self, roles: frozenset[str]) -> str | None:
+        return None if self.weights_only is not None else super().missing_data(roles)
 
     def budget_db(self) -> float | None:
         return self.budget
@@ -87,6 +98,9 @@ class Quantize(Pass):
             raise UsageError("quantize", "needs a target", "name one: its scheme says how to quantize")
         scheme = ctx.target.scheme
         self._check(graph)
+        if self.weights_only is not None:
+            store_weights(graph, self.weights_only, self._kept_float, self.per_channel, ctx)
+            return
         if scheme is None:
             ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
             return
@@ -112,7 +126,8 @@ class Quantize(Pass):
             limit, train = LIMIT[scheme.reduce_range], self.effort == "max"
             recover_accuracy(pair, ctx, limit, self.samples, train=train)
         errors = layer_errors(pair, ready.placement.sites, ctx, _LOOKED_AT[self.effort])
-        remark(ready.placement.sites, scheme, scales, errors, ctx)
+        shares = noise_shares(pair, ready.placement.sites, ctx) if self.sensitivity else {}
+        remark(ready.placement.sites, scheme, scales, errors, shares, ctx)
 
     def _prepared(
         self, graph: Graph, scheme: Scheme, target: Target, floats: Mapping[Node, str], ctx: Context

@@ -20,7 +20,7 @@ TRAIN = "train"
 
 @contextmanager
 def torch_wanted(where: str, mend: str = "") -> Iterator[None]:
-    """Around an import that needs torch: where that is missing the user is told at ``where``, with what else would do."""
+    """Around an import that needs torch: where it is missing the user is told so, and by ``mend`` what else helps."""
     try:
         yield
     except ModuleNotFoundError as error:

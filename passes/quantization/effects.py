@@ -14,11 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgec.ir.execution import batch_size
-from edgec.ir.graph import Variable
+from edgec.ir.graph import Node, Variable
+from edgec.passes.joined_outputs import joined_parts
 from edgec.passes.judging import Part, context, spread
 from edgec.passes.protocol import Context
-from edgec.passes.quantization.isolation import Output, isolated
+from edgec.passes.quantization.isolation import Output, isolated, rounded_outputs
 from edgec.passes.quantization.pair import Pair
+from edgec.passes.quantization.placement import Site
 from edgec.passes.streaming import ROLE, Tapped, batches, stream
 from edgec.passes.training_pass import torch_wanted
 
@@ -63,3 +65,14 @@ def output_effects(pair: Pair, outputs: Sequence[Output], results: Sequence[Vari
         total += squares
         power += signal
     return (total / np.maximum(power, _LEAST_POWER)).sum(axis=1)
+
+
+def noise_shares(pair: Pair, sites: Sequence[Site], ctx: Context) -> dict[Node, float]:
+    """By operator of the quantized network, the part of the noise at the outputs that comes from its rounding."""
+    outputs = rounded_outputs(pair, sites)
+    effects = output_effects(pair, outputs, [part.tensor for part in joined_parts(pair.original)], ctx)
+    total = float(effects.sum()) or 1.0
+    shares: dict[Node, float] = {}
+    for output, effect in zip(outputs, effects, strict=True):
+        shares[output.site.node] = shares.get(output.site.node, 0.0) + float(effect) / total
+    return shares

@@ -18,6 +18,7 @@ def remark(
     scheme: Scheme,
     scales: Mapping[Node, tuple[int, int]],
     errors: Sequence[LayerError],
+    shares: Mapping[Node, float],
     ctx: Context,
 ) -> None:
     """Reports how each operator was quantized and how exact it is, and names the worst.
@@ -27,6 +28,7 @@ def remark(
         scheme: of the target.
         scales: by node with weights, how many scales it has and how many were enlarged for its bias.
         errors: of their outputs.
+        shares: of the noise at the network's outputs, where that was measured.
         ctx: is told.
     """
     worst: dict[Node, LayerError] = {}
@@ -34,14 +36,25 @@ def remark(
         if error.node not in worst or error.alone_db < worst[error.node].alone_db:
             worst[error.node] = error
     for site in sites:
-        _one(site, scheme, scales.get(site.node), worst.get(site.node), ctx)
+        _one(site, scheme, scales.get(site.node), worst.get(site.node), shares, ctx)
+    if shares:
+        most = sorted(shares, key=lambda node: -shares[node])[:_NAMED]
+        words = "; ".join(f"'{node.name or node.op}' {shares[node]:.1%}" for node in most)
+        ctx.did("the layers", f"most of the noise at the outputs: {words}")
     named = sorted(worst.values(), key=lambda error: error.alone_db)[:_NAMED]
     if named:
         words = "; ".join(f"'{e.node.name or e.node.op}' {e.alone_db:.1f} dB ({e.reason})" for e in named)
         ctx.did("the layers", f"least exact by themselves: {words}")
 
 
-def _one(site: Site, scheme: Scheme, scales: tuple[int, int] | None, error: LayerError | None, ctx: Context) -> None:
+def _one(
+    site: Site,
+    scheme: Scheme,
+    scales: tuple[int, int] | None,
+    error: LayerError | None,
+    shares: Mapping[Node, float],
+    ctx: Context,
+) -> None:
     parts: list[str] = [scheme.activations]
     figures: dict[str, float] = {}
     if scales is not None:
@@ -55,4 +68,6 @@ def _one(site: Site, scheme: Scheme, scales: tuple[int, int] | None, error: Laye
         parts.append(f"{' and '.join(node.op for node in site.fused)} fused")
     if error is not None:
         figures |= {"alone_db": round(error.alone_db, 2), "accumulated_db": round(error.accumulated_db, 2)}
+    if site.node in shares:
+        figures["noise_share"] = round(shares[site.node], 4)
     ctx.did(site.node, ", ".join(parts), **figures)

@@ -44,7 +44,7 @@ def photos(which: tuple[tuple[str, str], ...] = CALIBRATION + HELD_OUT) -> list[
 
 def calibration_crops(count: int = 64, size: int = 224) -> list[np.ndarray]:
     """Crops to calibrate with, uint8, ``size`` x ``size`` x 3; the same ones at every call."""
-    return _crops(photos(CALIBRATION), count, size, seed=1)
+    return squares(photos(CALIBRATION), count, size, seed=1)
 
 
 def training_crops(count: int, size: int = 224) -> list[np.ndarray]:
@@ -54,7 +54,7 @@ def training_crops(count: int, size: int = 224) -> list[np.ndarray]:
     photograph (as Asano and Saeed, "Extrapolating from a Single Image to a Thousand Classes using Distillation", ICLR
     2023, do with one).
     """
-    crops = _crops(photos(TRAINING), count, size, seed=3, least=5)
+    crops = squares(photos(TRAINING), count, size, seed=3, least=5)
     random = np.random.Generator(np.random.PCG64(4))
     mixed = []
     for number, crop in enumerate(crops):
@@ -69,10 +69,10 @@ def training_crops(count: int, size: int = 224) -> list[np.ndarray]:
 
 def held_out_crops(count: int = 96, size: int = 224) -> list[np.ndarray]:
     """Crops to measure on, of photographs that no calibration crop shows."""
-    return _crops(photos(HELD_OUT), count, size, seed=2)
+    return squares(photos(HELD_OUT), count, size, seed=2)
 
 
-def _crops(sources: list[np.ndarray], count: int, size: int, seed: int, least: int = 2) -> list[np.ndarray]:
+def squares(sources: list[np.ndarray], count: int, size: int, seed: int, least: int = 2) -> list[np.ndarray]:
     """Squares of one ``least``-th to the whole of the shorter side, from each photograph in turn, half of them
     mirrored."""
     random = np.random.Generator(np.random.PCG64(seed))

@@ -141,6 +141,14 @@ def test_effects_are_what_each_layer_alone_does_to_the_outputs() -> None:
         assert effects[place] == pytest.approx(noise / power, rel=0.5)
 
 
+def test_sensitivity_is_reported() -> None:
+    ctx = quantized(Quantize(effort="fast", sensitivity=True), network())
+    shares = [remark.figures["noise_share"] for remark in ctx.done if remark.node != "the layers"]
+    assert len(shares) == 6 and sum(shares) == pytest.approx(1, abs=1e-3) and min(shares) > 0
+    assert any(words.startswith("most of the noise at the outputs: '") for _, words in did(ctx))
+    assert not any("noise_share" in remark.figures for remark in quantized(Quantize(effort="fast"), network()).done)
+
+
 def bad_layer() -> Graph:
     """One output channel of the first layer is a thousand times the others, and the network hardly reads it."""
     random = np.random.default_rng(0)

@@ -1,0 +1,193 @@
+"""Int8 networks against the float ones they came from, and against onnxruntime's static quantizer on the same images.
+
+    python tests/bench/bench_int8.py [--rows efficientnet yolov8n angles] [--max]
+
+Every row calibrates both with the same 64 images (EfficientNet-Lite0, YOLOv8n) or 256 pictures (a regression of
+angles) and judges them on others. The peer is ``quantize_static`` of the installed onnxruntime: min-max, uint8
+activations, int8 weights per channel, on the network with BatchNormalization folded. Ours is the target ``cpu``, run as
+the peer's is, in onnxruntime with its integer kernels. YOLOv8n comes with nudenet and photographs with foolbox, both
+among the extra ``bench``.
+
+Prints one line for each way; exit status 1 where a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from networks import angles, efficientnet_lite0, photos, yolov8n
+
+import edgec
+from edgec.frontends.model import open_model
+from edgec.ir.execution import Session, sqnr_db
+from edgec.ir.files import load, save
+from edgec.passes import input_domain
+from edgec.passes.fold import Fold
+from edgec.passes.protocol import Context
+
+Figures = dict[str, float]
+PEER, FAST, BALANCED = "onnxruntime min-max", "edgec, fast", "edgec, balanced"
+
+
+class Row:
+    """One network: what it is, how ways are measured on it.
+
+    Args:
+        name: of the network.
+        model: its float file.
+        pins: shapes of its inputs, where they are not static.
+        input: the input's name.
+        calibration, held_out: feeds, each with the batch axis.
+        measure: from the float network's outputs and another's to figures.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Path,
+        pins: dict[str, list[int]],
+        input: str,
+        calibration: list[np.ndarray],
+        held_out: list[np.ndarray],
+        measure: Callable[[np.ndarray, np.ndarray], Figures],
+    ) -> None:
+        self.name, self.model, self.pins, self.input = name, model, pins, input
+        self.calibration, self.held_out, self._measure = calibration, held_out, measure
+        self.graph = open_model(model, dict(pins))
+        Fold().run(self.graph, Context(self.graph))
+        self.graph.sort()
+        self.wanted = self._outputs(Session(self.graph, optimize=True).run)
+        self.found: dict[str, Figures] = {}
+
+    def peer(self, folder: Path) -> None:
+        """onnxruntime's own quantizer."""
+        from onnxruntime import quantization
+
+        left = iter(self.calibration)
+
+        class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+            def get_next(inner) -> Any:
+                values = next(left, None)
+                return None if values is None else {self.input: values}
+
+        save(self.graph, folder / "float.onnx")
+        start = time.perf_counter()
+        quantization.quantize_static(
+            folder / "float.onnx", folder / "theirs.onnx", Reader(), quant_format=quantization.QuantFormat.QDQ,
+            activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8, per_channel=True,
+        )  # fmt: skip
+        self._judge(PEER, folder / "theirs.onnx", time.perf_counter() - start)
+
+    def ours(self, folder: Path, name: str, options: str) -> None:
+        """``fold`` and ``quantize`` with options; the time is that of the passes."""
+        np.savez(folder / "calibration.npz", **{self.input: np.concatenate(self.calibration)})
+        recipe = folder / "recipe.yaml"
+        text = f"data: {{calibration: {{arrays: calibration.npz}}}}\npasses: [fold, quantize: {options}]\n"
+        recipe.write_text(text, encoding="utf-8")
+        report = edgec.compile(self.model, recipe, folder / "ours", inputs=self.pins, timing=False)
+        passes = [*report["passes"], *report["targets"]["cpu"]["passes"]]
+        self._judge(name, folder / "ours" / "cpu" / "model.onnx", sum(one["seconds"] for one in passes))
+
+    def _judge(self, name: str, path: Path, seconds: float) -> None:
+        graph = load(path)
+        session = Session(graph, integer=True)
+        outputs = self._outputs(lambda feeds: session.run(input_domain.enter(graph, feeds)))
+        self.found[name] = {**self._measure(self.wanted, outputs), "seconds": seconds}
+        shown = "  ".join(f"{key} {value:.4g}" for key, value in self.found[name].items())
+        print(f"{self.name:12} {name:32} {shown}", flush=True)
+
+    def _outputs(self, run: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> np.ndarray:
+        return np.concatenate([next(iter(run({self.input: image}).values())) for image in self.held_out])
+
+
+def scores(wanted: np.ndarray, found: np.ndarray) -> Figures:
+    agreement = float((wanted.argmax(1) == found.argmax(1)).mean())
+    return {"dB": sqnr_db({"": wanted}, {"": found}), "agreement": agreement}
+
+
+def efficientnet(folder: Path, most: bool) -> dict[str, bool]:
+    efficientnet_lite0.export(folder / "efficientnet.onnx", batch_norm=True)
+    calibrated, judged = photos.CALIBRATION + photos.TRAINING[10:20], photos.HELD_OUT + photos.TRAINING[20:]
+    calibration, held_out = (
+        [
+            efficientnet_lite0.feed(crop)[efficientnet_lite0.INPUT]
+            for crop in photos.squares(photos.photos(which), *rest)
+        ]
+        for which, *rest in ((calibrated, 64, 224, 1), (judged, 96, 224, 2))
+    )
+    row = Row("efficientnet", folder / "efficientnet.onnx", {}, efficientnet_lite0.INPUT, calibration, held_out, scores)
+    row.peer(folder)
+    row.ours(folder, FAST, "{effort: fast}")
+    row.ours(folder, BALANCED, "{}")
+    theirs, fast, balanced = (row.found[way] for way in (PEER, FAST, BALANCED))
+    goals = {
+        "fast takes at most the peer's time": fast["seconds"] <= theirs["seconds"],
+        "balanced takes at most five times the peer's time": balanced["seconds"] <= 5 * theirs["seconds"],
+        "balanced: 6.75 dB above the peer": balanced["dB"] >= theirs["dB"] + 6.75,
+        "balanced: 98 % agreement": balanced["agreement"] >= 0.98,
+    }
+    if most:
+        row.ours(folder, "edgec, max", "{effort: max}")
+        goals["max: 8.55 dB above the peer"] = row.found["edgec, max"]["dB"] >= theirs["dB"] + 8.55
+    return goals
+
+
+def detector(folder: Path, most: bool) -> dict[str, bool]:
+    pins = {yolov8n.INPUT: [1, 3, yolov8n.SIZE, yolov8n.SIZE]}
+    row = Row("yolov8n", yolov8n.path(), pins, yolov8n.INPUT, yolov8n.calibration(), yolov8n.held_out(), yolov8n.judged)
+    row.peer(folder)
+    row.ours(folder, BALANCED, "{}")
+    row.ours(folder, "edgec, mixed precision, 26 dB", "{precision: auto, budget: 26}")
+    best = row.found["edgec, mixed precision, 26 dB"]
+    return {"95 % of the anchors kept": best["kept"] >= 0.95, "95 % precision": best["precision"] >= 0.95}
+
+
+def regression(folder: Path, most: bool) -> dict[str, bool]:
+    angles.export(folder / "angles.onnx")
+    calibration, (held_out, truth) = angles.pictures(256, seed=1)[0], angles.pictures(4000, seed=2)
+
+    def errors(wanted: np.ndarray, found: np.ndarray) -> Figures:
+        before, after = (angles.mean_error(outputs, truth) for outputs in (wanted, found))
+        return {"dB": sqnr_db({"": wanted}, {"": found}), "degrees": after, "added": after - before}
+
+    row = Row(
+        "angles", folder / "angles.onnx", {}, angles.INPUT, [x[None] for x in calibration], [x[None] for x in held_out],
+        errors,
+    )  # fmt: skip
+    print(f"angles       float                            degrees {angles.mean_error(row.wanted, truth):.4g}")
+    row.peer(folder)
+    row.ours(folder, FAST, "{effort: fast}")
+    row.ours(folder, BALANCED, "{}")
+    return {"half of the peer's added error": row.found[BALANCED]["added"] <= row.found[PEER]["added"] / 2}
+
+
+ROWS = {"efficientnet": efficientnet, "yolov8n": detector, "angles": regression}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="int8 against float and against onnxruntime's quantizer.")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--max", action="store_true", help="EfficientNet-Lite0 with effort max too")
+    arguments = parser.parse_args()
+    good = True
+    for name in arguments.rows:
+        with tempfile.TemporaryDirectory() as scratch:
+            goals = ROWS[name](Path(scratch), arguments.max)
+        for goal, met in goals.items():
+            print(f"{name:12} goal: {goal}: {'met' if met else 'NOT MET'}", flush=True)
+        good &= all(goals.values())
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

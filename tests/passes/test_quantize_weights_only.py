@@ -1,0 +1,73 @@
+"""quantize, weights alone: smaller files, float arithmetic, no calibration data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running_passes import did, missed, model, operators, outputs, run_pass
+
+from edgec.backends.coral.backend import CoralBackend
+from edgec.backends.cpu.backend import CpuBackend
+from edgec.backends.registry import target
+from edgec.ir.cost import Cost
+from edgec.ir.execution import seeded_feeds, sqnr_db
+from edgec.ir.graph import Graph
+from edgec.passes.plan import plan
+from edgec.passes.quantize import Quantize
+
+CPU = target("cpu")
+BODY = """
+[first] a = Conv <pads = [1,1,1,1]> (x, small)
+[second] b = Conv (a, w)
+[third] c = Conv (b, w)
+p = GlobalAveragePool (c)
+f = Flatten (p)
+[fc] y = Gemm <alpha = 0.5, transB = 1> (f, v, bias)
+"""
+
+
+def network() -> Graph:
+    weights = "float[16,1,3,3] small, float[16,16,3,3] w, float[40,16] v, float[40] bias"
+    return model(BODY, "(float[1,1,12,12] x) => (float[1,40] y)", weights)
+
+
+@pytest.mark.parametrize(("kind", "bytes_left", "db"), [("int8", 0.33, 35), ("float16", 0.54, 60)])
+def test_the_file_is_smaller_and_computes_the_same(kind: str, bytes_left: float, db: float, tmp_path: Path) -> None:
+    before, graph = network(), network()
+    ctx = run_pass(Quantize(weights_only=kind), graph, target=CPU)
+    assert [node for node, _ in did(ctx)] == ["second", "third", "fc"]
+    assert missed(ctx) == [("first", "has fewer than 256 weights")]
+    assert Cost(graph).weight_bytes < bytes_left * Cost(before).weight_bytes
+    assert operators(graph).count("DequantizeLinear" if kind == "int8" else "Cast") == (3 if kind == "int8" else 2)
+    feeds = seeded_feeds(before, seed=1, samples=1)[0]
+    assert sqnr_db(outputs(before, feeds), outputs(graph, feeds)) > db
+    emitted = CpuBackend().emit(graph, CPU, tmp_path, [feeds])
+    assert emitted.sqnr_db > 90
+    assert (tmp_path / "model.onnx").stat().st_size < bytes_left * Cost(before).weight_bytes + 4000
+
+
+def test_coral_takes_it(tmp_path: Path) -> None:
+    graph = network()
+    run_pass(Quantize(weights_only="int8"), graph, target=target("coral-dev-board"))
+    backend, board = CoralBackend(), target("coral-dev-board")
+    backend.legalize(graph, board)
+    feeds = seeded_feeds(graph, seed=1, samples=2)
+    assert backend.emit(graph, board, tmp_path, feeds).sqnr_db > 60
+
+
+def test_what_float16_does_not_hold_stays() -> None:
+    graph = model(
+        "[fc] y = Gemm (x, w)", "(float[1,32] x) => (float[1,32] y)", "float[32,32] w", w=np.full((32, 32), 1e5)
+    )
+    ctx = run_pass(Quantize(weights_only="float16"), graph, target=CPU)
+    assert missed(ctx) == [("fc", "has weights beyond 65504, which float16 does not hold")]
+    assert operators(graph) == ["Gemm"]
+
+
+def test_skip_holds_and_no_data_are_needed() -> None:
+    graph = network()
+    ctx = run_pass(Quantize(weights_only="int8", skip=["third"]), graph, target=CPU)
+    assert ("third", "is kept in float by 'skip'") in missed(ctx)
+    assert plan([("quantize", {"weights_only": "int8"})], roles=[])
