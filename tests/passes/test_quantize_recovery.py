@@ -238,3 +238,40 @@ def test_layers_that_share_weights_are_left_as_they_are() -> None:
         "float[3,3,3,3] w, float[3] b",
     )
     assert stored(pair_of(graph)) == []
+
+
+# -- effort max --------------------------------------------------------------------------------------------------------
+
+
+def trained(ctx: Context) -> dict[str, float]:
+    """The figures of the last line about the network: what training all layers together brought."""
+    remarks = [r for r in (*ctx.done, *ctx.left) if "train" in r.what]
+    assert len(remarks) == 1
+    return dict(remarks[0].figures)
+
+
+def test_max_trains_all_layers_together_where_that_helps() -> None:
+    balanced, _ = quantized(BALANCED, count=60)
+    most, ctx = quantized(Quantize(effort="max"), count=60)
+    figures = trained(ctx)
+    if figures["after_db"] > figures["before_db"]:
+        assert to_bytes(most) != to_bytes(balanced)
+    else:
+        assert to_bytes(most) == to_bytes(balanced)
+    assert decibel(most) > decibel(balanced) - 1
+
+
+def test_training_that_does_not_help_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def worse(pair: Pair, *_: Any) -> str:
+        for constant in pair.quantized.constants():
+            if constant.name.endswith(".int32"):
+                constant.values = constant.values + 4000
+        return "trained for nothing"
+
+    balanced, _ = quantized(BALANCED)
+    monkeypatch.setattr(recovery, "train_rounded", worse)
+    most, ctx = quantized(Quantize(effort="max"))
+    assert to_bytes(most) == to_bytes(balanced)
+    figures = trained(ctx)
+    assert figures["after_db"] < figures["before_db"]
+    assert missed(ctx)[-1][1].startswith("weights and biases stay as they were: trained, they gave ")
