@@ -31,7 +31,7 @@ from edgec.passes.target import Scheme, Target
 _LEAST_OPSET = 13
 _CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse", "max": "mse"}
 # Batches on which the error of each layer is measured.
-_LOOKED_AT = {"fast": 4, "balanced": 16, "max": 16}
+_LOOKED_AT = {"fast": 4, "balanced": 8, "max": 16}
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,11 @@ class Quantize(Pass):
 
         mixed = choose(graph, attempt, goal, ctx)
         what = f"{len(mixed.floats)} of {len(graph.nodes)} operators stay float, {mixed.share:.1%} of the work"
+        figures = {**mixed.reached.figures, "float_share": round(mixed.share, 4)}
         if mixed.reached.met:
-            ctx.did("the network", f"{what}, for {goal.words}", **mixed.reached.figures)
+            ctx.did("the network", f"{what}, for {goal.words}", **figures)
         else:
-            ctx.missed("the network", f"{goal.words} is not met even so: {what}", **mixed.reached.figures)
+            ctx.missed("the network", f"{goal.words} is not met even so: {what}", **figures)
         return mixed.floats
 
     def _check(self, graph: Graph) -> None:

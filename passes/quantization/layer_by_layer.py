@@ -139,10 +139,14 @@ def _answers(stored: StoredLayer, old: Values, fit: Samples) -> Iterator[Values]
     exact = stored.layer.kernel().astype(np.float32)
     metric = measure(fit, exact)
     exact = exact.reshape(old.integers.shape)
-    yield _with_bias(round_in_order(exact, old.scale, metric.second, stored.limit), old.scale, fit)
     fitted = metric.regression.weights()
     scale = stored.fitting_scale(fitted, _bias(fitted, fit))
-    yield _with_bias(round_in_order(fitted, scale, metric.second, stored.limit), scale, fit)
+    # Both are rounded for the same inputs: in one go.
+    kernels, scales = np.concatenate([exact, fitted], 1), np.concatenate([old.scale, scale], 1)
+    rounded = round_in_order(kernels, scales, metric.second, stored.limit)
+    outputs = exact.shape[1]
+    yield _with_bias(rounded[:, :outputs], old.scale, fit)
+    yield _with_bias(rounded[:, outputs:], scale, fit)
 
 
 def _with_bias(integers: np.ndarray, scale: np.ndarray, samples: Samples) -> Values:
