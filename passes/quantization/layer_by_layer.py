@@ -144,7 +144,7 @@ def _answers(stored: StoredLayer, old: Values, fit: Samples) -> Iterator[Values]
     # Both are rounded for the same inputs: in one go.
     kernels, scales = np.concatenate([exact, fitted], 1), np.concatenate([old.scale, scale], 1)
     rounded = round_in_order(kernels, scales, metric.second, stored.limit)
-    outputs = exact.shape[1]
+    outputs = old.integers.shape[1]
     yield _with_bias(rounded[:, :outputs], old.scale, fit)
     yield _with_bias(rounded[:, outputs:], scale, fit)
 
