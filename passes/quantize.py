@@ -18,6 +18,7 @@ from edgec.passes.quantization.effects import noise_shares
 from edgec.passes.quantization.goals import Goal
 from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.mixed_precision import choose
+from edgec.passes.quantization.noise import Noise
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
 from edgec.passes.quantization.prepared import Calibration, Prepared, prepare
@@ -26,6 +27,7 @@ from edgec.passes.quantization.recovery import recover_accuracy, with_biases
 from edgec.passes.quantization.remarks import remark
 from edgec.passes.quantization.weights_only import Stored, store_weights
 from edgec.passes.quantization.writing import write
+from edgec.passes.streaming import ROLE
 from edgec.passes.target import Scheme, Target
 
 _LEAST_OPSET = 13
@@ -56,6 +58,9 @@ class Quantize(Pass):
     samples: Annotated[int | None, Field(ge=1, description="how many calibration samples to use; all by default")] = (
         None
     )
+    random: Annotated[
+        bool, Field(description="calibrate on noise where there are no data; nothing that is measured means much then")
+    ] = False
     per_channel: Annotated[
         bool, Field(description="one weight scale for each output channel, where the target takes that")
     ] = True
@@ -82,7 +87,7 @@ class Quantize(Pass):
     ] = None
 
     def missing_data(self, roles: frozenset[str]) -> str | None:
-        return None if self.weights_only is not None else super().missing_data(roles)
+        return None if self.weights_only is not None or self.random else super().missing_data(roles)
 
     def budget_db(self) -> float | None:
         return self.budget
@@ -104,6 +109,9 @@ class Quantize(Pass):
         if scheme is None:
             ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
             return
+        if ROLE not in ctx.data:
+            ctx.data[ROLE] = Noise.of(graph, ctx.seed)
+            ctx.missed("the network", "calibrated on noise: neither ranges nor accuracy say anything about real data")
         floats: Mapping[Node, str] = {}
         if self.precision == "auto":
             floats = self._mixed(graph, scheme, ctx.target, ctx)

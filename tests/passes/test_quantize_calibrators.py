@@ -7,7 +7,10 @@ import pytest
 from running_passes import Samples, missed, model, named, run_pass
 
 from edgec.backends.registry import target
+from edgec.ir.errors import UsageError
+from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph, Variable, producer
+from edgec.passes.plan import plan
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.calibration import Statistics
 from edgec.passes.quantization.calibrators import Calibrator, ranges
@@ -147,3 +150,22 @@ def test_a_join_that_is_computed_on_needs_one_scale() -> None:
     assert missed(quantized(graph)) == []
     join = next(node for node in graph.nodes if node.op == "Concat")
     assert [reader.op for reader in join.outputs[0].outputs] == ["QuantizeLinear"]
+
+
+# -- without data ------------------------------------------------------------------------------------------------------
+
+
+def test_noise_where_there_are_no_data_and_that_is_said() -> None:
+    made = []
+    for _ in range(2):
+        graph = silu()
+        ctx = run_pass(Quantize(random=True), graph, target=CPU, threads=1)
+        made.append(to_bytes(graph))
+        words = "calibrated on noise: neither ranges nor accuracy say anything about real data"
+        assert missed(ctx)[0] == ("the network", words)
+    assert made[0] == made[1]
+    scale = named(graph, "x.quantized").inputs[0].inputs[1]
+    assert float(scale.values) == pytest.approx(1 / 255, rel=0.02)
+    with pytest.raises(UsageError, match=r"quantize.*needs.*calibration"):
+        plan([("quantize", {})], roles=[])
+    assert plan([("quantize", {"random": True})], roles=[])
