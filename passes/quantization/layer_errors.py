@@ -61,7 +61,11 @@ class _Sums:
         self.alone += other.alone
         self.accumulated += other.accumulated
         self.saturated += other.saturated
-        self.channels = other.channels if not self.channels.size else np.maximum(self.channels, other.channels)
+        if self.channels.shape == other.channels.shape:
+            self.channels = np.maximum(self.channels, other.channels)
+        else:  # nothing was seen yet, or what is axis 1 has another length in every batch
+            largest = max(float(seen.max(initial=0.0)) for seen in (self.channels, other.channels))
+            self.channels = np.array([largest]) if self.channels.size else other.channels
 
 
 def layer_errors(pair: Pair, sites: Sequence[Site], ctx: Context, most: int) -> list[LayerError]:
@@ -101,6 +105,8 @@ def layer_errors(pair: Pair, sites: Sequence[Site], ctx: Context, most: int) -> 
 
 
 def _sums(x: np.ndarray, alone: np.ndarray, accumulated: np.ndarray, low: float, high: float, step: float) -> _Sums:
+    if not x.size:
+        return _Sums()
     others = tuple(axis for axis in range(x.ndim) if axis != 1)
     largest = np.abs(x).max(axis=others) if x.ndim > 1 else np.abs(x).max(keepdims=True)
     beyond = x - np.clip(x, low, high)

@@ -105,6 +105,21 @@ def test_reasons(channels: list[float], usual: float, saturated: float, alone: f
     assert layers._reason(sums, step) == reason
 
 
+def test_sums_of_batches() -> None:
+    def seen(*shape: int) -> layers._Sums:
+        x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        return layers._sums(x, x + 1, x - 2, 0.0, 3.0, 0.1)
+
+    total = layers._Sums()
+    for batch in (seen(1, 0, 4), seen(1, 2, 2), seen(1, 2, 2)):
+        total.add(batch)
+    assert (total.count, total.signal, total.alone, total.accumulated, total.saturated) == (8, 28.0, 8.0, 32.0, 0.0)
+    np.testing.assert_array_equal(total.channels, [1, 3])
+    total.add(seen(1, 3, 2))
+    np.testing.assert_array_equal(total.channels, [5])
+    assert total.saturated == 1 + 4
+
+
 def test_the_report_has_each_layer_and_names_the_worst() -> None:
     ctx = quantized(Quantize(effort="fast"), network())
     figures = {remark.node: remark.figures for remark in ctx.done[:-1]}
