@@ -109,7 +109,7 @@ class Quantize(Pass):
         if scheme is None:
             ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
             return
-        if ROLE not in ctx.data:
+        if self.random and ROLE not in ctx.data:
             ctx.data[ROLE] = Noise.of(graph, ctx.seed)
             ctx.missed("the network", "calibrated on noise: neither ranges nor accuracy say anything about real data")
         floats: Mapping[Node, str] = {}
