@@ -213,5 +213,7 @@ def cast(low: Lowering, node: Node) -> None:
     if int(node.attrs["to"]) not in _ONNX_FLOATS:
         raise refusal(node, "it converts to a type that is no float", low.cut_before(node))
     if value.is_constant:
+        if node.inputs[0].dtype == np.float16:
+            low.notes.append("weights that alone are 16 bits are float32 in the file: TFLite computes here with floats")
         value = constant(value.name, value.known().astype(np.float32))
     low.set(node.outputs[0], value)

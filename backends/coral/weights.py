@@ -86,6 +86,8 @@ def read(
         bias = np.broadcast_to(bias, (channels or value.shape[axis],))
     bias_name = bias_value.name if bias_value is not None else f"{node.name}.bias"
     if not integer:
+        if value.quantization is not None:
+            low.notes.append("weights that alone are 8 bits are float32 in the file: TFLite computes here with floats")
         return Weights(value.name, value.real(), None, bias, bias_name)
 
     quantization = value.quantization

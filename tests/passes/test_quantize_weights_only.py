@@ -48,13 +48,17 @@ def test_the_file_is_smaller_and_computes_the_same(kind: str, bytes_left: float,
     assert (tmp_path / "model.onnx").stat().st_size < bytes_left * Cost(before).weight_bytes + 4000
 
 
-def test_coral_takes_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "stored"), [("int8", "8 bits"), ("float16", "16 bits")])
+def test_coral_takes_it_and_says_that_its_file_is_no_smaller(kind: str, stored: str, tmp_path: Path) -> None:
     graph = network()
-    run_pass(Quantize(weights_only="int8"), graph, target=target("coral-dev-board"))
+    run_pass(Quantize(weights_only=kind), graph, target=target("coral-dev-board"))
     backend, board = CoralBackend(), target("coral-dev-board")
     backend.legalize(graph, board)
     feeds = seeded_feeds(graph, seed=1, samples=2)
-    assert backend.emit(graph, board, tmp_path, feeds).sqnr_db > 60
+    emitted = backend.emit(graph, board, tmp_path, feeds)
+    assert emitted.sqnr_db > 60
+    words = f"weights that alone are {stored} are float32 in the file: TFLite computes here with floats"
+    assert emitted.notes.count(words) == 1
 
 
 def test_what_float16_does_not_hold_stays() -> None:
