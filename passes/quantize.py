@@ -18,13 +18,13 @@ from edgec.passes.quantization.effects import noise_shares
 from edgec.passes.quantization.goals import Goal
 from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.mixed_precision import choose
-from edgec.passes.quantization.noise import Noise
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
 from edgec.passes.quantization.prepared import Calibration, Prepared, prepare
 from edgec.passes.quantization.quantized_weights import LIMIT
 from edgec.passes.quantization.recovery import recover_accuracy, with_biases
 from edgec.passes.quantization.remarks import remark
+from edgec.passes.quantization.samples import noise
 from edgec.passes.quantization.weights_only import Stored, store_weights
 from edgec.passes.quantization.writing import write
 from edgec.passes.streaming import ROLE
@@ -110,7 +110,7 @@ class Quantize(Pass):
             ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
             return
         if self.random and ROLE not in ctx.data:
-            ctx.data[ROLE] = Noise.of(graph, ctx.seed)
+            ctx.data[ROLE] = noise(graph, ctx.seed)
             ctx.missed("the network", "calibrated on noise: neither ranges nor accuracy say anything about real data")
         floats: Mapping[Node, str] = {}
         if self.precision == "auto":

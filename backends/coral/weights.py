@@ -11,6 +11,8 @@ from edgec.backends.coral.quantization import Quantization, bias_integers
 from edgec.backends.coral.value import Value
 from edgec.ir.graph import Node
 
+WIDENED = "weights that alone are {bits} bits are float32 in the file: TFLite computes here with floats"
+
 
 @dataclass(frozen=True, eq=False)
 class Weights:
@@ -87,7 +89,7 @@ def read(
     bias_name = bias_value.name if bias_value is not None else f"{node.name}.bias"
     if not integer:
         if value.quantization is not None:
-            low.notes.append("weights that alone are 8 bits are float32 in the file: TFLite computes here with floats")
+            low.notes.append(WIDENED.format(bits=8))
         return Weights(value.name, value.real(), None, bias, bias_name)
 
     quantization = value.quantization

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgec.ir.execution import batch_size
-from edgec.ir.graph import Node, Variable
+from edgec.ir.graph import Node
 from edgec.passes.joined_outputs import joined_parts
 from edgec.passes.judging import Part, context, spread
 from edgec.passes.protocol import Context
@@ -29,23 +29,23 @@ _BATCHES = 16
 _LEAST_POWER = 1e-12
 
 
-def output_effects(pair: Pair, outputs: Sequence[Output], results: Sequence[Variable], ctx: Context) -> np.ndarray:
+def output_effects(pair: Pair, outputs: Sequence[Output], ctx: Context) -> np.ndarray:
     """The noise that each layer puts on what the network is for, relative to its power.
 
     Args:
         pair: the networks; they are not changed.
         outputs: of the layers.
-        results: tensors of the float network that count: its outputs, or the parts that these join.
         ctx: the calibration data and the seed.
 
     Returns:
-        One number for each of ``outputs``: the sum over ``results`` of noise to signal.
+        One number for each of ``outputs``: noise to signal, summed over the network's outputs, or the parts that these
+        join.
 
     Raises:
         InputError: torch cannot run an operator, or there are no samples.
         UsageError: torch is not installed.
     """
-    with torch_wanted("quantize: precision", ", or write precision: int8"):
+    with torch_wanted("quantize", ", or leave out precision: auto and sensitivity"):
         from edgec.passes.training.slopes import Slopes
     side, names = isolated(pair, outputs)
     network = Tapped(side, [tensor for both in names for tensor in both])
@@ -57,8 +57,9 @@ def output_effects(pair: Pair, outputs: Sequence[Output], results: Sequence[Vari
         return [values[0][alone.name] - values[0][exact.name] for exact, alone in names]
 
     slopes = Slopes(pair.original, ctx.seed)
-    inside, wanted = [output.exact.name for output in outputs], [result.name for result in results]
-    total, power = np.zeros((len(outputs), len(results))), np.zeros(len(results))
+    inside = [output.exact.name for output in outputs]
+    wanted = [joined.tensor.name for joined in joined_parts(pair.original)]
+    total, power = np.zeros((len(outputs), len(wanted))), np.zeros(len(wanted))
     feeds = inner.feeds(pair.original, ROLE)
     for made, fed in zip(stream(pair.original, inner, [network], errors), feeds, strict=True):
         squares, signal = slopes.moved(fed, inside, made, wanted)
@@ -70,7 +71,7 @@ def output_effects(pair: Pair, outputs: Sequence[Output], results: Sequence[Vari
 def noise_shares(pair: Pair, sites: Sequence[Site], ctx: Context) -> dict[Node, float]:
     """By operator of the quantized network, the part of the noise at the outputs that comes from its rounding."""
     outputs = rounded_outputs(pair, sites)
-    effects = output_effects(pair, outputs, [part.tensor for part in joined_parts(pair.original)], ctx)
+    effects = output_effects(pair, outputs, ctx)
     total = float(effects.sum()) or 1.0
     shares: dict[Node, float] = {}
     for output, effect in zip(outputs, effects, strict=True):

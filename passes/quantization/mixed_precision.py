@@ -16,7 +16,6 @@ import numpy as np
 
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph, Node, consumers
-from edgec.passes.joined_outputs import joined_parts
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.effects import output_effects
 from edgec.passes.quantization.goals import Goal, Reached
@@ -86,8 +85,7 @@ class Step:
 def _ordered(graph: Graph, pair: Pair, sites: Sequence[Site], ctx: Context) -> list[Step]:
     """All tensors that are rounded, those first that take off most noise for the work that they cost."""
     outputs = rounded_outputs(pair, sites)
-    results = [part.tensor for part in joined_parts(pair.original)]
-    effects = output_effects(pair, outputs, results, ctx)
+    effects = output_effects(pair, outputs, ctx)
     here = dict(zip(pair.original.nodes, graph.nodes, strict=True))
     layers = {twin: node for node, twin in pair.operators}
     inside = {layers[node]: site for site in sites for node in (site.node, *site.fused)}

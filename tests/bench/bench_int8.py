@@ -19,18 +19,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from networks import angles, efficientnet_lite0, photos, yolov8n
+from static_quantizer import quantized_by_onnxruntime
 
 import edgec
 from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db
-from edgec.ir.files import load, save
+from edgec.ir.files import load
 from edgec.passes import input_domain
 from edgec.passes.fold import Fold
 from edgec.passes.protocol import Context
@@ -72,22 +72,9 @@ class Row:
 
     def peer(self, folder: Path) -> None:
         """onnxruntime's own quantizer."""
-        from onnxruntime import quantization
-
-        left = iter(self.calibration)
-
-        class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-            def get_next(inner) -> Any:
-                values = next(left, None)
-                return None if values is None else {self.input: values}
-
-        save(self.graph, folder / "float.onnx")
         start = time.perf_counter()
-        quantization.quantize_static(
-            folder / "float.onnx", folder / "theirs.onnx", Reader(), quant_format=quantization.QuantFormat.QDQ,
-            activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8, per_channel=True,
-        )  # fmt: skip
-        self._judge(PEER, folder / "theirs.onnx", time.perf_counter() - start)
+        path = quantized_by_onnxruntime(self.graph, ({self.input: values} for values in self.calibration), folder)
+        self._judge(PEER, path, time.perf_counter() - start)
 
     def ours(self, folder: Path, name: str, options: str) -> None:
         """``fold`` and ``quantize`` with options; the time is that of the passes."""

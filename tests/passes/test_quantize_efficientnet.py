@@ -10,10 +10,11 @@ import pytest
 from networks import efficientnet_lite0
 from networks.photos import calibration_crops, held_out_crops
 from running_passes import Samples, run_pass
+from static_quantizer import quantized_by_onnxruntime
 
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db
-from edgec.ir.files import load, save
+from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.passes.fold import Fold
 from edgec.passes.quantize import Quantize
@@ -44,30 +45,6 @@ def scores(graph: Graph, held_out: list[dict[str, np.ndarray]]) -> dict[str, np.
     return {"scores": np.concatenate([session.run(feeds)["scores"] for feeds in held_out])}
 
 
-def theirs(folded: Graph, calibration: Samples, folder: Path) -> Graph:
-    """The network as onnxruntime's static quantizer leaves it: min-max, uint8 activations, weights per channel."""
-    from onnxruntime import quantization
-
-    class Reader(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.left = iter(calibration.feeds)
-
-        def get_next(self) -> Any:
-            return next(self.left, None)
-
-    save(folded, folder / "float.onnx")
-    quantization.quantize_static(
-        folder / "float.onnx",
-        folder / "quantized.onnx",
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        per_channel=True,
-    )
-    return load(folder / "quantized.onnx")
-
-
 def test_it_keeps_at_least_what_onnxruntime_keeps(folded: Graph, calibration: Samples, tmp_path: Path) -> None:
     held_out = [efficientnet_lite0.feed(crop) for crop in held_out_crops(36)]
     reference = scores(folded, held_out)
@@ -82,7 +59,7 @@ def test_it_keeps_at_least_what_onnxruntime_keeps(folded: Graph, calibration: Sa
         # One tensor behind each operator with its activation, and the input: nothing is rounded twice.
         assert operators.count("QuantizeLinear") == 62
         kept[board] = sqnr_db(reference, scores(graph, held_out))
-    peer = sqnr_db(reference, scores(theirs(folded, calibration, tmp_path), held_out))
+    peer = sqnr_db(reference, scores(load(quantized_by_onnxruntime(folded, calibration.feeds, tmp_path)), held_out))
     # Min-max is min-max: what is left between them is the luck of rounding.
     assert min(kept.values()) > peer - 0.5
     assert min(kept.values()) > 11

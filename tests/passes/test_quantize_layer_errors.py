@@ -134,7 +134,7 @@ def test_the_report_has_each_layer_and_names_the_worst() -> None:
 def test_effects_are_what_each_layer_alone_does_to_the_outputs() -> None:
     pair, sites, ctx = pair_of(network())
     found = rounded_outputs(pair, sites)
-    effects = output_effects(pair, found, [part.tensor for part in joined_parts(pair.original)], ctx)
+    effects = output_effects(pair, found, ctx)
     graph, names = isolated(pair, found)
     session = Session(graph, [tensor for both in names for tensor in both])
     for place, output in enumerate(found):

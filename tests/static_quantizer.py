@@ -1,0 +1,34 @@
+"""onnxruntime's static quantizer, the peer of ``quantize``: min-max, uint8 activations, int8 weights per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgec.ir.files import save
+from edgec.ir.graph import Graph
+
+
+def quantized_by_onnxruntime(graph: Graph, feeds: Iterable[Mapping[str, np.ndarray]], folder: Path) -> Path:
+    """The file that ``quantize_static`` makes of ``graph`` in ``folder``, calibrated with ``feeds``."""
+    from onnxruntime import quantization
+
+    left = iter(feeds)
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> Mapping[str, np.ndarray] | None:
+            return next(left, None)
+
+    save(graph, folder / "float.onnx")
+    quantization.quantize_static(
+        folder / "float.onnx",
+        folder / "quantized.onnx",
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        per_channel=True,
+    )
+    return folder / "quantized.onnx"
