@@ -63,6 +63,8 @@ def target(name: str, where: str = "the command line") -> Target:
             tied=frozenset(scheme["tied"]),
             fixed={op: (float(scale), int(zero)) for op, (scale, zero) in scheme["fixed"].items()},
             operators=frozenset(scheme["operators"]),
+            rounds=scheme.get("rounds", "all"),
+            fewest_channels=int(scheme.get("fewest_channels", 1)),
             reduce_range=scheme.get("reduce_range", False),
         )
     return Target(name=name, scheme=scheme, **profile)

@@ -34,6 +34,9 @@ class Session:
         optimize: let onnxruntime fuse and rewrite. Off by default: what is compared is our graph, not its.
         integer: run Q/DQ pairs on integer kernels, int8 activations included (onnxruntime's own choice on x86 is to
             compute those in float32, whose rounding moves values across quantization steps).
+        blocked: let convolutions run in onnxruntime's blocked layout, which takes half of the time; nothing else is
+            fused, and Q/DQ pairs are computed as they stand. For what is summed up over many values: the last bits of a
+            sum of products differ, and a value that lies between two steps may be rounded to the other one.
 
     Raises:
         InputError: onnxruntime does not take the graph; the line holds its reason.
@@ -47,6 +50,7 @@ class Session:
         threads: int = 1,
         optimize: bool = False,
         integer: bool = False,
+        blocked: bool = False,
     ) -> None:
         import onnxruntime as ort
 
@@ -57,8 +61,11 @@ class Session:
         settings.use_deterministic_compute = True
         if integer:
             settings.add_session_config_entry("session.qdqisint8allowed", "1")
+        if blocked:
+            settings.add_session_config_entry("session.disable_quant_qdq", "1")
         level = ort.GraphOptimizationLevel
-        settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize or integer else level.ORT_DISABLE_ALL
+        any_optimized = optimize or integer or blocked
+        settings.graph_optimization_level = level.ORT_ENABLE_ALL if any_optimized else level.ORT_DISABLE_ALL
         extra = tuple(taps)
         self._folder: Any = None
         try:

@@ -44,7 +44,7 @@ class Tapped:
         if given:
             part.inputs = [tensor for tensor in part.inputs if tensor.outputs]
         outputs, part.outputs = part.outputs, []
-        self._session = Session(part, outputs) if outputs else None
+        self._session = Session(part, outputs, blocked=True) if outputs else None
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The wanted values by the tensors' names, the model's inputs among them.

@@ -23,6 +23,9 @@ class Scheme:
         tied: operators whose inputs and outputs share one scale and zero-point, because the kernel only moves values.
         fixed: operators whose output has a prescribed (scale, zero-point).
         operators: operators that have an integer kernel; any other stays in float between a DQ and a Q.
+        rounds: which tensors are rounded: ``all`` that those operators read and give, or only the ``inputs`` of layers
+            with weights, for compilers that find by themselves what of the rest may run on integers.
+        fewest_channels: layers that read or give fewer channels than this stay in float, where they are faster.
         reduce_range: weights use 7 bits (for x86 CPUs without VNNI, whose u8s8 kernels saturate).
     """
 
@@ -33,6 +36,8 @@ class Scheme:
     tied: frozenset[str]
     fixed: Mapping[str, tuple[float, int]]
     operators: frozenset[str]
+    rounds: Literal["all", "inputs"] = "all"
+    fewest_channels: int = 1
     reduce_range: bool = False
 
 

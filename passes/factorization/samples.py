@@ -21,6 +21,8 @@ from edgec.passes.streaming import check_finite
 
 # Rows for each input of a kernel, and the bounds of their number.
 _ROWS_PER_INPUT, _FEWEST, _MOST = 4, 2048, 8192
+# The kernel of one of many groups has few weights: fewer rows tell them apart.
+_FEWEST_OF_GROUPS = 512
 # Elements of the patches of a layer, and of what is held of several layers at once.
 _MOST_ELEMENTS = 1 << 25
 
@@ -188,7 +190,7 @@ def _inputs(layer: Layer) -> int:
 def rows_of(layer: Layer, batches: int) -> int:
     """How many rows are taken of each of so many batches for each node."""
     size = _inputs(layer)
-    rows = int(np.clip(_ROWS_PER_INPUT * size, _FEWEST, _MOST))
+    rows = int(np.clip(_ROWS_PER_INPUT * size, _FEWEST if layer.groups == 1 else _FEWEST_OF_GROUPS, _MOST))
     rows = max(min(rows, _MOST_ELEMENTS // (layer.groups * size)), 1)
     return -(-rows // (batches * len(layer.nodes)))
 

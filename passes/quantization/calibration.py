@@ -124,7 +124,7 @@ def _gather(
 ) -> dict[Variable, Statistics]:
     inputs = {t: input_domain.pixels(graph, t.name, ctx.affine.get(t.name)) for t in graph.inputs}
     outputs = {t.name for t in graph.outputs}
-    session = Session(graph, [t for t in tensors if t not in inputs and t.name not in outputs])
+    session = Session(graph, [t for t in tensors if t not in inputs and t.name not in outputs], blocked=True)
     size = batch_size(graph)
     data = ctx.data["calibration"]
     count = len(data) if samples is None else min(samples, len(data))

@@ -18,7 +18,7 @@ from edgec.ir.graph import Node
 from edgec.passes.joined_outputs import joined_parts
 from edgec.passes.judging import Part, context, spread
 from edgec.passes.protocol import Context
-from edgec.passes.quantization.isolation import Output, isolated, rounded_outputs
+from edgec.passes.quantization.isolation import Output, isolated, layer_outputs
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
 from edgec.passes.streaming import ROLE, Tapped, batches, stream
@@ -47,7 +47,7 @@ def output_effects(pair: Pair, outputs: Sequence[Output], ctx: Context) -> np.nd
     """
     with torch_wanted("quantize", ", or leave out precision: auto and sensitivity"):
         from edgec.passes.training.slopes import Slopes
-    side, names = isolated(pair, outputs)
+    side, names, _ = isolated(pair, outputs)
     network = Tapped(side, [tensor for both in names for tensor in both])
     numbers = spread(np.arange(batches(pair.original, ctx)), _BATCHES)
     part = Part(ctx.data[ROLE], numbers, batch_size(pair.original))
@@ -70,7 +70,7 @@ def output_effects(pair: Pair, outputs: Sequence[Output], ctx: Context) -> np.nd
 
 def noise_shares(pair: Pair, sites: Sequence[Site], ctx: Context) -> dict[Node, float]:
     """By operator of the quantized network, the part of the noise at the outputs that comes from its rounding."""
-    outputs = rounded_outputs(pair, sites)
+    outputs = layer_outputs(pair, sites)
     effects = output_effects(pair, outputs, ctx)
     total = float(effects.sum()) or 1.0
     shares: dict[Node, float] = {}

@@ -1,8 +1,9 @@
 """Each quantized layer by itself: beside the float network, on what that one computes.
 
 What a layer of a quantized network does wrong is its own rounding, of weights and of what it gives, and what it got
-from the layers before. Here every layer reads the float network's values as they are, so that only its own is left,
-and one run shows that of all layers.
+from the layers before. Here every layer reads the float network's values, so that only its own is left, and one run
+shows that of all layers. A value that no layer rounds behind itself (the network's input, or all of them where the
+scheme rounds the inputs of layers only) is rounded by the layers that read it.
 """
 
 from __future__ import annotations
@@ -17,51 +18,62 @@ from edgec.passes.quantization.placement import Site
 
 @dataclass(frozen=True)
 class Output:
-    """A rounded output of a layer.
+    """What a layer gives.
 
     Attributes:
         site: the layer, in the quantized network.
         exact: what it is in the float network.
-        rounded: in the quantized network, behind Q and DQ.
+        given: in the quantized network: behind Q and DQ where it is rounded.
+        ranged: the value whose integers the layer chooses, in the float network: what it gives, where that is rounded,
+            else what it reads.
+        dequantize: that value's DQ.
     """
 
     site: Site
     exact: Variable
-    rounded: Variable
+    given: Variable
+    ranged: Variable
+    dequantize: Node
 
 
-def rounded_outputs(pair: Pair, sites: Sequence[Site]) -> list[Output]:
-    """The outputs of ``sites`` (of ``pair.quantized``) that are rounded, in order."""
+def layer_outputs(pair: Pair, sites: Sequence[Site]) -> list[Output]:
+    """What ``sites`` (of ``pair.quantized``) give, in order."""
     exact = pair.twins()
     found = []
     for site in sites:
         for tensor in (site.fused[-1] if site.fused else site.node).outputs:
-            for quantize in consumers(tensor):
-                if quantize.op == "QuantizeLinear":
-                    rounded = consumers(quantize.outputs[0])[0].outputs[0]
-                    found.append(Output(site, exact[tensor], rounded))
+            dequantizes = [consumers(q.outputs[0])[0] for q in consumers(tensor) if q.op == "QuantizeLinear"]
+            if site.outputs:
+                found += [Output(site, exact[tensor], d.outputs[0], exact[tensor], d) for d in dequantizes]
+            elif tensor.name:
+                reads = producer(site.node.inputs[site.activations[0]])
+                assert reads is not None, "what a layer reads was quantized"
+                source = reads.inputs[0].inputs[0].inputs[0]
+                found.append(Output(site, exact[tensor], tensor, exact[source], reads))
     return found
 
 
-def isolated(pair: Pair, outputs: Sequence[Output]) -> tuple[Graph, list[tuple[Variable, Variable]]]:
+def isolated(pair: Pair, outputs: Sequence[Output]) -> tuple[Graph, list[tuple[Variable, Variable]], list[Variable]]:
     """The float network with the layers of the quantized one beside it, each reading from the float network.
 
     Args:
         pair: the networks; they are not changed.
-        outputs: of the layers, as :func:`rounded_outputs` has them.
+        outputs: of the layers, as :func:`layer_outputs` has them.
 
     Returns:
-        The graph, and for each of ``outputs`` what the float network computes and what the layer by itself gives.
+        The graph; for each of ``outputs`` what the float network computes and what the layer by itself gives; and what
+        it ranges.
     """
-    side = _Side(pair)
+    side = _Side(pair, {output.exact for output in outputs if output.exact is output.ranged})
     found = [(side.exact(output.exact), side.alone(output)) for output in outputs]
-    return side.graph.sort(), found
+    return side.graph.sort(), found, [side.exact(output.ranged) for output in outputs]
 
 
 class _Side:
     """A copy of the float network that copies of quantized layers are put beside."""
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, rounded: set[Variable]) -> None:
+        self._rounded_before = rounded
         self._copies: dict[Tensor, Tensor] = {}
         self.graph = pair.original.copy(self._copies)
         self._twins = pair.twins()
@@ -80,8 +92,10 @@ class _Side:
             if node.outputs[0] not in self._made:
                 made = self._copy(node, [self._read(tensor, nodes) for tensor in node.inputs])
                 self._made.update(zip(node.outputs, made, strict=True))
-        quantize, _ = _around(output.rounded)
-        return self._rounded(output.rounded, self._made[quantize.inputs[0]])
+        if output.given in self._made:
+            return self._made[output.given]
+        quantize, _ = _around(output.given)
+        return self._rounded(output.given, self._made[quantize.inputs[0]])
 
     def _read(self, tensor: Tensor, layer: Sequence[Node]) -> Tensor:
         """What a node of a layer reads in the place of ``tensor`` of the quantized network."""
@@ -97,7 +111,9 @@ class _Side:
         if isinstance(maker.inputs[0], Constant):
             return self._copy(maker, [self._read(one, layer) for one in maker.inputs])[0]
         quantize, _ = _around(tensor)
-        return self.exact(self._twins[quantize.inputs[0]])
+        source = self._twins[quantize.inputs[0]]
+        exact = self.exact(source)
+        return exact if source in self._rounded_before else self._rounded(tensor, exact)
 
     def _rounded(self, tensor: Tensor, source: Variable) -> Variable:
         """``source`` through the Q and DQ that ``tensor`` comes from."""

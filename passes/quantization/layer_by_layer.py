@@ -71,7 +71,7 @@ def recover(pair: Pair, layers: Sequence[StoredLayer], split: Split, ctx: Contex
     before, now = Resuming(pair.original, ctx), Resuming(pair.quantized, ctx)
     by_layer = {stored.layer: stored for stored in layers}
     done = 0
-    for some in together(list(by_layer), before.count):
+    for some in together(list(by_layer), before.count, outputs_only=True):
         wanted = _targets(before, some, len(split.fit), ctx)
         for layer, targets in zip(some, wanted, strict=True):
             stored = by_layer[layer]

@@ -16,7 +16,7 @@ from edgec.ir.execution import batch_size
 from edgec.ir.graph import Constant, Node
 from edgec.passes.judging import Part, context, spread
 from edgec.passes.protocol import Context
-from edgec.passes.quantization.isolation import Output, isolated, rounded_outputs
+from edgec.passes.quantization.isolation import Output, isolated, layer_outputs
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
 from edgec.passes.streaming import ROLE, Tapped, batches, stream
@@ -46,21 +46,25 @@ class LayerError:
 
 @dataclass
 class _Sums:
-    """Of one output, over batches: squares, and the extremes of its channels."""
+    """Over batches: the squares of one output and its errors; of the value whose integers the layer chooses, too.
 
-    count: int = 0
+    Attributes:
+        signal, alone, accumulated: of the output.
+        count, power, saturated: how many values were ranged, their squares, and the squares of what is cut off.
+        channels: the extremes of their channels.
+    """
+
     signal: float = 0.0
     alone: float = 0.0
     accumulated: float = 0.0
+    count: int = 0
+    power: float = 0.0
     saturated: float = 0.0
     channels: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def add(self, other: _Sums) -> None:
-        self.count += other.count
-        self.signal += other.signal
-        self.alone += other.alone
-        self.accumulated += other.accumulated
-        self.saturated += other.saturated
+        for name in ("signal", "alone", "accumulated", "count", "power", "saturated"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         if self.channels.shape == other.channels.shape:
             self.channels = np.maximum(self.channels, other.channels)
         else:  # nothing was seen yet, or what is axis 1 has another length in every batch
@@ -69,7 +73,7 @@ class _Sums:
 
 
 def layer_errors(pair: Pair, sites: Sequence[Site], ctx: Context, most: int) -> list[LayerError]:
-    """The errors of all rounded outputs of ``sites``, in the network's order.
+    """The errors of all outputs of ``sites``, in the network's order.
 
     Args:
         pair: the networks; they are not changed.
@@ -80,19 +84,19 @@ def layer_errors(pair: Pair, sites: Sequence[Site], ctx: Context, most: int) -> 
     Raises:
         InputError: there are no samples.
     """
-    outputs = rounded_outputs(pair, sites)
-    side, names = isolated(pair, outputs)
+    outputs = layer_outputs(pair, sites)
+    side, names, ranged = isolated(pair, outputs)
     networks = [
-        Tapped(side, [tensor for both in names for tensor in both]),
-        Tapped(pair.quantized, [output.rounded for output in outputs]),
+        Tapped(side, [tensor for both in names for tensor in both] + ranged),
+        Tapped(pair.quantized, [output.given for output in outputs]),
     ]
     ends = [_ends(output) for output in outputs]
 
     def observe(number: int, values: list[dict[str, np.ndarray]]) -> list[_Sums]:
         exact, quantized = values
         return [
-            _sums(exact[x.name], exact[alone.name], quantized[output.rounded.name], *end)
-            for (x, alone), output, end in zip(names, outputs, ends, strict=True)
+            _sums(exact[x.name], exact[alone.name], quantized[output.given.name], exact[own.name], end)
+            for (x, alone), output, own, end in zip(names, outputs, ranged, ends, strict=True)
         ]
 
     numbers = spread(np.arange(batches(pair.original, ctx)), most)
@@ -104,37 +108,55 @@ def layer_errors(pair: Pair, sites: Sequence[Site], ctx: Context, most: int) -> 
     return [_error(output, one, end) for output, one, end in zip(outputs, total, ends, strict=True)]
 
 
-def _sums(x: np.ndarray, alone: np.ndarray, accumulated: np.ndarray, low: float, high: float, step: float) -> _Sums:
-    if not x.size:
+@dataclass(frozen=True)
+class _Ends:
+    """What the integers that a layer chooses can stand for.
+
+    Attributes:
+        low, high: the least and the greatest value.
+        step: from one to the next.
+        given: whether the layer gives them; it reads them otherwise.
+    """
+
+    low: float
+    high: float
+    step: float
+    given: bool = True
+
+
+def _sums(x: np.ndarray, alone: np.ndarray, accumulated: np.ndarray, ranged: np.ndarray, ends: _Ends) -> _Sums:
+    if not x.size or not ranged.size:
         return _Sums()
-    others = tuple(axis for axis in range(x.ndim) if axis != 1)
-    largest = np.abs(x).max(axis=others) if x.ndim > 1 else np.abs(x).max(keepdims=True)
-    beyond = x - np.clip(x, low, high)
-    signal, own, all_noise, cut = (float(np.vdot(v, v)) for v in (x, alone - x, accumulated - x, beyond))
-    return _Sums(x.size, signal, own, all_noise, cut, largest)
+    signal, own, all_noise = (float(np.vdot(v, v)) for v in (x, alone - x, accumulated - x))
+    others = tuple(axis for axis in range(ranged.ndim) if axis != 1)
+    largest = np.abs(ranged).max(axis=others) if ranged.ndim > 1 else np.abs(ranged).max(keepdims=True)
+    beyond = ranged - np.clip(ranged, ends.low, ends.high)
+    power, cut = signal if ranged is x else float(np.vdot(ranged, ranged)), float(np.vdot(beyond, beyond))
+    return _Sums(signal, own, all_noise, ranged.size, power, cut, largest)
 
 
-def _ends(output: Output) -> tuple[float, float, float]:
-    """The least and the greatest value that the integers of an output stand for, and their step."""
-    dequantize = output.rounded.inputs[0]
-    scale, zero_point = (one.values for one in dequantize.inputs[1:3] if isinstance(one, Constant))
+def _ends(output: Output) -> _Ends:
+    scale, zero_point = (one.values for one in output.dequantize.inputs[1:3] if isinstance(one, Constant))
     limits, step, zero = np.iinfo(zero_point.dtype), float(scale), int(zero_point)
-    return step * (limits.min - zero), step * (limits.max - zero), step
+    return _Ends(step * (limits.min - zero), step * (limits.max - zero), step, output.ranged is output.exact)
 
 
-def _error(output: Output, sums: _Sums, ends: tuple[float, float, float]) -> LayerError:
+def _error(output: Output, sums: _Sums, ends: _Ends) -> LayerError:
     alone, accumulated = (_decibel(sums.signal, noise) for noise in (sums.alone, sums.accumulated))
-    return LayerError(output.site.node, alone, accumulated, _reason(sums, ends[2]))
+    return LayerError(output.site.node, alone, accumulated, _reason(sums, ends))
 
 
-def _reason(sums: _Sums, step: float) -> str:
+def _reason(sums: _Sums, ends: _Ends) -> str:
     """What a layer's own error comes from, in a few words."""
     largest, dead = float(sums.channels.max(initial=0.0)), int((sums.channels == 0).sum())
-    usual = float(np.sqrt(sums.signal / max(sums.count, 1)))
+    usual = float(np.sqrt(sums.power / max(sums.count, 1)))
     alive = sums.channels[sums.channels > 0]
-    if sums.saturated > sums.alone / 2:
+    rounding = sums.count * ends.step**2 / 12
+    # Behind the weights an error of the inputs has another size: there it is set against rounding itself.
+    noise = sums.alone if ends.given else sums.saturated + rounding
+    if sums.saturated > noise / 2:
         reason = "values saturate"
-    elif sums.alone > _BEYOND * sums.count * step**2 / 12:
+    elif noise > _BEYOND * rounding:
         reason = "its weights are rounded coarsely"
     elif alive.size and float(np.median(alive)) * _NARROW < largest:
         share = float(np.median(alive)) / largest

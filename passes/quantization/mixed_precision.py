@@ -19,7 +19,7 @@ from edgec.ir.graph import Graph, Node, consumers
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.effects import output_effects
 from edgec.passes.quantization.goals import Goal, Reached
-from edgec.passes.quantization.isolation import rounded_outputs
+from edgec.passes.quantization.isolation import layer_outputs
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
 
@@ -84,7 +84,7 @@ class Step:
 
 def _ordered(graph: Graph, pair: Pair, sites: Sequence[Site], ctx: Context) -> list[Step]:
     """All tensors that are rounded, those first that take off most noise for the work that they cost."""
-    outputs = rounded_outputs(pair, sites)
+    outputs = layer_outputs(pair, sites)
     effects = output_effects(pair, outputs, ctx)
     here = dict(zip(pair.original.nodes, graph.nodes, strict=True))
     layers = {twin: node for node, twin in pair.operators}
@@ -92,7 +92,8 @@ def _ordered(graph: Graph, pair: Pair, sites: Sequence[Site], ctx: Context) -> l
     around: list[frozenset[Node]] = []
     for output in outputs:
         nodes = [layers[node] for node in (output.site.node, *output.site.fused)]
-        for reader in consumers(output.exact):
+        # What a layer gives unrounded is float for its readers anyway.
+        for reader in consumers(output.exact) if output.ranged is output.exact else ():
             site = inside.get(reader)
             nodes += [] if site is None else [layers[node] for node in (site.node, *site.fused)]
         around.append(frozenset(here[node] for node in nodes))

@@ -41,7 +41,8 @@ class Site:
         activations: places of its inputs that are quantized as activations; they may be constants.
         weight: place of the input that is quantized as weights.
         bias: place of the input that is quantized as a bias.
-        outputs: the tensors that are quantized behind it: behind ``fused`` where there is any.
+        outputs: the tensors that are quantized behind it: behind ``fused`` where there is any. None where the scheme
+            rounds the inputs of layers only.
         fused: the Relu and Clip nodes that are part of it.
     """
 
@@ -72,27 +73,16 @@ def place(graph: Graph, scheme: Scheme, shapes: Shapes, device: str, keep_float:
         keep_float: why the user wants a node in float, ``None`` where not.
     """
     found = Placement()
-    outputs = set(graph.outputs)
+    outputs = set[Tensor](graph.outputs)
     inside = set(graph.nodes)
     absorbed: set[Node] = set()
     chosen: list[Site] = []
 
     def refusal(node: Node) -> str | None:
-        """Why a node with float activations stays float."""
-        if node.domain not in ("", "ai.onnx", None) or node.op not in scheme.operators:
-            return f"{device} has no 8-bit kernel for {node.op}"
-        wanted = keep_float(node)
-        if wanted is not None:
-            return wanted
-        strange = {str(shapes.dtype(t)) for t in (*node.inputs, *node.outputs[:1]) if _is_other_float(shapes, t)}
-        if strange:
-            return f"computes in {sorted(strange)[0]}; only float32 is quantized"
-        if any(tensor.outputs or tensor in outputs for tensor in _other_outputs(node)):
-            return f"has an output that cannot be quantized ('{node.outputs[1].name}')"
-        return _parameters_fault(node, shapes)
+        return float_reason(node, scheme, shapes, device, keep_float, outputs)
 
     for node in graph.nodes:
-        if node in absorbed or not _has_float_activation(node, shapes):
+        if node in absorbed or not has_float_activation(node, shapes):
             continue
         reason = refusal(node)
         if reason is not None:
@@ -108,7 +98,7 @@ def place(graph: Graph, scheme: Scheme, shapes: Shapes, device: str, keep_float:
                 tensor = reader.outputs[0]
             absorbed.update(fused)
         results = (tensor,) if fused or node.op != "Split" else tuple(t for t in node.outputs if t.name)
-        chosen.append(_site(node, results, tuple(fused), shapes))
+        chosen.append(site_of(node, results, tuple(fused), shapes))
 
     useful = _useful(chosen, graph)
     for site in chosen:
@@ -119,6 +109,28 @@ def place(graph: Graph, scheme: Scheme, shapes: Shapes, device: str, keep_float:
     order = {node: place for place, node in enumerate(graph.nodes)}
     found.left.sort(key=lambda item: order[item[0]])
     return found
+
+
+def float_reason(
+    node: Node, scheme: Scheme, shapes: Shapes, device: str, keep_float: KeepFloat, outputs: set[Tensor]
+) -> str | None:
+    """Why a node with float activations stays float; ``None`` where it need not.
+
+    Args:
+        node: of a graph whose outputs are ``outputs``.
+        scheme, shapes, device, keep_float: as :func:`place` takes them.
+    """
+    if node.domain not in ("", "ai.onnx", None) or node.op not in scheme.operators:
+        return f"{device} has no 8-bit kernel for {node.op}"
+    wanted = keep_float(node)
+    if wanted is not None:
+        return wanted
+    strange = {str(shapes.dtype(t)) for t in (*node.inputs, *node.outputs[:1]) if _is_other_float(shapes, t)}
+    if strange:
+        return f"computes in {sorted(strange)[0]}; only float32 is quantized"
+    if any(tensor.outputs or tensor in outputs for tensor in _other_outputs(node)):
+        return f"has an output that cannot be quantized ('{node.outputs[1].name}')"
+    return _parameters_fault(node, shapes)
 
 
 def candidates(graph: Graph, shapes: Shapes) -> list[Variable]:
@@ -144,7 +156,8 @@ def _activations_behind(tensor: Tensor, outputs: set[Tensor]) -> Iterator[Node]:
         tensor = reader.outputs[0]
 
 
-def _site(node: Node, results: tuple[Variable, ...], fused: tuple[Node, ...], shapes: Shapes) -> Site:
+def site_of(node: Node, results: tuple[Variable, ...], fused: tuple[Node, ...], shapes: Shapes) -> Site:
+    """A node as it runs in integers, with ``results`` rounded behind ``fused``."""
     weight = WEIGHT_INPUT.get(node.op)
     if weight is not None and not isinstance(node.inputs[weight], Constant):
         weight = None
@@ -195,7 +208,7 @@ def _useful(sites: list[Site], graph: Graph) -> set[Site]:
     return useful
 
 
-def _has_float_activation(node: Node, shapes: Shapes) -> bool:
+def has_float_activation(node: Node, shapes: Shapes) -> bool:
     """Whether a node turns floats that the network computes into floats."""
     settings = _SETTINGS.get(node.op, ())
     reads = any(

@@ -10,6 +10,7 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.calibration import calibrate
 from edgec.passes.quantization.calibrators import COUNTING, Calibrator, ranges
+from edgec.passes.quantization.input_placement import place_at_inputs
 from edgec.passes.quantization.joins import uneven_joins
 from edgec.passes.quantization.placement import KeepFloat, Placement, candidates, place
 from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
@@ -66,8 +67,9 @@ def prepare(
         InputError: there are no samples, or a tensor is not finite on one.
     """
     shapes, coarse = ctx.get(Shapes), dict[Node, str]()
+    placing = place if scheme.rounds == "all" else place_at_inputs
     while True:
-        placement = place(graph, scheme, shapes, target.title, lambda node: keep_float(node) or coarse.get(node))
+        placement = placing(graph, scheme, shapes, target.title, lambda node: keep_float(node) or coarse.get(node))
         wanted = quantized_tensors(placement)
         if not wanted:
             return Prepared(placement, Problem(graph, placement, {}, {}, scheme, ctx), {}, [])

@@ -16,7 +16,7 @@ from edgec.passes.joined_outputs import apart, joined_parts
 from edgec.passes.protocol import Context
 from edgec.passes.quantization import layer_errors as layers
 from edgec.passes.quantization.effects import output_effects
-from edgec.passes.quantization.isolation import isolated, rounded_outputs
+from edgec.passes.quantization.isolation import isolated, layer_outputs
 from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.prepared import Calibration, prepare
@@ -60,9 +60,9 @@ def quantized(step: Quantize, graph: Graph, **context: Any) -> Context:
 
 def test_a_layer_alone_reads_what_the_float_network_computes() -> None:
     pair, sites, _ = pair_of(network())
-    found = rounded_outputs(pair, sites)
+    found = layer_outputs(pair, sites)
     assert [output.exact.name for output in found] == ["r", "s", "m", "c", "t", "y"]
-    graph, names = isolated(pair, found)
+    graph, names, _ = isolated(pair, found)
     feeds = samples(1).feeds[0]
     values = Session(graph, [tensor for both in names for tensor in both]).run(feeds)
     for exact, alone in names:
@@ -101,14 +101,15 @@ def test_errors_accumulate() -> None:
 def test_reasons(channels: list[float], usual: float, saturated: float, alone: float, reason: str) -> None:
     count, step = 300, 2.0 / 255
     noise = alone * count * step**2 / 12
-    sums = layers._Sums(count, count * usual**2, noise, noise, saturated * noise, np.array(channels))
-    assert layers._reason(sums, step) == reason
+    power = count * usual**2
+    sums = layers._Sums(power, noise, noise, count, power, saturated * noise, np.array(channels))
+    assert layers._reason(sums, layers._Ends(-1.0, 1.0, step)) == reason
 
 
 def test_sums_of_batches() -> None:
     def seen(*shape: int) -> layers._Sums:
         x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-        return layers._sums(x, x + 1, x - 2, 0.0, 3.0, 0.1)
+        return layers._sums(x, x + 1, x - 2, x, layers._Ends(0.0, 3.0, 0.1))
 
     total = layers._Sums()
     for batch in (seen(1, 0, 4), seen(1, 2, 2), seen(1, 2, 2)):
@@ -133,9 +134,9 @@ def test_the_report_has_each_layer_and_names_the_worst() -> None:
 
 def test_effects_are_what_each_layer_alone_does_to_the_outputs() -> None:
     pair, sites, ctx = pair_of(network())
-    found = rounded_outputs(pair, sites)
+    found = layer_outputs(pair, sites)
     effects = output_effects(pair, found, ctx)
-    graph, names = isolated(pair, found)
+    graph, names, _ = isolated(pair, found)
     session = Session(graph, [tensor for both in names for tensor in both])
     for place, output in enumerate(found):
         # The float network goes on from what the layer alone gives.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,7 +11,7 @@ from random_networks import networks
 from running_passes import Samples, outputs, run_pass
 
 from edgec.backends.registry import target
-from edgec.ir.execution import seeded_feeds, sqnr_db
+from edgec.ir.execution import seeded_feeds, sqnr_db, stacked
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, producer
 from edgec.passes.fold import Fold
 from edgec.passes.quantize import Quantize
@@ -19,9 +21,9 @@ BOARDS = ("cpu", "coral-dev-board")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def noise(graph: Graph) -> Samples:
+def noise(graph: Graph, count: int = 4, seed: int = 0) -> Samples:
     """Seeded noise between -1 and 1."""
-    return Samples([{k: 2 * v - 1 for k, v in f.items()} for f in seeded_feeds(graph, samples=4)])
+    return Samples([{k: 2 * v - 1 for k, v in f.items()} for f in seeded_feeds(graph, seed, count)])
 
 
 def integers(tensor: Tensor) -> tuple[float, int] | None:
@@ -48,8 +50,8 @@ def is_fused(node: Node) -> bool:
     )
 
 
-def check(graph: Graph, scheme: Scheme, untied: set[str]) -> None:
-    """Placement is complete; scales are positive and finite; ties, prescriptions and bias scales hold."""
+def check(graph: Graph, scheme: Scheme, untied: set[str], floats: set[str]) -> None:
+    """Placement is complete but for ``floats``; scales are positive and finite; ties, prescriptions and biases hold."""
     for node in graph.nodes:
         if node.op in ("QuantizeLinear", "DequantizeLinear"):
             scale, zero_point = node.inputs[1].values, node.inputs[2].values
@@ -57,7 +59,7 @@ def check(graph: Graph, scheme: Scheme, untied: set[str]) -> None:
             assert (scale > 0).all()
             assert np.isfinite(scale).all()
             assert scale.shape == zero_point.shape
-        elif node.op in scheme.operators and not is_fused(node):
+        elif node.op in scheme.operators and not is_fused(node) and node.name not in floats:
             reads = [integers(t) for t in node.inputs[: 1 if node.op in (*WEIGHTED, "Clip") else None]]
             writes = [written(node, t) for t in node.outputs]
             assert None not in reads, f"{node} reads floats"
@@ -94,13 +96,65 @@ def test_random_networks(board: str, network: Graph) -> None:
     assert [(t.name, t.shape, t.dtype) for t in network.inputs] == [(t.name, t.shape, t.dtype) for t in before.inputs]
     assert [(t.name, t.dtype) for t in network.outputs] == [(t.name, t.dtype) for t in before.outputs]
     untied = {remark.node for remark in ctx.left if "cannot have the scale of its output" in remark.what}
-    check(network, device.scheme, untied)
+    joins = {remark.node for remark in ctx.left if "one scale for all that it joins" in remark.what}
+    check(network, device.scheme, untied, joins)
     reported = {remark.node for remark in (*ctx.done, *ctx.left)}
     quiet = [n.name for n in before.nodes if n.name not in reported and n.op not in ("Relu", "Clip")]
     assert not quiet, "every node is reported"
     for feeds in data.feeds[:2]:
         assert sqnr_db(outputs(before, feeds), outputs(network, feeds)) > 12
     assert all(not isinstance(t, Constant) for t in network.outputs)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(network=networks())
+def test_rounding_at_the_inputs_of_layers_only(network: Graph) -> None:
+    device = target("jetson-orin-nano")
+    assert device.scheme is not None
+    scheme = replace(device.scheme, fewest_channels=1)
+    run_pass(Fold(), network)
+    before, data = network.copy(), noise(network)
+    run_pass(Quantize(), network, target=replace(device, scheme=scheme), data={"calibration": data})
+    for node in network.nodes:
+        if node.op in ("QuantizeLinear", "DequantizeLinear"):
+            assert (node.inputs[1].values > 0).all()
+            assert np.isfinite(node.inputs[1].values).all()
+            assert not node.inputs[2].values.any()
+            assert node.inputs[2].dtype == np.int8
+        elif node.op in scheme.operators and node.op in WEIGHTED:
+            assert integers(node.inputs[0]) is not None
+            weight = producer(node.inputs[1])
+            assert weight is not None
+            assert weight.op == "DequantizeLinear"
+            assert all(isinstance(tensor, Constant) for tensor in node.inputs[2:])
+        elif node.op == "Add":
+            rounded = [integers(tensor) is not None for tensor in node.inputs]
+            layers = [(maker := producer(tensor)) is not None and maker.op in WEIGHTED for tensor in node.inputs]
+            assert not all(rounded), f"{node}: the branch of a convolution is not rounded"
+            assert not any(both for both in zip(rounded, layers, strict=True) if all(both))
+        else:
+            assert all(integers(tensor) is None for tensor in node.inputs), f"{node} is the compiler's"
+    for feeds in data.feeds[:2]:
+        assert sqnr_db(outputs(before, feeds), outputs(network, feeds)) > 12
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(network=networks(blocks=3))
+def test_more_effort_is_not_worse_on_other_data(network: Graph) -> None:
+    run_pass(Fold(), network)
+    seen, others = noise(network, 24), noise(network, 24, seed=1)
+    found = {}
+    for effort in ("fast", "balanced"):
+        graph = network.copy()
+        run_pass(Quantize(effort=effort), graph, target=target("cpu"), data={"calibration": seen})
+        kept = [(outputs(network, feeds), outputs(graph, feeds)) for feeds in others.feeds]
+        found[effort] = sqnr_db(stacked([exact for exact, _ in kept]), stacked([rounded for _, rounded in kept]))
+    assert found["balanced"] > found["fast"] - 1
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
