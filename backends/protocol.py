@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -12,7 +12,8 @@ import numpy as np
 from edgec.ir.graph import Graph
 from edgec.passes.target import Target
 
-Runner = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+Feeds = Mapping[str, np.ndarray]
+Runner = Callable[[Feeds], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,26 @@ class Backend(Protocol):
         """
         ...
 
-    def emit(self, graph: Graph, target: Target, folder: Path, probes: Sequence[Mapping[str, np.ndarray]]) -> Emitted:
+    def emit(
+        self,
+        graph: Graph,
+        target: Target,
+        folder: Path,
+        probes: Sequence[Feeds],
+        *,
+        floats: Graph | None = None,
+        samples: Iterable[Feeds] = (),
+    ) -> Emitted:
         """Writes the files for ``target`` into ``folder`` and checks them by running them on ``probes``.
 
-        ``probes`` are feeds as ``graph`` takes them. ``graph`` may be changed.
+        Args:
+            graph: what the passes left; it may be changed.
+            target: the board.
+            folder: where the files go.
+            probes: a few feeds as ``graph`` takes them.
+            floats: the same network in front of the passes that ran for this target only, for backends that want it in
+                float too; it may be changed.
+            samples: all of the calibration data as ``graph`` takes them, once.
         """
         ...
 
@@ -64,6 +81,9 @@ class Backend(Protocol):
         """Runs the emitted model on feeds as ``graph`` takes them, in float and in ONNX's layout."""
         ...
 
-    def invoker(self, model: Path) -> Callable[[], None]:
-        """Loads an emitted model and returns one inference on fixed noise, on one thread, for timing."""
+    def invoker(self, model: Path) -> Callable[[], None] | None:
+        """Loads an emitted model and returns one inference on fixed noise, on one thread, for timing.
+
+        ``None`` where a time on this machine says nothing about the device.
+        """
         ...

@@ -82,6 +82,9 @@ class Quantize(Pass):
     sensitivity: Annotated[
         bool, Field(description="report which part of the noise at the outputs comes from each layer; needs torch")
     ] = False
+    strict: Annotated[
+        bool, Field(description="fail where a target has no 8-bit arithmetic, instead of leaving it in float")
+    ] = False
     budget: Annotated[
         float | None, Field(description="stop where less SQNR than this is left, in dB against the original model")
     ] = None
@@ -96,7 +99,7 @@ class Quantize(Pass):
         """Places Q and DQ.
 
         Raises:
-            UsageError: there is no target, or a pattern matches no node.
+            UsageError: there is no target, a pattern matches no node, or ``strict`` and the target has no integers.
             InputError: the graph is quantized already, of an opset below 13, or not finite on the data.
         """
         if ctx.target is None:
@@ -106,6 +109,9 @@ class Quantize(Pass):
         if self.weights_only is not None:
             store_weights(graph, self.weights_only, self._kept_float, self.per_channel, ctx)
             return
+        if scheme is None and self.strict:
+            mend = "take the target out, or leave out 'strict' to get it in float"
+            raise UsageError("quantize: strict", f"{ctx.target.title} has no 8-bit arithmetic", mend)
         if scheme is None:
             ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
             return

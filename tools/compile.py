@@ -32,6 +32,7 @@ from edgec.passes import input_domain
 from edgec.passes.instruments import Dumps, Instrument
 from edgec.passes.pipeline import Pipeline, Record
 from edgec.passes.plan import INITIAL_FACTS, Plan, facts_of, plan
+from edgec.passes.protocol import Context
 from edgec.passes.reference import Reference
 from edgec.passes.target import Target
 from edgec.tools import report as reports
@@ -231,13 +232,15 @@ class _Run:
         progress = self.job.progress
         progress.stage(f"{found.name}: legalising")
         pipeline.legalize(graph, lambda g: emitter.legalize(g, found), f"backend '{emitter.name}'")
+        floats = graph.copy()
         records = pipeline.run(graph, self.plan.per_target, found)
         progress.stage(f"{found.name}: emitting")
         own = folder / found.name
         own.mkdir()
         reference = pipeline.reference
         # A backend may change the graph that it emits; what it made is measured against the one it was given.
-        emitted = emitter.emit(graph.copy(), found, own, reference.feeds(graph))
+        samples = Context(graph, data=self.data).feeds(graph, "calibration") if "calibration" in self.data else ()
+        emitted = emitter.emit(graph.copy(), found, own, reference.feeds(graph), floats=floats, samples=samples)
         runner = emitter.runner(graph, own)
         outputs = [runner(feeds) for feeds in reference.feeds(graph)]
         entry: dict[str, Any] = {

@@ -39,8 +39,8 @@ class Speed:
     runs: int
 
 
-def measure(backend: str, model: Path) -> Speed:
-    """Times ``model`` in a new process.
+def measure(backend: str, model: Path) -> Speed | None:
+    """Times ``model`` in a new process; ``None`` where a time here says nothing about the device.
 
     Raises:
         InternalError: that process failed; the line holds the end of what it said.
@@ -54,10 +54,11 @@ def measure(backend: str, model: Path) -> Speed:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise InternalError(str(model), f"could not be timed ({said[-1] if said else 'no message'})")
-    return Speed(**json.loads(done.stdout.splitlines()[-1]))
+    found = json.loads(done.stdout.splitlines()[-1])
+    return None if found is None else Speed(**found)
 
 
-def _measure_here(backend: str, model: Path) -> Speed:
+def _measure_here(backend: str, model: Path) -> Speed | None:
     from edgec.backends.registry import backend as find
 
     found = find(backend)
@@ -68,6 +69,8 @@ def _measure_here(backend: str, model: Path) -> Speed:
     _forget_peak()
     before = _resident("VmRSS")
     invoke = found.invoker(model)
+    if invoke is None:
+        return None
     for _ in range(_WARM_UP):
         invoke()
     times: list[float] = []
@@ -92,4 +95,5 @@ def _resident(field: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(_measure_here(sys.argv[1], Path(sys.argv[2])))))
+    speed = _measure_here(sys.argv[1], Path(sys.argv[2]))
+    print(json.dumps(None if speed is None else asdict(speed)))

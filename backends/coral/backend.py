@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-
-import numpy as np
 
 # The rules register themselves when their modules are imported.
 from edgec.backends.coral import (  # noqa: F401
@@ -35,7 +33,7 @@ from edgec.backends.coral import (  # noqa: F401
 from edgec.backends.coral.interpreter import Interpreter
 from edgec.backends.coral.lowering import Lowered, Lowering
 from edgec.backends.counted_padding import count_padding_outside
-from edgec.backends.protocol import Emitted, Runner
+from edgec.backends.protocol import Emitted, Feeds, Runner
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
@@ -88,7 +86,16 @@ class CoralBackend:
             Shapes(graph).annotate(graph)
         lower(graph, target.name, names)
 
-    def emit(self, graph: Graph, target: Target, folder: Path, probes: Sequence[Mapping[str, np.ndarray]]) -> Emitted:
+    def emit(
+        self,
+        graph: Graph,
+        target: Target,
+        folder: Path,
+        probes: Sequence[Feeds],
+        *,
+        floats: Graph | None = None,
+        samples: Iterable[Feeds] = (),
+    ) -> Emitted:
         """Writes model.tflite and check.json, and what the Edge TPU compiler makes where it is on PATH.
 
         Args:
@@ -96,6 +103,7 @@ class CoralBackend:
             target: the board.
             folder: where the files go.
             probes: feeds as the graph takes them; seeded noise where there are none.
+            floats, samples: not needed.
 
         Raises:
             EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.

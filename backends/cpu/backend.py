@@ -8,14 +8,14 @@ measured here is the optimized model against the same graph computed operator by
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from edgec.backends.counted_padding import count_padding_outside
-from edgec.backends.protocol import Emitted, Runner
+from edgec.backends.protocol import Emitted, Feeds, Runner
 from edgec.ir.execution import Session, seeded_feeds, sqnr_db, stacked, started
 from edgec.ir.files import load, save
 from edgec.ir.graph import Graph
@@ -42,11 +42,21 @@ class CpuBackend:
         if count_padding_outside(graph):
             Shapes(graph).annotate(graph)
 
-    def emit(self, graph: Graph, target: Target, folder: Path, probes: Sequence[Mapping[str, np.ndarray]]) -> Emitted:
+    def emit(
+        self,
+        graph: Graph,
+        target: Target,
+        folder: Path,
+        probes: Sequence[Feeds],
+        *,
+        floats: Graph | None = None,
+        samples: Iterable[Feeds] = (),
+    ) -> Emitted:
         """Writes ``model.onnx`` and ``check.json`` into ``folder``.
 
         The file is read back and run with onnxruntime's optimizations on; ``sqnr_db`` is that against ``graph``
-        without them, over ``probes``, or over seeded noise where there are none.
+        without them, over ``probes``, or over seeded noise where there are none. The network before and more samples
+        are not needed.
 
         Raises:
             InputError: onnxruntime does not take the graph.

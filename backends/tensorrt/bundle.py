@@ -88,6 +88,7 @@ class BundledModel:
         fallback: it is only tried where no other model passes.
         strongly_typed: the file itself says what runs in which precision (TensorRT 10 and later).
         tensorrt: the versions that this file is for, where that is narrower than the board's.
+        float32_layers: nodes that FP16 does not hold and that are to be built in FP32.
     """
 
     file: str
@@ -98,6 +99,7 @@ class BundledModel:
     fallback: bool = False
     strongly_typed: bool = False
     tensorrt: Versions = Versions()
+    float32_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class Manifest:
                     "fallback": model.fallback,
                     "strongly_typed": model.strongly_typed,
                     "tensorrt": _range(model.tensorrt),
+                    "float32_layers": list(model.float32_layers),
                 }
                 for model in self.models
             ],
@@ -164,6 +167,7 @@ class Manifest:
                     fallback=entry.get("fallback", False),
                     strongly_typed=entry.get("strongly_typed", False),
                     tensorrt=Versions(**entry.get("tensorrt", {})),
+                    float32_layers=tuple(entry.get("float32_layers", ())),
                 )
                 for entry in value["models"]
             ],

@@ -28,9 +28,10 @@ COMMON = {
     "--noDataTransfers", "--useSpinWait", "--help",
 }  # fmt: skip
 OPTIONS = {
-    "8.2": COMMON | {"--workspace", "--buildOnly"},
-    "8.5": COMMON | {"--workspace", "--memPoolSize", "--buildOnly"},
-    "10.3": COMMON | {"--memPoolSize", "--skipInference", "--stronglyTyped"},
+    "8.2": COMMON | {"--workspace", "--buildOnly", "--precisionConstraints"},
+    "8.5": COMMON | {"--workspace", "--memPoolSize", "--buildOnly", "--precisionConstraints", "--layerPrecisions"},
+    "10.3": COMMON
+    | {"--memPoolSize", "--skipInference", "--stronglyTyped", "--precisionConstraints", "--layerPrecisions"},
 }
 NO_IMPORTER = {"8.2": {"HardSwish", "LayerNormalization"}, "8.5": {"LayerNormalization"}, "10.3": set()}
 NO_INT8 = ("5.3",)

@@ -13,6 +13,7 @@ from edgec.backends.tensorrt.driver.trtexec import Trtexec, ran_out_of_memory, w
 
 ENGINES = Path("engines")
 LEAST_WORKSPACE, MOST_WORKSPACE = 32 * MIB, 2048 * MIB
+OBEY, LAYERS = "--precisionConstraints=obey", "--layerPrecisions"
 PRECISION_FLAGS = {"fp16": ["--fp16"], "int8": ["--int8", "--fp16"], "fp32": ["--noTF32"]}
 
 
@@ -41,6 +42,14 @@ def build(tool: Trtexec, board: Dict[str, Any], model: Dict[str, Any], digest: s
         if flag not in tool.options:
             what = f"trtexec of TensorRT {tool.shown} has no {flag}"
             raise Refusal(BUILD, model["file"], what, "emit the bundle for the TensorRT that the board has")
+    layers = [] if model.get("strongly_typed") else model.get("float32_layers", [])
+    if layers and model["precision"] != "fp32":
+        # FP16 does not hold what these layers compute.
+        named = ",".join(f"{layer}:fp32" for layer in layers)
+        precision = [*precision, OBEY, f"{LAYERS}={named}"]
+        if LAYERS not in tool.options:
+            what = f"trtexec of TensorRT {tool.shown} has no {LAYERS}, and {len(layers)} layers overflow in FP16"
+            raise Refusal(BUILD, model["file"], what, "the FP32 fallback is tried instead")
     part = Path(f"{engine}.part")
     free = (board["memory_bytes"] if board["gpu_has_own_memory"] else memory())["free"]
     workspace = min(max((free - model["memory_bytes"]) // 2, LEAST_WORKSPACE), MOST_WORKSPACE)

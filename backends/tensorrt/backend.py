@@ -1,0 +1,224 @@
+"""The tensorrt backend: a network becomes a bundle that builds, checks and times its engines on the board.
+
+Nothing of it was run on a Jetson here. What can be checked without one is: the files are held against what TensorRT of
+the board's versions takes (:mod:`.lint`), compiled by TensorRT-RTX where that is installed (:mod:`.rtx`), and run in
+onnxruntime with every tensor rounded to FP16.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgec.backends.protocol import Emitted, Feeds, Runner
+from edgec.backends.tensorrt import legalize
+from edgec.backends.tensorrt.bundle import BundledModel, Manifest, read_manifest, write_driver
+from edgec.backends.tensorrt.golden_samples import write_golden
+from edgec.backends.tensorrt.half import in_half
+from edgec.backends.tensorrt.lint import lint
+from edgec.backends.tensorrt.models import Model, is_quantized, models_of
+from edgec.backends.tensorrt.rtx import Checked, installed, rtx_check
+from edgec.backends.tensorrt.versions import profile_of
+from edgec.ir.cost import Cost
+from edgec.ir.errors import EmitError
+from edgec.ir.execution import Session, seeded_feeds, sqnr_db, stacked
+from edgec.ir.files import load, save
+from edgec.ir.graph import Graph
+from edgec.ir.shapes import Shapes
+from edgec.passes import input_domain
+from edgec.passes.pipeline import settle
+from edgec.passes.target import Target
+
+CHECK = "check.json"
+# What an engine may differ beyond what was measured here: its kernels add up in another order.
+_MARGIN_DB, _MOST_DB = 6.0, 60.0
+# Of the memory estimate: TensorRT and the CUDA context, copies of the weights while an engine is built, workspace.
+_RUNTIME_BYTES, _WEIGHT_COPIES, _ACTIVATION_COPIES = 512 << 20, 3, 4
+
+
+class TensorRTBackend:
+    """Jetson boards and desktop GPUs, by bundles for TensorRT."""
+
+    name: ClassVar[str] = "tensorrt"
+
+    def missing(self) -> list[str]:
+        """What this machine lacks to do everything, a sentence each."""
+        if installed():
+            return []
+        return ["TensorRT-RTX is not installed, so no RTX compile check was made: pip install 'edgec[trt]'."]
+
+    def legalize(self, graph: Graph, target: Target) -> None:
+        """Rewrites operators that the board's oldest TensorRT does not know.
+
+        Raises:
+            EmitError: there is no rewrite of one.
+        """
+        if legalize.rewrite(graph, profile_of(target).oldest, target.name):
+            Shapes(graph).annotate(graph)
+
+    def emit(
+        self,
+        graph: Graph,
+        target: Target,
+        folder: Path,
+        probes: Sequence[Feeds],
+        *,
+        floats: Graph | None = None,
+        samples: Iterable[Feeds] = (),
+    ) -> Emitted:
+        """Writes the bundle and checks its models.
+
+        Raises:
+            EmitError: TensorRT of the board refuses a model, one does not fit the board's memory, or a layer that is
+                promised to run in INT8 does not in TensorRT-RTX.
+        """
+        profile = profile_of(target)
+        quantized = graph if is_quantized(graph) else None
+        plain = graph if quantized is None else None if floats is None or is_quantized(floats) else floats
+        feeds = list(probes) or seeded_feeds(graph)
+        models = models_of(profile, plain, quantized, samples or feeds)
+        notes = [f"{target.title} has no 8-bit arithmetic: the bundle is FP16."] if target.scheme is None else []
+        findings = [(model, finding) for model in models for finding in lint(model.graph, model.rules)]
+        for model, finding in findings:
+            if finding.fatal:
+                raise EmitError(f"{target.name}: {model.file}: {finding.where}", finding.what, finding.mend)
+            notes.append(f"{model.file}: {finding.where} {finding.what}; {finding.mend}.")
+        estimates = {model.file: _estimate(model.graph) for model in models}
+        _check_memory(target, estimates)
+        folder.mkdir(parents=True, exist_ok=True)
+        for model in models:
+            save(model.graph, folder / model.file)
+        reference = Session(plain if plain is not None else graph)
+        outputs = [reference.run(one) for one in feeds]
+        inputs, results = write_golden(folder, feeds, outputs)
+        measured = {model.file: _measured(model, feeds, outputs) for model in models}
+        for model in models:
+            if measured[model.file] == -np.inf:
+                what = "gives numbers that are not finite in the precision that it is for"
+                raise EmitError(f"{target.name}: {model.file}", what, "scale the network's values down")
+        checks = _compile_checks(models, folder, target)
+        report = {
+            "inputs": [{**_port(port.name, port.shape, port.dtype), "folded": _folded(graph, port.name)}
+                       for port in inputs],
+            "outputs": [_port(port.name, port.shape, port.dtype) for port in results],
+            "models": {model.file: _described(model, measured, estimates, checks) for model in models},
+            "lint": [{"file": m.file, "rule": f.rule, "where": f.where, "what": f.what} for m, f in findings],
+            "memory_is_estimated": "512 MiB for TensorRT and CUDA, 3 times the weights, 4 times the activations",
+            "sqnr_db_means": "onnxruntime with every tensor rounded to the file's precision, against the float network",
+        }  # fmt: skip
+        (folder / CHECK).write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        bundled = [_bundled(model, measured[model.file], estimates[model.file]) for model in models]
+        manifest = Manifest(graph.name or target.name, profile.board, inputs, results, bundled)
+        driver = write_driver(folder, manifest)
+        best = models[0]
+        fits = None if target.memory_bytes is None else estimates[best.file] <= target.memory_bytes
+        beyond = best.float32_layers
+        if beyond:
+            notes.append(f"{len(beyond)} layers stay FP32, for FP16 would overflow: {', '.join(beyond[:3])}.")
+        notes.append("No engine was built here: run.sh builds, checks and times it on the board.")
+        own = best.as_half()
+        expected = [Session(graph).run(one) for one in feeds]
+        apart = sqnr_db(stacked(expected), stacked([Session(own).run(one) for one in feeds]))
+        golden = [file for port in (*inputs, *results) for file in port.golden]
+        files = [*(model.file for model in models), *golden, CHECK, *driver]
+        return Emitted(files, best.file, apart, fits, notes, report)
+
+    def runner(self, graph: Graph, folder: Path) -> Runner:
+        """Runs the first model of the bundle in onnxruntime, with every tensor rounded to its precision."""
+        model = read_manifest(folder).models[0]
+        emitted = load(folder / model.file)
+        if not model.strongly_typed and model.precision != "fp32":
+            in_half(emitted, frozenset(model.float32_layers))
+            settle(emitted, model.file)
+        return Session(emitted).run
+
+    def invoker(self, model: Path) -> Callable[[], None] | None:
+        """Nothing: how fast a GPU is, a CPU does not say."""
+        return None
+
+
+def _measured(model: Model, feeds: Sequence[Feeds], outputs: Sequence[Feeds]) -> float:
+    session = Session(model.as_half())
+    return sqnr_db(stacked(outputs), stacked([session.run(one) for one in feeds]))
+
+
+def _estimate(graph: Graph) -> int:
+    cost = Cost(graph)
+    weights = sum(constant.nbytes for constant in graph.constants())
+    return _RUNTIME_BYTES + _WEIGHT_COPIES * weights + _ACTIVATION_COPIES * (cost.peak_activation_bytes or 0)
+
+
+def _check_memory(target: Target, estimates: dict[str, int]) -> None:
+    least = min(estimates.values())
+    if target.memory_bytes is not None and least > target.memory_bytes:
+        what = (
+            f"needs {least / 2**30:.1f} GiB by estimate, and {target.title} has {target.memory_bytes / 2**30:.1f} GiB"
+        )
+        raise EmitError(f"{target.name}: the network", what, "compress it further, or name another board")
+
+
+def _compile_checks(models: Sequence[Model], folder: Path, target: Target) -> dict[str, Checked]:
+    """The RTX compile check of the first model of each precision, which is the newest form of it."""
+    checks: dict[str, Checked] = {}
+    if not installed():
+        return checks
+    done: set[str] = set()
+    for model in models:
+        if model.precision in done or model.fallback:
+            continue
+        done.add(model.precision)
+        checks[model.file] = checked = rtx_check(folder / model.file, model.integer_layers)
+        where = f"{target.name}: {model.file}: RTX compile check"
+        if checked.error is not None:
+            raise EmitError(where, f"TensorRT-RTX refuses it ({checked.error})", "report it with the model")
+        if checked.floats:
+            what = f"'{checked.floats[0]}' was promised INT8 and runs in float ({len(checked.floats)} such layers)"
+            raise EmitError(where, what, "keep it in float with quantize: {skip: [...]}")
+    return checks
+
+
+def _described(
+    model: Model, measured: dict[str, float], estimates: dict[str, int], checks: dict[str, Checked]
+) -> dict[str, Any]:
+    cost = Cost(model.graph)
+    work = {node.name: entry.macs or 0 for node, entry in cost.by_node.items()}
+    sqnr, promised = measured[model.file], model.integer_layers
+    total = sum(work.values())
+    return {
+        "precision": model.precision,
+        "strongly_typed": model.typed,
+        "sqnr_db": None if sqnr == float("inf") else round(sqnr, 2),
+        "memory_bytes": estimates[model.file],
+        "float32_layers": list(model.float32_layers),
+        "int8_share_of_macs": round(sum(work.get(name, 0) for name in promised) / total, 4) if total else None,
+        "rtx_compile_check": checks[model.file].as_dict(work) if model.file in checks else None,
+    }
+
+
+def _bundled(model: Model, sqnr: float, memory: int) -> BundledModel:
+    allowed = min(sqnr, _MOST_DB) - _MARGIN_DB
+    # Of a signal with that much noise, the cosine of the angle to what it was.
+    cosine = 1 / np.sqrt(1 + 10 ** (-allowed / 10))
+    made = BundledModel(model.file, model.precision, memory, round(float(cosine), 6), round(allowed, 2))
+    return replace(
+        made,
+        fallback=model.fallback,
+        strongly_typed=model.typed,
+        tensorrt=model.versions,
+        float32_layers=() if model.typed else model.float32_layers,
+    )
+
+
+def _port(name: str, shape: Sequence[int], dtype: str) -> dict[str, Any]:
+    return {"name": name, "shape": list(shape), "dtype": dtype}
+
+
+def _folded(graph: Graph, name: str) -> dict[str, list[float]] | None:
+    """What of the preprocessing is in the network: scale and offset, one or one a channel."""
+    known = input_domain.folded(graph, name)
+    return None if known is None else {"scale": known[0].tolist(), "offset": known[1].tolist()}

@@ -1,0 +1,135 @@
+"""A network whose file says itself what runs in FP16: tensors of float16, with casts where FP32 is needed.
+
+That is what TensorRT calls strongly typed. In onnxruntime it computes what FP16 on a GPU does but for the order of
+sums: every tensor is rounded to FP16, so what that costs is measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+
+import numpy as np
+
+from edgec.ir.execution import Session
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.shapes import Shapes
+
+LARGEST = float(np.finfo(np.float16).max)
+# Images that nobody has seen may give twice as much.
+_MARGIN = 2.0
+# Operators that say by an attribute which type they give, or whose float inputs are settings of type float32.
+_TYPED = frozenset({"Cast", "Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range"})
+_INTEGER = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_SETTINGS = {"Resize": (1, 2), "Upsample": (1,)}
+_FLOAT16 = 10  # onnx.TensorProto.FLOAT16
+_FLOAT = 1
+
+
+def overflowing(graph: Graph, samples: Iterable[Mapping[str, np.ndarray]]) -> list[str]:
+    """The nodes that read or give numbers which FP16 does not hold, or would not with twice as large ones.
+
+    Args:
+        graph: in float32; not changed.
+        samples: feeds as it takes them.
+    """
+    shapes = Shapes(graph)
+    inside = {t for node in graph.nodes for t in node.outputs if t.name and shapes.dtype(t) == np.float32}
+    named = {t.name for t in graph.outputs}
+    session = Session(graph, [t for t in inside if t.name not in named], blocked=True)
+    largest: dict[str, float] = {}
+    for feeds in samples:
+        for name, values in {**feeds, **session.run(feeds)}.items():
+            if values.dtype == np.float32 and values.size:
+                largest[name] = max(largest.get(name, 0.0), float(np.abs(values).max()))
+
+    def beyond(tensor: Tensor) -> bool:
+        if isinstance(tensor, Constant):
+            values = tensor.values
+            return values.dtype == np.float32 and bool(np.abs(values).max(initial=0.0) > LARGEST)
+        return largest.get(tensor.name, 0.0) * _MARGIN > LARGEST
+
+    return [node.name for node in graph.nodes if any(map(beyond, (*node.inputs, *node.outputs)))]
+
+
+def in_half(graph: Graph, floats: Set[str] = frozenset()) -> None:
+    """Rewrites ``graph`` in place, so that all but some nodes compute in FP16. Inputs and outputs stay as they are.
+
+    Args:
+        graph: in float32, without subgraphs; Q and DQ stay in float32.
+        floats: names of the nodes that stay in float32.
+    """
+    writer = _Writer(graph)
+    for node in list(graph.nodes):
+        if node.op in _TYPED or node.op in _INTEGER or node.name in floats:
+            writer.read(node, half=False)
+        else:
+            writer.read(node, half=True)
+            writer.give(node)
+    writer.finish()
+
+
+class _Writer:
+    """Puts casts between nodes of different types, one for each tensor that is read in the other type."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._shapes = Shapes(graph)
+        self._halves: set[Tensor] = set()
+        self._casts: dict[tuple[Tensor, bool], Tensor] = {}
+        self._order: list[Node] = []
+
+    def read(self, node: Node, *, half: bool) -> None:
+        """Lets a node read floats in one type."""
+        settings = _SETTINGS.get(node.op, ())
+        for place, tensor in enumerate(node.inputs):
+            wanted = half and place not in settings
+            if tensor in self._halves:
+                if not wanted:
+                    node.inputs[place] = self._cast(tensor, half=False)
+            elif wanted and self._is_float(tensor):
+                node.inputs[place] = self._cast(tensor, half=True)
+        self._order.append(node)
+
+    def give(self, node: Node) -> None:
+        """Declares that the floats which a node gives are FP16."""
+        for tensor in node.outputs:
+            if tensor.name and self._shapes.dtype(tensor) == np.float32:
+                self._halves.add(tensor)
+
+    def finish(self) -> None:
+        """Puts the nodes in order, and outputs into the type that they had."""
+        for place, tensor in enumerate(self._graph.outputs):
+            if tensor in self._halves and isinstance(tensor, Variable):
+                name = tensor.name
+                tensor.name = self._graph.fresh(f"{name}.half")
+                made = Variable(name, np.float32, self._shape(tensor))
+                self._order.append(self._node(tensor, made, _FLOAT))
+                self._graph.outputs[place] = made
+        for tensor in self._halves:
+            if isinstance(tensor, Variable):
+                tensor.dtype = np.dtype(np.float16)
+        self._graph.nodes[:] = self._order
+
+    def _is_float(self, tensor: Tensor) -> bool:
+        return bool(tensor.name) and self._shapes.dtype(tensor) == np.float32
+
+    def _cast(self, tensor: Tensor, *, half: bool) -> Tensor:
+        known = self._casts.get((tensor, half))
+        if known is not None:
+            return known
+        suffix = "half" if half else "float"
+        if isinstance(tensor, Constant):
+            made: Tensor = self._graph.const(f"{tensor.name}.{suffix}", tensor.values.astype(np.float16))
+        else:
+            dtype = np.float16 if half else np.float32
+            made = Variable(self._graph.fresh(f"{tensor.name}.{suffix}"), dtype, self._shape(tensor))
+            self._order.append(self._node(tensor, made, _FLOAT16 if half else _FLOAT))
+        self._casts[tensor, half] = made
+        return made
+
+    def _shape(self, tensor: Tensor) -> list[int | str | None] | None:
+        shape = self._shapes.shape(tensor)
+        return None if shape is None else list(shape)
+
+    def _node(self, tensor: Tensor, made: Variable, to: int) -> Node:
+        return Node("Cast", self._graph.fresh(f"{made.name}.cast"), {"to": to}, [tensor], [made])
