@@ -24,10 +24,15 @@ LOGGED = "logs/ holds what trtexec said"
 FAKE = Path(__file__).parent / "backends" / "fake_trtexec.py"
 NANO = Board("jetson-nano", "Jetson Nano", "5.3", 4096 * MIB, Versions("8.2", "8.3"))
 ORIN = Board("jetson-orin-nano", "Jetson Orin Nano", "8.7", 8192 * MIB, Versions("8.5", "11"))
-CHIPS = {"5.3": "tegra210", "8.7": "tegra234"}
-NAMES = {"5.3": "NVIDIA Jetson Nano Developer Kit", "8.7": "NVIDIA Jetson Orin Nano Developer Kit"}
+CHIPS = {"5.3": "tegra210", "7.2": "tegra194", "8.7": "tegra234"}
+NAMES = {
+    "5.3": "NVIDIA Jetson Nano Developer Kit",
+    "7.2": "NVIDIA Jetson Xavier NX Developer Kit",
+    "8.7": "NVIDIA Jetson Orin Nano Developer Kit",
+}
 RELEASES = {
     "5.3": "# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref, EABI: aarch64, DATE: Sat Feb 19 2022\n",
+    "7.2": "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 2023\n",
     "8.7": "# R36 (release), REVISION: 4.0, GCID: 37537400, BOARD: generic, EABI: aarch64, DATE: Fri Sep 13 2024\n",
 }
 MEMORY = "MemTotal: {total} kB\nMemFree: 1 kB\nMemAvailable: {free} kB\nSwapTotal: 1024 kB\nSwapFree: {swap} kB\n"
@@ -152,7 +157,7 @@ def bench(bundle: Path, place: Path, version: str, fail: Mapping[str, str] | Non
     shutil.copytree(bundle, place / "bundle")
     board = json.loads((bundle / "manifest.json").read_text())["board"]
     capability = board["compute_capability"] or "8.7"
-    milliseconds = {"fp16": 2.0, "int8": 1.0, "fp32": 4.0}
+    milliseconds = {"fp16": 2.0, "int8": 1.0, "fp32": 4.0, "typed": 1.5}
     settings = {"version": version, "capability": capability, "ms": milliseconds, "calls": str(place / "calls")}
     made = Bench(place / "bundle", place / "root", {**settings, "fail": dict(fail or {})})
     made.memory(3000)

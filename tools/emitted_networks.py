@@ -1,7 +1,8 @@
 """What is in an output folder, or in one target's folder, ready to run on feeds as the original model takes them.
 
 What a file is says how it runs here: ONNX in onnxruntime, TFLite in LiteRT. A bundle for a Jetson holds ONNX models:
-they run in onnxruntime, which says how well they compute, not how fast the board is.
+they run in onnxruntime, with what is FP16 on the board rounded to FP16, which says how well they compute, not how fast
+the board is.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from edgec.backends.coral.backend import CHECK
 from edgec.backends.coral.backend import MODEL as TFLITE
 from edgec.backends.coral.interpreter import Interpreter
 from edgec.backends.tensorrt.bundle import DRIVER, read_manifest
+from edgec.backends.tensorrt.models import as_computed
 from edgec.frontends.datasets import Inputs, inputs_of
 from edgec.frontends.metrics import Run
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session, batch_size
 from edgec.ir.files import load
+from edgec.ir.graph import Graph
 from edgec.passes import input_domain
 
 ONNX = "model.onnx"
@@ -74,7 +77,8 @@ def _one(folder: Path, name: str) -> Iterator[Network]:
     """A target's networks."""
     if all((folder / file).is_file() for file in DRIVER):
         for model in read_manifest(folder).models:
-            yield _onnx(folder / model.file, f"{name}/{Path(model.file).stem.removeprefix('model_')}")
+            graph = as_computed(folder, model)
+            yield _in_onnxruntime(graph, f"{name}/{Path(model.file).stem.removeprefix('model_')}", optimize=False)
     elif (folder / TFLITE).is_file():
         yield _tflite(folder, name)
     elif (folder / ONNX).is_file():
@@ -82,8 +86,11 @@ def _one(folder: Path, name: str) -> Iterator[Network]:
 
 
 def _onnx(file: Path, name: str) -> Network:
-    graph = load(file)
-    session = Session(graph, optimize=True)
+    return _in_onnxruntime(load(file), name, optimize=True)
+
+
+def _in_onnxruntime(graph: Graph, name: str, *, optimize: bool) -> Network:
+    session = Session(graph, optimize=optimize)
 
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return session.run(input_domain.enter(graph, feeds))

@@ -19,19 +19,17 @@ from edgec.backends.protocol import Emitted, Feeds, Runner
 from edgec.backends.tensorrt import legalize
 from edgec.backends.tensorrt.bundle import BundledModel, Manifest, read_manifest, write_driver
 from edgec.backends.tensorrt.golden_samples import write_golden
-from edgec.backends.tensorrt.half import in_half
 from edgec.backends.tensorrt.lint import lint
-from edgec.backends.tensorrt.models import Model, is_quantized, models_of
+from edgec.backends.tensorrt.models import Model, as_computed, is_quantized, models_of
 from edgec.backends.tensorrt.rtx import Checked, installed, rtx_check
 from edgec.backends.tensorrt.versions import profile_of
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import Session, seeded_feeds, sqnr_db, stacked
-from edgec.ir.files import load, save
+from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes import input_domain
-from edgec.passes.pipeline import settle
 from edgec.passes.target import Target
 
 CHECK = "check.json"
@@ -130,12 +128,7 @@ class TensorRTBackend:
 
     def runner(self, graph: Graph, folder: Path) -> Runner:
         """Runs the first model of the bundle in onnxruntime, with every tensor rounded to its precision."""
-        model = read_manifest(folder).models[0]
-        emitted = load(folder / model.file)
-        if not model.strongly_typed and model.precision != "fp32":
-            in_half(emitted, frozenset(model.float32_layers))
-            settle(emitted, model.file)
-        return Session(emitted).run
+        return Session(as_computed(folder, read_manifest(folder).models[0])).run
 
     def invoker(self, model: Path) -> Callable[[], None] | None:
         """Nothing: how fast a GPU is, a CPU does not say."""

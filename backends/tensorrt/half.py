@@ -1,7 +1,7 @@
 """A network whose file says itself what runs in FP16: tensors of float16, with casts where FP32 is needed.
 
-That is what TensorRT calls strongly typed. In onnxruntime it computes what FP16 on a GPU does but for the order of
-sums: every tensor is rounded to FP16, so what that costs is measured here.
+That is what TensorRT calls strongly typed. What FP16 costs is measured here, too: :func:`rounded` makes a network that
+onnxruntime computes in FP32 and that rounds every tensor which is FP16 on the GPU; only the order of sums is not its.
 """
 
 from __future__ import annotations
@@ -66,6 +66,33 @@ def in_half(graph: Graph, floats: Set[str] = frozenset()) -> None:
             writer.read(node, half=True)
             writer.give(node)
     writer.finish()
+
+
+def rounded(graph: Graph) -> None:
+    """Rewrites what :func:`in_half` made, in place, into FP32 with every FP16 tensor rounded to FP16.
+
+    onnxruntime has few FP16 kernels on a CPU: it computes chains of operators in FP32 and rounds at their ends only.
+    """
+    if any(tensor.dtype == np.float16 for tensor in graph.inputs):
+        return  # made so by its author: it is run as it is
+    for constant in graph.constants():
+        if constant.dtype == np.float16:
+            constant.values = constant.values.astype(np.float32)
+    placed: list[Node] = []
+    for node in graph.nodes:
+        placed.append(node)
+        if node.op == "Cast" and node.attrs["to"] == _FLOAT16:
+            node.attrs["to"] = _FLOAT
+        for place, tensor in enumerate(node.outputs):
+            if tensor.dtype != np.float16:
+                continue
+            tensor.dtype = np.dtype(np.float32)
+            exact = Variable(graph.fresh(f"{tensor.name}.exact"), np.float32, tensor.shape)
+            half = Variable(graph.fresh(f"{tensor.name}.rounded"), np.float16, tensor.shape)
+            node.outputs[place] = exact
+            placed.append(Node("Cast", graph.fresh(f"{exact.name}.cast"), {"to": _FLOAT16}, [exact], [half]))
+            placed.append(Node("Cast", graph.fresh(f"{half.name}.cast"), {"to": _FLOAT}, [half], [tensor]))
+    graph.nodes[:] = placed
 
 
 class _Writer:

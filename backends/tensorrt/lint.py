@@ -221,11 +221,10 @@ def sums(graph: Graph, rules: Rules) -> Iterator[Finding]:
 def narrow(graph: Graph, rules: Rules) -> Iterator[Finding]:
     """Convolutions of few channels are faster in FP16."""
     for node in _of(graph, "Conv"):
-        maker, shape = _dequantized(node.inputs[1]), node.inputs[1].shape
-        if maker is None or shape is None:
+        weight = _stored(_dequantized(node.inputs[1]))
+        if weight is None:
             continue
-        sizes = tuple(int(size) for size in shape)
-        fewest = min(input_channels(node, sizes), output_channels(node, sizes))
+        fewest = min(input_channels(node, weight.shape), output_channels(node, weight.shape))
         if fewest < FEWEST_CHANNELS:
             what = f"is quantized and has {fewest} channels: below {FEWEST_CHANNELS} FP16 is faster"
             yield Finding("narrow", _node(node), what, "leave it float", False)
@@ -237,6 +236,14 @@ def _dequantized(tensor: Tensor) -> Node | None:
     if maker is not None and maker.op == "Cast":
         maker = producer(maker.inputs[0])
     return maker if maker is not None and maker.op == "DequantizeLinear" else None
+
+
+def _stored(dequantize: Node | None) -> Constant | None:
+    """The weights that a DQ reads, a Q in front of it being overlooked."""
+    source = None if dequantize is None else dequantize.inputs[0]
+    if isinstance(source, Variable) and (quantize := producer(source)) is not None:
+        source = quantize.inputs[0]
+    return source if isinstance(source, Constant) else None
 
 
 def _rounded(tensor: Tensor) -> Variable | None:

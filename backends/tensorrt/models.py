@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from edgec.backends.tensorrt.bundle import Precision, Versions
-from edgec.backends.tensorrt.half import in_half, overflowing
+from edgec.backends.tensorrt.bundle import BundledModel, Precision, Versions
+from edgec.backends.tensorrt.half import in_half, overflowing, rounded
 from edgec.backends.tensorrt.older_opset import lower_opset, needed_opset
 from edgec.backends.tensorrt.quantized_weights import weights_as_floats
 from edgec.backends.tensorrt.versions import Profile, Rules
 from edgec.ir.errors import EmitError
+from edgec.ir.files import load
 from edgec.ir.graph import Graph, Node, Tensor, producer
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.pipeline import settle
@@ -59,12 +61,38 @@ class Model:
 
     def as_half(self) -> Graph:
         """The network as the file's precision computes it, FP16 rounding and all."""
-        if self.typed or self.precision == "fp32":
+        if self.precision == "fp32":
             return self.graph
         graph = self.graph.copy()
-        in_half(graph, frozenset(self.float32_layers))
-        settle(graph, self.file)
+        compute_in_half(graph, self.float32_layers, typed=self.typed)
         return graph
+
+
+def compute_in_half(graph: Graph, float32_layers: Iterable[str], *, typed: bool) -> None:
+    """Rewrites the graph of a file, in place, so that onnxruntime rounds what is FP16 on the board.
+
+    Args:
+        graph: of the file, without subgraphs where it is not typed.
+        float32_layers: the nodes that are FP32 there.
+        typed: whether the file itself says what is FP16.
+    """
+    if not typed and not _has_subgraphs(graph):
+        in_half(graph, frozenset(float32_layers))
+        settle(graph, "FP16")
+    rounded(graph)
+    settle(graph, "rounded to FP16")
+
+
+def as_computed(folder: Path, model: BundledModel) -> Graph:
+    """The network of a bundle's file, with what is FP16 on the board rounded to FP16.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    graph = load(folder / model.file)
+    if model.precision != "fp32":
+        compute_in_half(graph, model.float32_layers, typed=model.strongly_typed)
+    return graph
 
 
 def is_quantized(graph: Graph) -> bool:

@@ -1,0 +1,232 @@
+"""The tensorrt backend from a network to a bundle, and the bundle on made-up boards."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from bundles import bench
+from running_passes import Samples, model, outputs, run_pass
+
+from edgec.backends.registry import target, target_names
+from edgec.backends.tensorrt import backend as module
+from edgec.backends.tensorrt.backend import TensorRTBackend
+from edgec.backends.tensorrt.bundle import read_manifest
+from edgec.backends.tensorrt.rtx import Checked, installed
+from edgec.ir.errors import EmitError, UsageError
+from edgec.ir.execution import sqnr_db
+from edgec.ir.graph import Graph
+from edgec.passes.quantize import Quantize
+from edgec.passes.target import Target
+
+NANO, XAVIER, ORIN, HOST = map(target, ("jetson-nano", "jetson-xavier-nx", "jetson-orin-nano", "trt-host"))
+BODY = """
+[a] a = Conv <pads = [1, 1, 1, 1]> (x, wa, ba)
+[r] r = HardSwish (a)
+[b] b = Conv <pads = [1, 1, 1, 1]> (r, wb, bb)
+[add] s = Add (b, r)
+[pool] p = GlobalAveragePool (s)
+[flat] f = Flatten (p)
+[fc] y = Gemm <transB = 1> (f, wg, bg)
+"""
+SIGNATURE = "(float[1,16,8,8] x) => (float[1,20] y)"
+WEIGHTS = "float[16,16,3,3] wa, float[16] ba, float[16,16,3,3] wb, float[16] bb, float[20,16] wg, float[20] bg"
+
+
+def network() -> Graph:
+    return model(BODY, SIGNATURE, WEIGHTS)
+
+
+def samples(count: int = 8, size: float = 1.0) -> list[dict[str, np.ndarray]]:
+    random = np.random.default_rng(0)
+    return [{"x": (size * random.normal(size=(1, 16, 8, 8))).astype(np.float32)} for _ in range(count)]
+
+
+def emitted(board: Target, folder: Path, graph: Graph | None = None, *, size: float = 1.0) -> Any:
+    """The network, quantized where the board has INT8, as a bundle in ``folder``."""
+    backend, graph = TensorRTBackend(), graph or network()
+    backend.legalize(graph, board)
+    floats = graph.copy()
+    if board.scheme is not None:
+        run_pass(Quantize(effort="fast"), graph, target=board, data={"calibration": Samples(samples(size=size))})
+    probes = samples(2, size)
+    return backend.emit(graph, board, folder, probes, floats=floats, samples=samples(size=size))
+
+
+def test_there_is_a_target_for_each_board() -> None:
+    assert {"jetson-nano", "jetson-xavier-nx", "jetson-orin-nano", "trt-host"} <= set(target_names())
+    assert [board.scheme is None for board in (NANO, XAVIER, ORIN, HOST)] == [True, False, False, False]
+
+
+FILES = {
+    "jetson-nano": ["model_fp16.onnx", "model_fp32.onnx"],
+    "jetson-xavier-nx": ["model_int8.onnx", "model_fp16.onnx", "model_fp32.onnx"],
+    "jetson-orin-nano": [
+        "model_int8_typed.onnx", "model_fp16_typed.onnx", "model_int8.onnx", "model_fp16.onnx", "model_fp32.onnx",
+    ],
+    "trt-host": ["model_int8_typed.onnx", "model_fp16_typed.onnx", "model_fp32.onnx"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_bundle(name: str, tmp_path: Path) -> None:
+    made = emitted(target(name), tmp_path / "out")
+    manifest = read_manifest(tmp_path / "out")
+    assert [entry.file for entry in manifest.models] == FILES[name]
+    assert made.model == FILES[name][0]
+    assert sorted(made.files) == sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
+    for entry in manifest.models:
+        proto = onnx.load(tmp_path / "out" / entry.file)
+        onnx.checker.check_model(proto, full_check=True)
+        # HardSwish, which the Orin's parser knows, came with opset 14.
+        assert proto.opset_import[0].version == {"trt-host": 17, "jetson-orin-nano": 14}.get(name, 13)
+        assert proto.ir_version == (8 if name == "trt-host" else 7)
+        typed = entry.file.endswith("_typed.onnx")
+        assert entry.strongly_typed is typed
+        assert any(t.data_type == onnx.TensorProto.FLOAT16 for t in proto.graph.initializer) is typed
+        assert ("QuantizeLinear" in {node.op_type for node in proto.graph.node}) is ("int8" in entry.file)
+        assert entry.sqnr_db > (15 if "int8" in entry.file else 35)
+    assert manifest.board.name == name
+    check = json.loads((tmp_path / "out" / "check.json").read_text())
+    assert check["lint"] == []
+    shares = [check["models"][file]["int8_share_of_macs"] for file in FILES[name]]
+    assert shares == [1.0 if "int8" in file else 0.0 for file in FILES[name]]
+    if installed() and "int8" in made.model:
+        found = check["models"][made.model]["rtx_compile_check"]
+        assert (found["error"], found["int8_layers"], found["int8_share_of_promised_macs"]) == (None, 3, 1.0)
+    run = TensorRTBackend().runner(network(), tmp_path / "out")
+    feeds = samples(1)[0]
+    assert sqnr_db(outputs(network(), feeds), run(feeds)) > (25 if "int8" in made.model else 45)
+
+
+@pytest.mark.parametrize(
+    ("board", "version", "best"),
+    [
+        (NANO, "8.2.1", "model_fp16.onnx"),
+        (XAVIER, "8.2.1", "model_int8.onnx"),
+        (XAVIER, "8.5.3", "model_int8.onnx"),
+        (ORIN, "8.5.3", "model_int8.onnx"),
+        (ORIN, "10.3.0", "model_int8_typed.onnx"),
+    ],
+)
+def test_a_bundle_on_a_board(board: Target, version: str, best: str, tmp_path: Path) -> None:
+    emitted(board, tmp_path / "out")
+    machine = bench(tmp_path / "out", tmp_path, version)
+    status, _, err = machine.run()
+    assert (status, err) == (0, "")
+    assert machine.report["best"]["file"] == best
+    typed = version.startswith("10")
+    assert all(("typed" in entry["file"]) is typed for entry in machine.report["models"])
+
+
+def test_what_the_board_lacks_is_rewritten(tmp_path: Path) -> None:
+    emitted(NANO, tmp_path)
+    operators = {node.op_type for node in onnx.load(tmp_path / "model_fp16.onnx").graph.node}
+    assert "HardSwish" not in operators
+    assert "HardSigmoid" in operators
+    emitted(ORIN, tmp_path / "orin")
+    assert "HardSwish" in {node.op_type for node in onnx.load(tmp_path / "orin" / "model_fp16.onnx").graph.node}
+
+
+def test_layers_that_overflow(tmp_path: Path) -> None:
+    """FP32 where FP16 does not hold them: by casts in the typed file, by an option of the build before."""
+    root = "[q] q = Mul (s, s)\n[root] t = Sqrt (q)\n[pool] p = GlobalAveragePool (t)"
+    body = BODY.replace("[pool] p = GlobalAveragePool (s)", root)
+    made = emitted(ORIN, tmp_path / "out", model(body, SIGNATURE, WEIGHTS), size=300.0)
+    manifest = read_manifest(tmp_path / "out")
+    assert [entry.float32_layers for entry in manifest.models] == [(), (), ("q", "root"), ("q", "root"), ()]
+    assert "2 layers stay FP32, for FP16 would overflow: q, root." in made.notes
+    for version in ("8.5.3", "10.3.0"):
+        machine = bench(tmp_path / "out", tmp_path / version, version)
+        status, _, err = machine.run()
+        assert (status, err) == (0, "")
+        builds = [call for call in machine.calls() if call[0].startswith("--onnx")]
+        asked = ["--precisionConstraints=obey", "--layerPrecisions=q:fp32,root:fp32"]
+        assert all((asked == [flag for flag in call if flag in asked]) is (version == "8.5.3") for call in builds)
+    emitted(NANO, tmp_path / "nano", model(body, SIGNATURE, WEIGHTS), size=300.0)
+    machine = bench(tmp_path / "nano", tmp_path / "8.2.1", "8.2.1")
+    what = "trtexec of TensorRT 8.2.1 has no --layerPrecisions, and 2 layers overflow in FP16"
+    assert machine.run()[::2] == (0, f"run.py: model_fp16.onnx: {what}; the FP32 fallback is tried instead\n")
+    assert machine.report["best"]["file"] == "model_fp32.onnx"
+
+
+# -- what cannot be emitted --------------------------------------------------------------------------------------------
+
+
+def refused(board: Target, folder: Path, graph: Graph, **more: Any) -> str:
+    with pytest.raises(EmitError) as caught:
+        TensorRTBackend().emit(graph, board, folder, samples(1), **more)
+    assert not folder.exists()
+    return str(caught.value)
+
+
+def test_integers_on_a_board_without_them(tmp_path: Path) -> None:
+    graph = network()
+    run_pass(Quantize(effort="fast"), graph, target=ORIN, data={"calibration": Samples(samples())})
+    TensorRTBackend().legalize(graph, NANO)
+    assert refused(NANO, tmp_path / "out", graph) == (
+        "jetson-nano: model_int8.onnx: node 'x.quantize': Jetson Nano has no 8-bit arithmetic, and TensorRT 8.2 "
+        "refuses QuantizeLinear there; compile without 'quantize'"
+    )
+
+
+def test_strict_quantization_on_a_board_without_integers() -> None:
+    with pytest.raises(UsageError) as caught:
+        run_pass(Quantize(strict=True), network(), target=NANO, data={"calibration": Samples(samples())})
+    assert str(caught.value) == (
+        "quantize: strict: Jetson Nano has no 8-bit arithmetic; take the target out, or leave out 'strict' to get it "
+        "in float"
+    )
+
+
+def test_a_network_that_does_not_fit(tmp_path: Path) -> None:
+    board = replace(NANO, memory_bytes=2**29)
+    graph = network()
+    TensorRTBackend().legalize(graph, board)
+    assert refused(board, tmp_path / "out", graph) == (
+        "jetson-nano: the network: needs 0.5 GiB by estimate, and Jetson Nano has 0.5 GiB; compress it further, or "
+        "name another board"
+    )
+
+
+def test_an_operator_of_a_newer_opset(tmp_path: Path) -> None:
+    signature = "(float[1,16,8,8] x, float[1,4,4,2] g) => (float[1,16,4,4] y)"
+    graph = model("[grid] y = GridSample (x, g)", signature, opset=17)
+    with pytest.raises(EmitError) as caught:
+        TensorRTBackend().emit(graph, NANO, tmp_path / "out", [])
+    assert str(caught.value) == (
+        "jetson-nano: node 'grid': GridSample came with opset 16, and TensorRT 8.2 reads 13 and earlier; replace it in "
+        "the network, or compile for a board with a newer TensorRT"
+    )
+    TensorRTBackend().emit(model("[grid] y = GridSample (x, g)", signature, opset=17), ORIN, tmp_path / "orin", [])
+    assert onnx.load(tmp_path / "orin" / "model_fp16.onnx").opset_import[0].version == 16
+
+
+@pytest.mark.parametrize(
+    ("checked", "what"),
+    [
+        (Checked("1.7", None, 1, (), ("a", "b")), "'a' was promised INT8 and runs in float (2 such layers); keep it in "
+         "float with quantize: {skip: [...]}"),
+        (Checked("1.7", "no such op"), "TensorRT-RTX refuses it (no such op); report it with the model"),
+    ],
+)  # fmt: skip
+def test_the_compile_check_fails(checked: Checked, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "installed", lambda: True)
+    monkeypatch.setattr(module, "rtx_check", lambda file, promised: checked)
+    with pytest.raises(EmitError) as caught:
+        emitted(ORIN, tmp_path / "out")
+    assert str(caught.value) == f"jetson-orin-nano: model_int8_typed.onnx: RTX compile check: {what}"
+
+
+def test_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "installed", lambda: False)
+    assert TensorRTBackend().missing() == [
+        "TensorRT-RTX is not installed, so no RTX compile check was made: pip install 'edgec[trt]'."
+    ]
+    monkeypatch.setattr(module, "installed", lambda: True)
+    assert TensorRTBackend().missing() == []
