@@ -185,7 +185,9 @@ class Quantize(Pass):
         found = next((node for node in graph.nodes if node.op in ("QuantizeLinear", "DequantizeLinear")), None)
         if found is not None:
             where = f"node '{found.name}' ({found.op})"
-            raise InputError(where, "the model is quantized already", "take 'quantize' out of the recipe")
+            raise InputError(
+                where, "the model is quantized already", "put 'dequantize' before it, or take 'quantize' out"
+            )
         if graph.opset < _LEAST_OPSET:
             raise InputError(
                 "the model",

@@ -11,8 +11,13 @@ from edgec.ir.files import save
 from edgec.ir.graph import Graph
 
 
-def quantized_by_onnxruntime(graph: Graph, feeds: Iterable[Mapping[str, np.ndarray]], folder: Path) -> Path:
-    """The file that ``quantize_static`` makes of ``graph`` in ``folder``, calibrated with ``feeds``."""
+def quantized_by_onnxruntime(
+    graph: Graph, feeds: Iterable[Mapping[str, np.ndarray]], folder: Path, *, symmetric: bool = False
+) -> Path:
+    """The file that ``quantize_static`` makes of ``graph`` in ``folder``, calibrated with ``feeds``.
+
+    With ``symmetric`` it is what TensorRT takes: int8 activations with zero-point 0.
+    """
     from onnxruntime import quantization
 
     left = iter(feeds)
@@ -27,8 +32,9 @@ def quantized_by_onnxruntime(graph: Graph, feeds: Iterable[Mapping[str, np.ndarr
         folder / "quantized.onnx",
         Reader(),
         quant_format=quantization.QuantFormat.QDQ,
-        activation_type=quantization.QuantType.QUInt8,
+        activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         per_channel=True,
+        extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
     )
     return folder / "quantized.onnx"

@@ -82,6 +82,7 @@ exit status: 0 done; 1 done, but a requirement is not met; 2 usage or recipe;
     parser.add_argument("-o", dest="output", type=Path, metavar="DIR", help="output folder (default: build/<model>)")
     parser.add_argument("--json", action="store_true", help="put the report on stdout")
     parser.add_argument("--no-timing", action="store_true", help="do not measure latency and memory")
+    parser.add_argument("--build", action="store_true", help="build TensorRT engines here too, where there is a GPU")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     add_model_options(parser)
     add_run_options(parser)
@@ -106,6 +107,7 @@ def _compile(options: argparse.Namespace) -> int:
             threads=options.threads,
             instruments=instruments,
             timing=not options.no_timing,
+            build=options.build,
             progress=progress,
         )
         report = compile_model(job)
@@ -134,13 +136,24 @@ def _describe_inspect(parser: argparse.ArgumentParser) -> None:
     shape.add_argument("--json", action="store_true", help="JSON in the place of the table")
     shape.add_argument("--ir", action="store_true", help="the graph as text in the place of the table")
     parser.add_argument("--groups", action="store_true", help="the channels that can only be removed together")
+    parser.add_argument("--sensitivity", action="store_true", help="what 8 bits cost each layer; wants -O")
+    parser.add_argument("-O", dest="recipe", type=Path, metavar="RECIPE", help="with --sensitivity: for its data")
+    parser.add_argument("--target", metavar="TARGET", help="with --sensitivity: whose 8 bits (default: the recipe's)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="with --sensitivity: draw it into .svg, .png or .pdf")
 
 
 def _inspect(options: argparse.Namespace) -> int:
     from edgec.frontends.sources import source_of
+    from edgec.ir.errors import UsageError
 
+    if options.sensitivity:
+        return _inspect_sensitivity(options)
+    for option in ("recipe", "target", "plot"):
+        if getattr(options, option) is not None:
+            name = {"recipe": "-O"}.get(option, f"--{option}")
+            what = f"argument {name}: goes with --sensitivity only"
+            raise UsageError("inspect", what, "'edgec inspect --help' explains")
     if options.groups:
-        from edgec.ir.errors import UsageError
         from edgec.tools.channel_table import inspect_groups
 
         if options.ir:
@@ -151,6 +164,27 @@ def _inspect(options: argparse.Namespace) -> int:
     from edgec.tools.inspect import inspect
 
     inspect(source_of(options.model), pins_of(options), options.cut, as_json=options.json, as_text=options.ir)
+    return 0
+
+
+def _inspect_sensitivity(options: argparse.Namespace) -> int:
+    from edgec.frontends.sources import source_of
+    from edgec.ir.errors import UsageError
+    from edgec.tools.sensitivity import FORMATS, SensitivityJob, inspect_sensitivity
+
+    explained = "'edgec inspect --help' explains"
+    for name in ("groups", "ir"):
+        if getattr(options, name):
+            raise UsageError("inspect", f"argument --{name}: not allowed with argument --sensitivity", explained)
+    if options.recipe is None:
+        raise UsageError("inspect", "--sensitivity wants calibration data", "name a recipe that has some with -O")
+    if options.plot is not None and options.plot.suffix not in FORMATS:
+        what = f"argument --plot: '{options.plot.name}' is none of {', '.join(FORMATS)}"
+        raise UsageError("inspect", what, explained)
+    job = SensitivityJob(
+        source_of(options.model), options.recipe, options.target, pins_of(options), options.cut, options.plot
+    )
+    inspect_sensitivity(job, as_json=options.json)
     return 0
 
 

@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from edgec import __version__
 from edgec.backends.protocol import Backend
 from edgec.backends.registry import backend, target
+from edgec.backends.tensorrt.bundle import UNBUILT
 from edgec.frontends.datasets import DataSet, inputs_of, open_dataset
 from edgec.frontends.metrics import open_metric
 from edgec.frontends.model import open_model
@@ -36,6 +37,7 @@ from edgec.passes.protocol import Context
 from edgec.passes.reference import Reference
 from edgec.passes.target import Target
 from edgec.tools import report as reports
+from edgec.tools.building import build_here, is_bundle
 from edgec.tools.fetching import Fetched, clear
 from edgec.tools.judging import Judge, check_requirements, decibel, freeze, rounded, run_of
 from edgec.tools.measure import Speed, measure
@@ -59,6 +61,7 @@ class Job:
         threads: how many threads may work; the outputs do not depend on it.
         instruments: what watches the pipeline.
         timing: time the models (latency and memory); without it the report's entries are null.
+        build: build the engines of bundles that this machine is one for.
         progress: what the user is told meanwhile.
     """
 
@@ -70,6 +73,7 @@ class Job:
     threads: int = 0
     instruments: Sequence[Instrument] = ()
     timing: bool = True
+    build: bool = False
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
 
     @property
@@ -259,7 +263,14 @@ class _Run:
             progress.stage(f"{found.name}: measuring {judge.metric.name}")
             value = judge.measure(lambda feeds: runner(input_domain.enter(graph, feeds)))
             entry["metric"] = rounded(value)
-        return {**entry, **self._speed(emitter.name, own / emitted.model, f"{found.name}/{emitted.model}")}
+        entry |= self._speed(emitter.name, own / emitted.model, f"{found.name}/{emitted.model}")
+        if self.job.build and is_bundle(own):
+            progress.stage(f"{found.name}: building engines")
+            built = build_here(own, found.name)
+            entry["files"] += [f"{found.name}/{name}" for name in built.files]
+            entry["notes"] = [*(note for note in entry["notes"] if not built.files or note != UNBUILT), built.note]
+            entry["latency_ms"] = entry["latency_ms"] if built.latency_ms is None else round(built.latency_ms, 4)
+        return entry
 
     def _speed(self, backend_name: str, model: Path | Graph, label: str) -> dict[str, Any]:
         """Latency and memory here, by the report's names.

@@ -8,7 +8,8 @@ onnxruntime with every tensor rounded to FP16.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ import numpy as np
 
 from edgec.backends.protocol import Emitted, Feeds, Runner
 from edgec.backends.tensorrt import legalize
-from edgec.backends.tensorrt.bundle import BundledModel, Manifest, read_manifest, write_driver
+from edgec.backends.tensorrt.bundle import UNBUILT, BundledModel, Manifest, read_manifest, write_driver
 from edgec.backends.tensorrt.golden_samples import write_golden
 from edgec.backends.tensorrt.lint import lint
 from edgec.backends.tensorrt.models import Model, as_computed, is_quantized, models_of
@@ -94,12 +95,11 @@ class TensorRTBackend:
         reference = Session(plain if plain is not None else graph)
         outputs = [reference.run(one) for one in feeds]
         inputs, results = write_golden(folder, feeds, outputs)
-        measured = {model.file: _measured(model, feeds, outputs) for model in models}
-        for model in models:
-            if measured[model.file] == -np.inf:
-                what = "gives numbers that are not finite in the precision that it is for"
-                raise EmitError(f"{target.name}: {model.file}", what, "scale the network's values down")
-        checks = _compile_checks(models, folder, target)
+        with ThreadPoolExecutor(2) as pool:  # TensorRT-RTX runs in processes of its own
+            running = _compile_checks(models, folder, pool)
+            measured = {model.file: _measured(model, feeds, outputs) for model in models}
+            checks = {file: future.result() for file, future in running.items()}
+        _check_computed(target, measured, checks)
         report = {
             "inputs": [{**_port(port.name, port.shape, port.dtype), "folded": _folded(graph, port.name)}
                        for port in inputs],
@@ -118,10 +118,9 @@ class TensorRTBackend:
         beyond = best.float32_layers
         if beyond:
             notes.append(f"{len(beyond)} layers stay FP32, for FP16 would overflow: {', '.join(beyond[:3])}.")
-        notes.append("No engine was built here: run.sh builds, checks and times it on the board.")
-        own = best.as_half()
-        expected = [Session(graph).run(one) for one in feeds]
-        apart = sqnr_db(stacked(expected), stacked([Session(own).run(one) for one in feeds]))
+        notes.append(UNBUILT)
+        given = Session(graph)
+        apart = _measured(best, feeds, [given.run(one) for one in feeds])
         golden = [file for port in (*inputs, *results) for file in port.golden]
         files = [*(model.file for model in models), *golden, CHECK, *driver]
         return Emitted(files, best.file, apart, fits, notes, report)
@@ -155,24 +154,29 @@ def _check_memory(target: Target, estimates: dict[str, int]) -> None:
         raise EmitError(f"{target.name}: the network", what, "compress it further, or name another board")
 
 
-def _compile_checks(models: Sequence[Model], folder: Path, target: Target) -> dict[str, Checked]:
+def _compile_checks(models: Sequence[Model], folder: Path, pool: Executor) -> dict[str, Future[Checked]]:
     """The RTX compile check of the first model of each precision, which is the newest form of it."""
-    checks: dict[str, Checked] = {}
-    if not installed():
-        return checks
+    running: dict[str, Future[Checked]] = {}
     done: set[str] = set()
-    for model in models:
-        if model.precision in done or model.fallback:
-            continue
-        done.add(model.precision)
-        checks[model.file] = checked = rtx_check(folder / model.file, model.integer_layers)
-        where = f"{target.name}: {model.file}: RTX compile check"
+    for model in models if installed() else ():
+        if model.precision not in done and not model.fallback:
+            done.add(model.precision)
+            running[model.file] = pool.submit(rtx_check, folder / model.file, model.integer_layers)
+    return running
+
+
+def _check_computed(target: Target, measured: Mapping[str, float], checks: Mapping[str, Checked]) -> None:
+    for file, sqnr in measured.items():
+        if sqnr == -np.inf:
+            what = "gives numbers that are not finite in the precision that it is for"
+            raise EmitError(f"{target.name}: {file}", what, "scale the network's values down")
+    for file, checked in checks.items():
+        where = f"{target.name}: {file}: RTX compile check"
         if checked.error is not None:
             raise EmitError(where, f"TensorRT-RTX refuses it ({checked.error})", "report it with the model")
         if checked.floats:
             what = f"'{checked.floats[0]}' was promised INT8 and runs in float ({len(checked.floats)} such layers)"
             raise EmitError(where, what, "keep it in float with quantize: {skip: [...]}")
-    return checks
 
 
 def _described(

@@ -24,6 +24,8 @@ from edgec.ir.hashing import sha256
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+#: What a user is told of a bundle that was only emitted.
+UNBUILT = "No engine was built here: run.sh builds, checks and times it on the board."
 DRIVER = ("run.py", "run.sh")
 Precision = Literal["fp16", "int8", "fp32"]
 # trtexec writes int64 outputs as numbers and reads inputs as raw bytes; what it reads and writes is this.

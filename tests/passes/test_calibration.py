@@ -77,7 +77,8 @@ def test_extremes_and_percentiles_are_those_of_all_values() -> None:
     runs = [{**session.run(feeds), **feeds} for feeds in Stream(9).batches(1)]
     for name in ("x", "r", "y"):
         values = np.concatenate([run[name].ravel() for run in runs])
-        assert (found[name].low, found[name].high) == (values.min(), values.max())
+        # To the last bits of a sum of products: calibration runs in another layout.
+        assert (found[name].low, found[name].high) == pytest.approx((values.min(), values.max()), rel=1e-6)
         counted = found[name].histogram
         assert counted is not None
         assert counted.counts.sum() == values.size

@@ -351,7 +351,8 @@ def test_a_model_that_is_quantized_already() -> None:
     with pytest.raises(InputError) as caught:
         quantized(graph)
     assert str(caught.value) == (
-        "node 'x.quantize' (QuantizeLinear): the model is quantized already; take 'quantize' out of the recipe"
+        "node 'x.quantize' (QuantizeLinear): the model is quantized already; put 'dequantize' before it, or take "
+        "'quantize' out"
     )
 
 
