@@ -16,6 +16,7 @@ import numpy as np
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EdgecError, InputError, InternalError, UsageError
+from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph, Variable
 from edgec.ir.shapes import Shapes
 from edgec.ir.verifier import verify
@@ -152,6 +153,10 @@ class Pipeline:
     def _step(self, graph: Graph, item: Planned, ctx: Context, before: Outputs, where: str) -> Outputs:
         item.step.run(graph, ctx)
         settle(graph, where)
+        if item.step.changes_inputs():
+            # What it was is no measure any more: from here on the network is held to what it computes now.
+            self.reference = Reference(graph, seeded_feeds(graph, ctx.seed))
+            return self.reference.outputs
         try:
             after = self.reference.run(graph)
         except InputError as error:

@@ -40,10 +40,19 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked recipe: what all targets share, and what runs once for each."""
+    """A checked recipe: what all targets share, and what runs once for each.
+
+    Attributes:
+        shared, per_target: the passes.
+        entry: how many of ``shared`` come first and change what the network takes: data are for what is behind them.
+    """
 
     shared: tuple[Planned, ...]
     per_target: tuple[Planned, ...]
+
+    @property
+    def entry(self) -> int:
+        return sum(item.step.changes_inputs() for item in self.shared)
 
     def __iter__(self) -> Any:
         return iter((*self.shared, *self.per_target))
@@ -93,6 +102,9 @@ def plan(
         except UsageError as error:
             mistakes.append(error)
             continue
+        if step.changes_inputs() and planned and not planned[-1].step.changes_inputs():
+            what = f"{place} '{name}' changes what the network takes, and '{planned[-1].step.name}' stands before it"
+            mistakes.append(UsageError(file, what, f"put '{name}' first"))
         for fact in step.breaks:
             held.discard(fact)
             ended[fact] = f"{place} '{name}'"

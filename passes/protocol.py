@@ -222,6 +222,10 @@ class Pass(abc.ABC):
         """Which data role is wanted and absent, by this pass's options; ``None`` when all are there."""
         return next(iter(sorted(self.uses - roles)), None)
 
+    def changes_inputs(self) -> bool:
+        """Whether the network takes other inputs behind it: what it computes then is what later passes are held to."""
+        return False
+
     def budget_db(self) -> float | None:
         """The least SQNR against the original model that this pass may leave, in dB."""
         return None

@@ -111,6 +111,8 @@ class _Run:
         # Before the model is opened it is taken to be float; what it really is is checked again behind that.
         self.plan = self._plan(INITIAL_FACTS)
         self.recipe.check_data()
+        section = self.recipe.data
+        self.preprocess = Preprocess(section.preprocess) if section.preprocess is not None else None
 
     def run(self) -> dict[str, Any]:
         job, progress = self.job, self.job.progress
@@ -121,6 +123,7 @@ class _Run:
                 graph = open_model(path, job.pins, job.cuts)
                 self.hashes = _hashes(job.model, path)
             self.plan = self._plan(facts_of(graph))
+            entered = self._enter(graph)
             self._open_data(graph)
             original = graph.copy()
             reference = freeze(graph, self._probes(graph), job.model.name)
@@ -144,7 +147,7 @@ class _Run:
                 checkpoints=self._checkpoints,
                 progress=progress,
             )
-            records = pipeline.run(graph, self.plan.shared)
+            records = entered + pipeline.run(graph, self.plan.shared[self.plan.entry :])
             save(graph, folder / "model.onnx")
             compressed, quality = self._compressed(graph, reference, judge, baseline, folder)
             targets = {
@@ -177,9 +180,21 @@ class _Run:
         roles = {role for role in ("calibration", "train", "eval") if getattr(self.recipe.data, role) is not None}
         return plan(steps, where=lambda index: self.recipe.where("passes", index), roles=roles, facts=facts)
 
+    def _enter(self, graph: Graph) -> list[Record]:
+        """Runs the passes that change what the network takes: what is behind them is the original for all others."""
+        steps = self.plan.shared[: self.plan.entry]
+        if not steps:
+            return []
+        affine = {} if self.preprocess is None else self.preprocess.affine_by_input(inputs_of(graph))
+        reference = Reference(graph, seeded_feeds(graph, self.recipe.seed))
+        pipeline = Pipeline(
+            reference, affine=affine, seed=self.recipe.seed, repro=self.job.place.parent / "repro",
+            instruments=_Staged.around([], self.job.progress),
+        )  # fmt: skip
+        return pipeline.run(graph, steps)
+
     def _open_data(self, graph: Graph) -> None:
         section = self.recipe.data
-        self.preprocess = Preprocess(section.preprocess) if section.preprocess is not None else None
         inputs = inputs_of(graph)
         self.data: dict[str, DataSet] = {}
         for role in ("calibration", "train"):

@@ -1,0 +1,116 @@
+"""The first convolution anew: the kernel on overlay channels whose response is nearest to that of the old one.
+
+The old convolution reads pixels; the new one reads a block a pixel, and gives one value where the old one gave
+``block`` x ``block``. What it is to give is their mean, and its weights are the least-squares solution for that over
+the calibration data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from edgec.ir.execution import Feeds, Session
+from edgec.ir.graph import Graph, Node, Variable
+from edgec.passes.protocol import Context
+from edgec.passes.streaming import ROLE, each
+
+# Of the mean variance of what is read: what no image has shown must not cost nothing.
+_RIDGE = 1e-5
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Of the new convolution.
+
+    Attributes:
+        size: of its kernel, (height, width).
+        strides: as the old one has them.
+        pads: on each side, (height, width).
+    """
+
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int]
+
+    @staticmethod
+    def of(node: Node, block: int) -> Geometry:
+        """So large that it sees what the old kernels of its cell saw."""
+        dilations = node.attrs.get("dilations", [1, 1])
+        strides = [int(stride) for stride in node.attrs.get("strides", [1, 1])]
+        reach = [(k - 1) * d + 1 for k, d in zip(node.inputs[1].shape[2:], dilations, strict=True)]
+        pads = [-(-max(r - s, 0) // (2 * block)) for r, s in zip(reach, strides, strict=True)]
+        size = [s + 2 * p for s, p in zip(strides, pads, strict=True)]
+        return Geometry((size[0], size[1]), (strides[0], strides[1]), (pads[0], pads[1]))
+
+    def patches(self, channels: np.ndarray) -> np.ndarray:
+        """What it reads at every position: (positions, channels * height * width)."""
+        (down, along), (high, wide) = self.pads, self.size
+        padded = np.pad(channels, ((0, 0), (0, 0), (down, down), (along, along)))
+        windows = sliding_window_view(padded, (high, wide), axis=(2, 3))[:, :, :: self.strides[0], :: self.strides[1]]
+        return windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, channels.shape[1] * high * wide)
+
+
+@dataclass(frozen=True)
+class Response:
+    """The new convolution.
+
+    Attributes:
+        weight: (out, channels, height, width), float32.
+        bias: (out,), float32.
+        explained: the part of the variance of the old response that it gives, on the data that it was fitted to.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    explained: float
+
+
+def fit_response(
+    before: Graph, old: Node, behind: Graph, channels: Variable, geometry: Geometry, block: int, ctx: Context
+) -> Response:
+    """Fits the new convolution.
+
+    Args:
+        before: the network as it was; ``old`` is its first convolution.
+        behind: a network with the stage, whose channels are ``channels``.
+        geometry: of the new convolution.
+        block: the stage's.
+        ctx: the calibration data.
+
+    Raises:
+        InputError: there are no samples.
+    """
+    response, made = Session(before, _taps(before, old.outputs[0])), Session(behind, _taps(behind, channels))
+    target, source = old.outputs[0].name, channels.name
+
+    def sums(_: int, feeds: Feeds) -> tuple[np.ndarray, ...]:
+        fine = response.run(feeds, wanted=[target])[target]
+        n, out, high, wide = fine.shape
+        y = fine.reshape(n, out, high // block, block, wide // block, block).mean(axis=(3, 5), dtype=np.float64)
+        y = y.transpose(0, 2, 3, 1).reshape(-1, out)
+        x = geometry.patches(made.run(feeds, wanted=[source])[source]).astype(np.float64)
+        x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+        return x.T @ x, x.T @ y, (y * y).sum(axis=0), y.sum(axis=0), np.array(len(y))
+
+    second, cross, squares, total, count = (
+        np.sum(parts, axis=0) for parts in zip(*each(ctx, ctx.feeds(before, ROLE), sums), strict=True)
+    )
+    mean = second[-1, :-1] / count
+    spread = np.maximum(np.diag(second)[:-1] / count - mean**2, 0.0).mean()
+    ridge = np.diag(np.append(np.full(len(mean), _RIDGE * spread * count + np.finfo(np.float64).tiny), 0.0))
+    solution = np.linalg.solve(second + ridge, cross)
+    wrong = squares - 2 * (solution * cross).sum(axis=0) + (solution * (second @ solution)).sum(axis=0)
+    variance = float((squares - total**2 / count).sum())
+    explained = 1 - float(wrong.sum()) / variance if variance > 0 else 1.0
+    out = cross.shape[1]
+    shape = (out, -1, *geometry.size)
+    return Response(
+        solution[:-1].T.reshape(shape).astype(np.float32), solution[-1].astype(np.float32), max(0.0, explained)
+    )
+
+
+def _taps(graph: Graph, tensor: Variable) -> list[Variable]:
+    return [] if tensor in graph.outputs else [tensor]
