@@ -59,7 +59,8 @@ def overlay_channels(images: np.ndarray, overlay: Overlay) -> np.ndarray:
     if overlay.magnitude != "none":
         sizes = np.abs(answers) if overlay.magnitude == "abs" else answers**2
         answers = np.einsum("nkhw,rk->nrhw", sizes, overlay.mixing.astype(np.float32), optimize=True)
-    made.append(compressed(answers) if overlay.log else answers)
+    answers = compressed(answers) if overlay.log else answers
+    made.append(answers - answers.mean(axis=(2, 3), keepdims=True) if overlay.center else answers)
     return np.concatenate(made, axis=1).astype(np.float32)
 
 
@@ -104,6 +105,8 @@ def overlay_module(overlay: Overlay, channels: int = 3) -> torch.nn.Module:
                 answers = functional.conv2d(sizes, self.mixing)
             if overlay.log:
                 answers = sum(slope * functional.relu(answers - knot) for knot, slope in pieces())
+            if overlay.center:
+                answers = answers - answers.mean((2, 3), keepdim=True)
             if not len(self.small):
                 return answers
             return torch.cat([functional.conv2d(functional.avg_pool2d(images, block), self.small), answers], 1)

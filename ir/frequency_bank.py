@@ -27,8 +27,9 @@ Magnitude = Literal["none", "abs", "square"]
 BLOCKS = (2, 4, 8)
 #: ITU-R BT.601: what red, green and blue give to luminance.
 LUMA = (0.299, 0.587, 0.114)
-#: Where the compression by logarithm has its corners, and what it gives there: log2(1 + 63 m) / 6.
-KNOTS = (0.0, 1 / 64, 1 / 16, 1 / 4, 1.0)
+#: Where the compression by logarithm has its corners; there it is log2(1 + 511 m) / 9.
+KNOTS = (0.0, 1 / 512, 1 / 128, 1 / 32, 1 / 8, 1.0)
+_REACH, _OCTAVES = 511, 9
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Overlay:
         bands: patterns of band names (``h1``, ``*2``); all where it is ``None``.
         magnitude: of a band: the answers of its kernels as they are (``none``, a channel for each kernel), the sum of
             their absolute values over the root of their number (``abs``), or of their squares (``square``).
-        log: compress bands by a logarithm, in four straight pieces.
+        log: compress bands by a logarithm, in straight pieces.
+        center: take from each band its mean over the image. Behind the logarithm that takes away how bright and how
+            rich in contrast the image is.
         low: what the reduced luminance is multiplied by; 0 leaves it out.
         chroma: keep the reduced colour too: two channels, the differences of blue and red to luminance.
 
@@ -56,6 +59,7 @@ class Overlay:
     log: bool = False
     low: float = 1.0
     chroma: bool = False
+    center: bool = False
 
     def __post_init__(self) -> None:
         if self.block not in BLOCKS:
@@ -138,7 +142,7 @@ def compressed(values: np.ndarray) -> np.ndarray:
 
 def pieces() -> list[tuple[float, float]]:
     """Where each straight piece of the compression begins, and by how much its slope differs from the one before."""
-    heights = np.log2(1 + 63 * np.array(KNOTS)) / 6
+    heights = np.log2(1 + _REACH * np.array(KNOTS)) / _OCTAVES
     slopes = np.diff(heights) / np.diff(KNOTS)
     return list(zip(KNOTS[:-1], np.diff(slopes, prepend=0.0).tolist(), strict=True))
 

@@ -49,6 +49,9 @@ class Overlay(Pass):
         Magnitude, Field(description="of a band: its kernels as they are, or their absolute values or squares summed")
     ] = "abs"
     log: Annotated[bool, Field(description="compress bands by a logarithm in straight pieces")] = False
+    center: Annotated[
+        bool, Field(description="take from each band its mean over the image; with log, against fog and darkness")
+    ] = False
     low: Annotated[float, Field(ge=0, description="what the reduced luminance is multiplied by; 0 leaves it out")] = 1.0
     chroma: Annotated[
         bool, Field(description="keep the reduced colour too, in two channels: for networks that look at colour")
@@ -144,7 +147,7 @@ class Overlay(Pass):
             if tensor not in graph.inputs and tensor not in graph.outputs:
                 tensor.shape = None
         graph.sort()
-        composed = compose(graph, stage) if overlay.magnitude == "none" else False
+        composed = compose(graph, stage) if overlay.magnitude == "none" and not overlay.center else False
         graph.sort()
         graph.remove_dead()
         Shapes(graph).annotate(graph)
@@ -168,10 +171,8 @@ class Overlay(Pass):
         return replace(self._overlay(None), bands=selected.bands)
 
     def _overlay(self, bands: list[str] | None) -> frequency_bank.Overlay:
-        chosen = None if bands is None else tuple(bands)
-        return frequency_bank.Overlay(
-            self.block, self.transform, chosen, self.magnitude, self.log, self.low, self.chroma
-        )
+        chosen, kinds = None if bands is None else tuple(bands), (self.magnitude, self.log)
+        return frequency_bank.Overlay(self.block, self.transform, chosen, *kinds, self.low, self.chroma, self.center)
 
     def _words(self, overlay: frequency_bank.Overlay) -> str:
         kinds = {"none": "", "abs": " (absolute)", "square": " (squared)"}

@@ -46,7 +46,7 @@ def select_bands(count: int, overlay: Overlay, graph: Graph, x: Variable, light:
         light: how that gives luminance.
         ctx: the data.
     """
-    whole = replace(overlay, bands=None, magnitude="square", log=False, low=0.0, chroma=False)
+    whole = replace(overlay, bands=None, magnitude="square", log=False, low=0.0, chroma=False, center=False)
     energies, labels = _energies(whole, graph, x, light, ctx)
     names = whole.chosen
     if labels is not None and len(np.unique(labels)) > 1:

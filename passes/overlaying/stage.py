@@ -62,18 +62,23 @@ def write_stage(graph: Graph, x: Tensor, overlay: Overlay, light: Light, name: s
     """
     writer = _Writer(graph, x, overlay, light, name)
     kernels, mixing, reduces = overlay.kernels, overlay.mixing, len(writer.small) > 0
-    if overlay.magnitude == "none":
+    if overlay.magnitude == "none" and not overlay.center:
         return writer.analysis("analysis", kernels, reduced=reduces)
-    if overlay.magnitude == "abs" and not overlay.log:
+    if overlay.magnitude == "abs" and not overlay.log and not overlay.center:
         return writer.together()
-    if overlay.magnitude == "square":
+    if overlay.magnitude == "none":
+        bands = writer.analysis("analysis", kernels)
+    elif overlay.magnitude == "square":
         answers = writer.analysis("analysis", kernels)
-        sizes = writer.op("Mul", "squares", answers, answers)
+        bands = writer.pointwise("bands", writer.op("Mul", "squares", answers, answers), mixing)
     else:
         both = np.concatenate([kernels, -kernels])
         sizes = writer.op("Relu", "sizes", writer.analysis("analysis", both))
-        mixing = np.concatenate([mixing, mixing], axis=1)
-    bands = writer.compressed(sizes, mixing) if overlay.log else writer.pointwise("bands", sizes, mixing)
+        bands = writer.pointwise("bands", sizes, np.concatenate([mixing, mixing], axis=1))
+    if overlay.log:
+        bands = writer.compressed(bands)
+    if overlay.center:
+        bands = writer.op("Sub", "centred", bands, writer.op("GlobalAveragePool", "mean", bands))
     if not reduces:
         return bands
     return writer.op("Concat", "channels", writer.analysis("reduced", kernels[:0], reduced=True), bands, axis=1)
@@ -119,13 +124,12 @@ class _Writer:
         mixing[len(small) :, len(signs) :] = np.concatenate([self._overlay.mixing, self._overlay.mixing], axis=1)
         return self.pointwise("channels", self.op("Relu", "sizes", answers), mixing)
 
-    def compressed(self, sizes: Variable, mixing: np.ndarray) -> Variable:
+    def compressed(self, bands: Variable) -> Variable:
         """Bands through the straight pieces of the logarithm."""
-        steps = pieces()
-        begins, slopes = (np.array(values) for values in zip(*steps, strict=True))
-        spread = np.repeat(mixing, len(steps), axis=0)
-        begun = self.pointwise("pieces", sizes, spread, np.tile(-begins, len(mixing)))
-        return self.pointwise("log", self.op("Relu", "begun", begun), np.kron(np.eye(len(mixing)), slopes[None]))
+        begins, slopes = (np.array(values) for values in zip(*pieces(), strict=True))
+        each = np.eye(len(self._overlay.chosen))
+        begun = self.pointwise("pieces", bands, np.repeat(each, len(begins), axis=0), np.tile(-begins, len(each)))
+        return self.pointwise("log", self.op("Relu", "begun", begun), np.kron(each, slopes[None]))
 
     def pointwise(self, label: str, x: Variable, weights: np.ndarray, bias: np.ndarray | None = None) -> Variable:
         """A convolution of one pixel; weights (out, in)."""

@@ -10,10 +10,10 @@ import torch
 
 from edgec.frontends.overlay import Overlay, luminance, overlay_channels, overlay_module
 from edgec.ir.errors import InputError
-from edgec.ir.frequency_bank import band_names, bank, compressed
+from edgec.ir.frequency_bank import KNOTS, band_names, bank, compressed
 
 ALL = [
-    Overlay(block, transform, None, magnitude, log, low, chroma=bool(low))
+    Overlay(block, transform, None, magnitude, log, low, chroma=bool(low), center=log or block == 8)
     for block, transform, magnitude, log, low in itertools.product(
         (2, 4, 8), ("dct", "haar", "laplacian"), ("none", "abs", "square"), (False, True), (0.0, 0.7)
     )
@@ -95,11 +95,11 @@ def test_choosing_bands() -> None:
 
 def test_the_logarithm() -> None:
     m = np.linspace(0, 1, 1001)
-    exact = np.log2(1 + 63 * m) / 6
+    exact = np.log2(1 + 511 * m) / 9
     made = compressed(m)
     assert np.abs(made - exact).max() < 0.1
-    np.testing.assert_allclose(compressed(np.array([0, 1 / 64, 1 / 16, 1 / 4, 1.0])), np.log2(
-        1 + 63 * np.array([0, 1 / 64, 1 / 16, 1 / 4, 1.0])) / 6)  # fmt: skip
+    corners = np.array(KNOTS)
+    np.testing.assert_allclose(compressed(corners), np.log2(1 + 511 * corners) / 9)
     assert (np.diff(made) > 0).all()
 
 

@@ -28,7 +28,7 @@ from edgec.passes.quantize import Quantize
 
 PIXELS = (np.array([1 / 255]), np.zeros(1))
 ALL = [
-    Channels(block, transform, None, magnitude, log, low, chroma=bool(low))
+    Channels(block, transform, None, magnitude, log, low, chroma=bool(low), center=log or block == 8)
     for block, transform, magnitude, log, low in itertools.product(
         (2, 4, 8), ("dct", "haar", "laplacian"), ("none", "abs", "square"), (False, True), (0.0, 0.7)
     )
@@ -80,7 +80,7 @@ def test_the_stage_computes_the_reference(overlay: Channels) -> None:
 def test_it_is_convolutions_and_relus() -> None:
     for log, operators in (
         (False, ["Conv", "Relu", "Conv"]),
-        (True, ["Conv", "Relu", "Conv", "Relu", "Conv", "Conv", "Concat"]),
+        (True, ["Conv", "Relu", "Conv", "Conv", "Relu", "Conv", "Conv", "Concat"]),
     ):
         graph = staged(Channels(4, log=log), 1)
         assert sorted(node.op for node in graph.nodes) == sorted(operators)
@@ -97,7 +97,7 @@ def test_sides_that_the_block_does_not_divide() -> None:
 
 @pytest.mark.parametrize("log", [False, True])
 def test_all_of_it_is_for_the_edge_tpu(log: bool, tmp_path: Any) -> None:
-    graph, board = staged(Channels(4, log=log), 1, PIXELS, batch=1), target("coral-dev-board")
+    graph, board = staged(Channels(4, log=log, center=log), 1, PIXELS, batch=1), target("coral-dev-board")
     random = np.random.default_rng(0)
     feeds = [{"x": random.random((1, 1, 16, 24), np.float32)} for _ in range(4)]
     CoralBackend().legalize(graph, board)
@@ -348,7 +348,7 @@ def test_options(options: dict[str, Any], line: str) -> None:
 
 @pytest.mark.parametrize("log", [False, True])
 def test_tensorrt_takes_it(log: bool, tmp_path: Any) -> None:
-    graph, board = staged(Channels(4, log=log), 1, PIXELS, batch=1), target("jetson-orin-nano")
+    graph, board = staged(Channels(4, log=log, center=log), 1, PIXELS, batch=1), target("jetson-orin-nano")
     feeds = [{"x": np.random.default_rng(0).random((1, 1, 16, 24), np.float32)}]
     made = TensorRTBackend().emit(graph, board, tmp_path, feeds)
     assert made.check["lint"] == []
