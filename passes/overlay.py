@@ -12,13 +12,10 @@ from edgec.ir import frequency_bank
 from edgec.ir.cost import Cost
 from edgec.ir.errors import InputError, UsageError
 from edgec.ir.frequency_bank import Magnitude, Transform
-from edgec.ir.graph import Constant, Graph, Node, Variable
-from edgec.ir.shapes import Shapes
+from edgec.ir.graph import Graph, Variable
 from edgec.passes import input_domain
-from edgec.passes.overlaying.composing import compose
-from edgec.passes.overlaying.response import Geometry, fit_response
+from edgec.passes.overlaying.conversion import convert, first_convolution
 from edgec.passes.overlaying.selection import select_bands
-from edgec.passes.overlaying.smaller_grid import make_smaller
 from edgec.passes.overlaying.stage import Light, light_of, write_stage
 from edgec.passes.protocol import Context, Effect, Pass
 
@@ -106,16 +103,14 @@ class Overlay(Pass):
         graph.inputs[graph.inputs.index(x)] = image
         light = light_of(f"input '{name}'", colors, input_domain.pixels(graph, name, ctx.affine.get(name)))
         graph.replace_uses(x, write_stage(graph, image, overlay, light, f"{name}.overlay"))
-        ctx.did(
-            "the network",
-            f"takes {self.color} images of {high * self.block}x{wide * self.block}: {self._words(overlay)}",
-        )
+        size = f"{high * self.block}x{wide * self.block}"
+        ctx.did("the network", f"takes {self.color} images of {size}: {self._words(overlay)}")
 
     # -- a network of images ------------------------------------------------------------------------------------------
 
     def _convert(self, graph: Graph, x: Variable, ctx: Context) -> None:
         graph.sort()
-        first = _first_convolution(graph, x)
+        first = first_convolution(graph, x)
         sides = [int(size) for size in (x.shape or [])[2:]]
         fits = [side + -side % self.block for side in sides]
         if fits != sides and not self.pad:
@@ -126,39 +121,16 @@ class Overlay(Pass):
         light = light_of(where, channels, input_domain.pixels(graph, x.name, ctx.affine.get(x.name)))
         if self.chroma and channels != 3:
             raise InputError(where, "is gray and has no chroma", "leave chroma out")
+        cost = Cost(graph)
         overlay = self._chosen(graph, x, light, ctx)
-        before, shapes, cost = graph.copy(), Shapes(graph), Cost(graph)
-        twin = dict(zip(graph.nodes, before.nodes, strict=True))[first]
-        staged = graph.copy()
-        given = next(tensor for tensor in staged.inputs if tensor.name == x.name)
-        made = write_stage(staged, given, overlay, light, f"{x.name}.overlay")
-        staged.sort()
-        geometry = Geometry.of(first, self.block)
-        _check_divided(first, shapes, self.block)
-        response = fit_response(before, twin, staged, made, geometry, self.block, ctx)
-        changed = make_smaller(graph, first, self.block, shapes)
-        stage = write_stage(graph, x, overlay, light, f"{x.name}.overlay")
-        weight = graph.const(f"{first.name}.overlay.weight", response.weight)
-        bias = graph.const(f"{first.name}.overlay.bias", response.bias)
-        (down, along), strides = geometry.pads, list(geometry.strides)
-        first.inputs[:] = [stage, weight, bias]
-        first.attrs = {"kernel_shape": list(geometry.size), "strides": strides, "pads": [down, along, down, along]}
-        for tensor in graph.variables():
-            if tensor not in graph.inputs and tensor not in graph.outputs:
-                tensor.shape = None
-        graph.sort()
-        composed = compose(graph, stage) if overlay.magnitude == "none" and not overlay.center else False
-        graph.sort()
-        graph.remove_dead()
-        Shapes(graph).annotate(graph)
+        made = convert(graph, first, x, overlay, light, ctx)
         left = Cost(graph).macs / max(cost.macs, 1)
-        what = f"{self._words(overlay)}; the first convolution gives {response.explained:.1%} of its old response"
-        ctx.did(
-            first, what, explained=round(response.explained, 4), macs_left=round(left, 4), channels=len(overlay.names)
-        )
-        for words in changed:
+        what = f"{self._words(overlay)}; the first convolution gives {made.explained:.1%} of its old response"
+        figures = {"explained": round(made.explained, 4), "macs_left": round(left, 4)}
+        ctx.did(first, what, channels=len(overlay.names), **figures)
+        for words in made.changed:
             ctx.did("the network", words)
-        if composed:
+        if made.composed:
             ctx.did("the network", "the analysis and the first convolution are one, which is cheaper")
 
     def _chosen(self, graph: Graph, x: Variable, light: Light, ctx: Context) -> frequency_bank.Overlay:
@@ -197,22 +169,3 @@ class Overlay(Pass):
             what = "is no image of static size (n, channels, height, width)"
             raise InputError(f"overlay: input '{found.name}'", what, "pin it with --input, or name another one")
         return found
-
-
-def _first_convolution(graph: Graph, x: Variable) -> Node:
-    readers = list(dict.fromkeys(x.outputs))
-    if len(readers) != 1 or readers[0].op != "Conv" or int(readers[0].attrs.get("group", 1)) != 1:
-        words = ", ".join(f"'{node.name or node.op}' ({node.op})" for node in readers) or "nothing"
-        what = f"is read by {words}, and a first convolution without groups is wanted"
-        raise InputError(f"overlay: input '{x.name}'", what, "put 'fold' before it, or cut what stands in front")
-    if not all(isinstance(tensor, Constant) or not tensor.name for tensor in readers[0].inputs[1:]):
-        what = "has weights that the network computes"
-        raise InputError(f"overlay: node '{readers[0].name}'", what, "export the network with its weights")
-    return readers[0]
-
-
-def _check_divided(first: Node, shapes: Shapes, block: int) -> None:
-    sides = [int(size or 0) for size in (shapes.shape(first.outputs[0]) or ())[2:]]
-    if any(side % block for side in sides):
-        what = f"gives {sides[0]}x{sides[1]} values, which blocks of {block} do not divide"
-        raise InputError(f"overlay: node '{first.name}'", what, "use a smaller block, or other sizes of images")

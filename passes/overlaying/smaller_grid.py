@@ -138,10 +138,26 @@ class _Grid:
         now, was = self.shrunk[source], self.sides(source)
         if node.op in ("Conv", *_POOLS):
             return self._windowed(node, now)
+        if node.op == "ConvTranspose" and not {"output_shape", "auto_pad"} & set(node.attrs):
+            return self._spread(node, now)
         sides = [n * b // w if n * b % w == 0 else 0 for n, b, w in zip(now, before, was, strict=True)]
         if not all(sides):
             self._refuse(node, f"gives {before[0]}x{before[1]} values of {was[0]}x{was[1]}, which are {now} now")
         return sides[0], sides[1]
+
+    def _spread(self, node: Node, now: Sides) -> Sides:
+        """What a transposed convolution makes of an image of those sides."""
+        kernel, pads = node.inputs[1].shape[2:], node.attrs.get("pads", [0, 0, 0, 0])
+        strides, dilations = node.attrs.get("strides", [1, 1]), node.attrs.get("dilations", [1, 1])
+        more = node.attrs.get("output_padding", [0, 0])
+        high, wide = (
+            (now[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+            + more[axis] - pads[axis] - pads[axis + 2]
+            for axis in range(2)
+        )  # fmt: skip
+        if high < 1 or wide < 1:
+            self._refuse(node, f"gives nothing of the {now[0]}x{now[1]} values that are left")
+        return high, wide
 
     def _windowed(self, node: Node, now: Sides) -> Sides:
         """What a convolution or pool makes of an image of those sides."""
@@ -159,9 +175,11 @@ class _Grid:
             made.append((-(-room // strides[axis]) if ceil else room // strides[axis]) + 1)
         return made[0], made[1]
 
-    def cells(self, weights: np.ndarray, now: Sides) -> np.ndarray:
+    def cells(self, node: Node, weights: np.ndarray, now: Sides) -> np.ndarray:
         """For weights (..., height, width) of an image, the sums of those of each cell."""
         high, wide = weights.shape[-2:]
+        if high % now[0] or wide % now[1]:
+            self._refuse(node, f"has weights for {high}x{wide} values, of which {now[0]}x{now[1]} are left")
         parts = weights.reshape(*weights.shape[:-2], now[0], high // now[0], now[1], wide // now[1])
         summed: np.ndarray = parts.sum(axis=(-3, -1))
         return summed
@@ -169,16 +187,15 @@ class _Grid:
     def _as_large_as_before(self, output: Variable) -> None:
         """Gives the last layer in front of an output ``block`` squared times its channels, and spreads them."""
         before, now = self.sides(output), self.shrunk[output]
-        factor = before[0] // now[0]
+        factor = before[0] // now[0] or 1
         if (now[0] * factor, now[1] * factor) != before:
             self._refuse(producer(output), f"gives {now[0]}x{now[1]} values now instead of {before[0]}x{before[1]}")
         last = producer(output)
-        while last is not None and last.op in _POINTWISE and len(consumers(last.inputs[0])) == 1:
+        while last is not None and last.op in _POINTWISE - {"PRelu"} and len(consumers(last.inputs[0])) == 1:
             last = producer(last.inputs[0])
-        if last is None or last.op not in ("Conv", "ConvTranspose") or int(last.attrs.get("group", 1)) != 1:
-            self._refuse(
-                last, "stands before the image at the end, and is no convolution that could give it a cell at a time"
-            )
+        fits = last is not None and last.op in ("Conv", "ConvTranspose") and int(last.attrs.get("group", 1)) == 1
+        if not fits or consumers(output):
+            self._refuse(last, "gives the image at the end, and is no convolution that could give it cell by cell")
         assert last is not None
         axis = 0 if last.op == "Conv" else 1
         for place in range(1, len(last.inputs)):
@@ -232,7 +249,7 @@ def whole_kernel(grid: _Grid, node: Node) -> bool:
     if any(node.attrs.get("pads", [0])) or not isinstance(weight, Constant):
         return False
     now = grid.shrunk[source]
-    node.inputs[1] = grid.graph.const(weight.name, grid.cells(weight.values, now))
+    node.inputs[1] = grid.graph.const(weight.name, grid.cells(node, weight.values, now))
     node.attrs["kernel_shape"] = list(now)
     grid.done.append(f"'{node.name}' covers {now[0]}x{now[1]} values")
     return True
@@ -261,7 +278,8 @@ def linear(grid: _Grid, node: Node) -> bool:
     transposed = bool(node.attrs.get("transB", 0))
     values = weight.values if transposed else weight.values.T
     channels, now = int((grid.shapes.shape(source) or [0, 0])[1] or 0), grid.shrunk[source]
-    summed = grid.cells(values.reshape(len(values), channels, *grid.sides(source)), now).reshape(len(values), -1)
+    image = values.reshape(len(values), channels, *grid.sides(source))
+    summed = grid.cells(node, image, now).reshape(len(values), -1)
     node.inputs[1] = grid.graph.const(weight.name, np.ascontiguousarray(summed if transposed else summed.T))
     grid.done.append(f"'{node.name}' reads {now[0]}x{now[1]} cells")
     return True

@@ -7,8 +7,8 @@ angles) and judges them on others. The peer is ``quantize_static`` of the instal
 activations, int8 weights per channel, on the network with BatchNormalization folded. Ours is the target ``cpu``, run as
 the peer's is, in onnxruntime with its integer kernels. For TensorRT's scheme the peer is the same with symmetric int8
 activations, and ours the target ``trt-host``, run with what is FP16 on a GPU rounded to FP16. The capsule autoencoder
-of the example is judged by its AUROC, before and after 95 % of its weights are factorized away. YOLOv8n comes with nudenet and photographs with foolbox, both
-among the extra ``bench``.
+of the example is judged by its AUROC, before and after 95 % of its weights are factorized away. YOLOv8n comes with
+nudenet and photographs with foolbox, both among the extra ``bench``.
 
 Prints one line for each way; exit status 1 where a goal is missed.
 """

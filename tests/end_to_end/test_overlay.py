@@ -56,7 +56,8 @@ def test_convert_distill_and_quantize_for_every_target(job: Path, edgec: Edgec) 
         assert entry["sqnr_db"] > 5, name
         assert entry["sqnr_db_to_graph"] is None or entry["sqnr_db_to_graph"] > 20, name
     check = json.loads((job / "build/model/coral-dev-board/check.json").read_text())
-    assert check["edge_tpu"]["mapped"] == check["edge_tpu"]["operators"]
+    # All but the DEPTH_TO_SPACE at the end, which spreads the cells.
+    assert check["edge_tpu"]["mapped"] == check["edge_tpu"]["operators"] - 1
 
 
 def test_a_network_of_channels_takes_images(job: Path, edgec: Edgec) -> None:
