@@ -78,7 +78,7 @@ def test_a_quantized_model_takes_no_float_pass(opt: Opt, job: Path, capsys: pyte
     assert opt(*made)[0] == 0
     assert main(["int8.onnx", "-p", "factorize{rank=0.5}"]) == 2
     assert capsys.readouterr().err == (
-        "edgec-opt: -p: passes[0] 'factorize' needs a 'float' graph, which this is not; give a model that is\n"
+        "edgec-opt: -p: passes[0] 'factorize' needs a 'float' graph, which this is not; put 'dequantize' before it\n"
     )
     assert main(["int8.onnx", "-p", "fold"]) == 0
 

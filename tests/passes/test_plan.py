@@ -60,7 +60,7 @@ def test_a_fact_that_nothing_ended() -> None:
     with pytest.raises(UsageError) as caught:
         plan([("quantize", {})], source="compress.yaml", roles=["calibration"], facts=frozenset({"quantized"}))
     assert str(caught.value) == (
-        "compress.yaml: passes[0] 'quantize' needs a 'float' graph, which this is not; give a model that is"
+        "compress.yaml: passes[0] 'quantize' needs a 'float' graph, which this is not; put 'dequantize' before it"
     )
 
 
