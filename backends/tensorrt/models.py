@@ -144,6 +144,8 @@ def _for(
             in_half(graph, frozenset(beyond))
         elif precision == "int8":
             weights_as_floats(graph)
+        if _has_subgraphs(graph):  # there is no typed file of it: TensorRT 10 builds this one with options, too
+            versions = _ANY
         settle(graph, f"model_{precision}")
         inside = tuple(node.name for node in graph.nodes if node.name in set(beyond))
         yield Model(f"model_{precision}{suffix}.onnx", graph, precision, rules, versions, rules.typed, inside)
