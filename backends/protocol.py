@@ -37,6 +37,23 @@ class Emitted:
     check: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What a backend may want beside the graph that it emits.
+
+    Attributes:
+        floats: the same network in front of the passes that ran for this target only; it may be changed.
+        samples: all of the calibration data as the graph takes them, once.
+    """
+
+    floats: Graph | None = None
+    samples: Iterable[Feeds] = ()
+
+
+#: Nothing beside the graph.
+ALONE = Beside()
+
+
 class Backend(Protocol):
     """One device family."""
 
@@ -55,14 +72,7 @@ class Backend(Protocol):
         ...
 
     def emit(
-        self,
-        graph: Graph,
-        target: Target,
-        folder: Path,
-        probes: Sequence[Feeds],
-        *,
-        floats: Graph | None = None,
-        samples: Iterable[Feeds] = (),
+        self, graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], beside: Beside = ALONE
     ) -> Emitted:
         """Writes the files for ``target`` into ``folder`` and checks them by running them on ``probes``.
 
@@ -71,9 +81,7 @@ class Backend(Protocol):
             target: the board.
             folder: where the files go.
             probes: a few feeds as ``graph`` takes them.
-            floats: the same network in front of the passes that ran for this target only, for backends that want it in
-                float too; it may be changed.
-            samples: all of the calibration data as ``graph`` takes them, once.
+            beside: what else there is.
         """
         ...
 

@@ -19,7 +19,7 @@ class Samples:
     """A data set of feeds that are there already, in batches as they are."""
 
     source = "calibration data"
-    labels = None
+    labels: np.ndarray | None = None
 
     def __init__(self, feeds: list[dict[str, np.ndarray]]) -> None:
         self.feeds = feeds

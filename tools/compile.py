@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from edgec import __version__
-from edgec.backends.protocol import Backend
+from edgec.backends.protocol import Backend, Beside
 from edgec.backends.registry import backend, target
 from edgec.backends.tensorrt.bundle import UNBUILT
 from edgec.frontends.datasets import DataSet, inputs_of, open_dataset
@@ -259,7 +259,7 @@ class _Run:
         reference = pipeline.reference
         # A backend may change the graph that it emits; what it made is measured against the one it was given.
         samples = Context(graph, data=self.data).feeds(graph, "calibration") if "calibration" in self.data else ()
-        emitted = emitter.emit(graph.copy(), found, own, reference.feeds(graph), floats=floats, samples=samples)
+        emitted = emitter.emit(graph.copy(), found, own, reference.feeds(graph), Beside(floats, samples))
         runner = emitter.runner(graph, own)
         outputs = [runner(feeds) for feeds in reference.feeds(graph)]
         entry: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,7 +33,7 @@ from edgec.backends.coral import (  # noqa: F401
 from edgec.backends.coral.interpreter import Interpreter
 from edgec.backends.coral.lowering import Lowered, Lowering
 from edgec.backends.counted_padding import count_padding_outside
-from edgec.backends.protocol import Emitted, Feeds, Runner
+from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
@@ -87,14 +87,7 @@ class CoralBackend:
         lower(graph, target.name, names)
 
     def emit(
-        self,
-        graph: Graph,
-        target: Target,
-        folder: Path,
-        probes: Sequence[Feeds],
-        *,
-        floats: Graph | None = None,
-        samples: Iterable[Feeds] = (),
+        self, graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], beside: Beside = ALONE
     ) -> Emitted:
         """Writes model.tflite and check.json, and what the Edge TPU compiler makes where it is on PATH.
 
@@ -103,7 +96,7 @@ class CoralBackend:
             target: the board.
             folder: where the files go.
             probes: feeds as the graph takes them; seeded noise where there are none.
-            floats, samples: not needed.
+            beside: not needed.
 
         Raises:
             EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.

@@ -8,14 +8,14 @@ measured here is the optimized model against the same graph computed operator by
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from edgec.backends.counted_padding import count_padding_outside
-from edgec.backends.protocol import Emitted, Feeds, Runner
+from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.ir.execution import Session, seeded_feeds, sqnr_db, stacked, started
 from edgec.ir.files import load, save
 from edgec.ir.graph import Graph
@@ -43,14 +43,7 @@ class CpuBackend:
             Shapes(graph).annotate(graph)
 
     def emit(
-        self,
-        graph: Graph,
-        target: Target,
-        folder: Path,
-        probes: Sequence[Feeds],
-        *,
-        floats: Graph | None = None,
-        samples: Iterable[Feeds] = (),
+        self, graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], beside: Beside = ALONE
     ) -> Emitted:
         """Writes ``model.onnx`` and ``check.json`` into ``folder``.
 

@@ -8,7 +8,7 @@ onnxruntime with every tensor rounded to FP16.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgec.backends.protocol import Emitted, Feeds, Runner
+from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.backends.tensorrt import legalize
 from edgec.backends.tensorrt.bundle import UNBUILT, BundledModel, Manifest, read_manifest, write_driver
 from edgec.backends.tensorrt.golden_samples import write_golden
@@ -61,14 +61,7 @@ class TensorRTBackend:
             Shapes(graph).annotate(graph)
 
     def emit(
-        self,
-        graph: Graph,
-        target: Target,
-        folder: Path,
-        probes: Sequence[Feeds],
-        *,
-        floats: Graph | None = None,
-        samples: Iterable[Feeds] = (),
+        self, graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], beside: Beside = ALONE
     ) -> Emitted:
         """Writes the bundle and checks its models.
 
@@ -78,9 +71,10 @@ class TensorRTBackend:
         """
         profile = profile_of(target)
         quantized = graph if is_quantized(graph) else None
+        floats = beside.floats
         plain = graph if quantized is None else None if floats is None or is_quantized(floats) else floats
         feeds = list(probes) or seeded_feeds(graph)
-        models = models_of(profile, plain, quantized, samples or feeds)
+        models = models_of(profile, plain, quantized, beside.samples or feeds)
         notes = [f"{target.title} has no 8-bit arithmetic: the bundle is FP16."] if target.scheme is None else []
         findings = [(model, finding) for model in models for finding in lint(model.graph, model.rules)]
         for model, finding in findings:

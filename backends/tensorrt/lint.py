@@ -18,8 +18,6 @@ from edgec.passes.linear_layers import CONVOLUTIONS, input_channels, output_chan
 
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 _WEIGHTED = {"Conv": 0, "Gemm": None, "MatMul": None, "ConvTranspose": None}
-#: With fewer channels a convolution is faster in FP16; NVIDIA's own quantizer draws the line there.
-FEWEST_CHANNELS = 16
 _OLDEST_WITHOUT_ZERO_POINT = (10,)
 _OLDEST_WITH_COMPUTED_BIAS = (8, 4)
 
@@ -161,7 +159,7 @@ def biases(graph: Graph, rules: Rules) -> Iterator[Finding]:
         if maker is not None and maker.op == "DequantizeLinear":
             what = "has an int32 bias behind a DequantizeLinear, which is not parsed"
             yield Finding("bias", _node(node), what, "leave the bias float", True)
-        elif maker is not None and _dequantized(node.inputs[1]) and rules.version < _OLDEST_WITH_COMPUTED_BIAS:
+        elif maker is not None and dequantized(node.inputs[1]) and rules.version < _OLDEST_WITH_COMPUTED_BIAS:
             what = f"has quantized weights and a computed bias, and {rules.tensorrt} wants a constant one"
             yield Finding("bias_computed", _node(node), what, "make the bias a constant", True)
 
@@ -184,7 +182,7 @@ def weight_form(graph: Graph, rules: Rules) -> Iterator[Finding]:
 def inputs_in_float(graph: Graph, rules: Rules) -> Iterator[Finding]:
     """A layer with quantized weights runs in float where what it reads is not quantized too."""
     for node in _of(graph, *_WEIGHTED):
-        if _dequantized(node.inputs[1]) and not _dequantized(node.inputs[0]):
+        if dequantized(node.inputs[1]) and not dequantized(node.inputs[0]):
             what = "has quantized weights, and reads floats: it runs in float"
             yield Finding("inputs_in_float", _node(node), what, "quantize what it reads", False)
 
@@ -193,7 +191,7 @@ def inputs_in_float(graph: Graph, rules: Rules) -> Iterator[Finding]:
 def weight_axis(graph: Graph, rules: Rules) -> Iterator[Finding]:
     """Weights have a scale for each output channel; those of a ConvTranspose have one scale."""
     for node in _of(graph, *CONVOLUTIONS):
-        maker = _dequantized(node.inputs[1])
+        maker = dequantized(node.inputs[1])
         scale = maker.inputs[1] if maker is not None else None
         if maker is None or not isinstance(scale, Constant) or scale.values.size == 1:
             continue
@@ -221,16 +219,16 @@ def sums(graph: Graph, rules: Rules) -> Iterator[Finding]:
 def narrow(graph: Graph, rules: Rules) -> Iterator[Finding]:
     """Convolutions of few channels are faster in FP16."""
     for node in _of(graph, "Conv"):
-        weight = _stored(_dequantized(node.inputs[1]))
+        weight = _stored(dequantized(node.inputs[1]))
         if weight is None:
             continue
         fewest = min(input_channels(node, weight.shape), output_channels(node, weight.shape))
-        if fewest < FEWEST_CHANNELS:
-            what = f"is quantized and has {fewest} channels: below {FEWEST_CHANNELS} FP16 is faster"
+        if fewest < rules.fewest_channels:
+            what = f"is quantized and has {fewest} channels: below {rules.fewest_channels} FP16 is faster"
             yield Finding("narrow", _node(node), what, "leave it float", False)
 
 
-def _dequantized(tensor: Tensor) -> Node | None:
+def dequantized(tensor: Tensor) -> Node | None:
     """The DQ that a tensor comes from, a cast behind it being overlooked."""
     maker = producer(tensor)
     if maker is not None and maker.op == "Cast":
@@ -248,7 +246,7 @@ def _stored(dequantize: Node | None) -> Constant | None:
 
 def _rounded(tensor: Tensor) -> Variable | None:
     """What a rounded tensor was before its Q."""
-    maker = _dequantized(tensor)
+    maker = dequantized(tensor)
     quantize = None if maker is None else producer(maker.inputs[0])
     source = None if quantize is None or quantize.op != "QuantizeLinear" else quantize.inputs[0]
     if isinstance(source, Variable) and (cast := producer(source)) is not None and cast.op == "Cast":

@@ -15,12 +15,13 @@ import numpy as np
 
 from edgec.backends.tensorrt.bundle import BundledModel, Precision, Versions
 from edgec.backends.tensorrt.half import in_half, overflowing, rounded
+from edgec.backends.tensorrt.lint import dequantized
 from edgec.backends.tensorrt.older_opset import lower_opset, needed_opset
 from edgec.backends.tensorrt.quantized_weights import weights_as_floats
 from edgec.backends.tensorrt.versions import Profile, Rules
 from edgec.ir.errors import EmitError
 from edgec.ir.files import load
-from edgec.ir.graph import Graph, Node, Tensor, producer
+from edgec.ir.graph import Graph, Node
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.pipeline import settle
 
@@ -57,7 +58,7 @@ class Model:
     @property
     def integer_layers(self) -> list[str]:
         """The nodes that are to run in INT8: their weights and what they read come through a DQ."""
-        return [node.name for node in self.graph.nodes if node.op in LINEAR and all(map(_quantized, node.inputs[:2]))]
+        return [node.name for node in self.graph.nodes if node.op in LINEAR and all(map(dequantized, node.inputs[:2]))]
 
     def as_half(self) -> Graph:
         """The network as the file's precision computes it, FP16 rounding and all."""
@@ -190,10 +191,3 @@ def _name_nodes(graph: Graph) -> None:
 
 def _has_subgraphs(graph: Graph) -> bool:
     return len(graph.graphs()) > 1
-
-
-def _quantized(tensor: Tensor) -> bool:
-    maker = producer(tensor)
-    if maker is not None and maker.op == "Cast":
-        maker = producer(maker.inputs[0])
-    return maker is not None and maker.op == "DequantizeLinear"

@@ -13,6 +13,7 @@ import pytest
 from bundles import bench
 from running_passes import Samples, model, outputs, run_pass
 
+from edgec.backends.protocol import Beside
 from edgec.backends.registry import target, target_names
 from edgec.backends.tensorrt import backend as module
 from edgec.backends.tensorrt.backend import TensorRTBackend
@@ -55,7 +56,7 @@ def emitted(board: Target, folder: Path, graph: Graph | None = None, *, size: fl
     if board.scheme is not None:
         run_pass(Quantize(effort="fast"), graph, target=board, data={"calibration": Samples(samples(size=size))})
     probes = samples(2, size)
-    return backend.emit(graph, board, folder, probes, floats=floats, samples=samples(size=size))
+    return backend.emit(graph, board, folder, probes, Beside(floats, samples(size=size)))
 
 
 def test_there_is_a_target_for_each_board() -> None:

@@ -19,7 +19,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -32,12 +32,15 @@ from networks import capsule, efficientnet_lite0, photos, wide_torch, yolov8n
 from static_quantizer import quantized_by_onnxruntime
 
 import edgec
+from edgec.backends.protocol import Beside, Emitted, Feeds
 from edgec.backends.tensorrt.backend import TensorRTBackend
 from edgec.backends.tensorrt.bundle import read_manifest
 from edgec.backends.tensorrt.models import as_computed
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.files import load
+from edgec.ir.graph import Graph
 from edgec.passes import input_domain
+from edgec.passes.target import Target
 
 TARGETS = ("jetson-nano", "jetson-xavier-nx", "jetson-orin-nano", "trt-host")
 SECONDS = 5.0
@@ -123,20 +126,22 @@ def bundle(network: Network, folder: Path, targets: tuple[str, ...]) -> dict[str
     took: dict[str, float] = {}
     emit = TensorRTBackend.emit
 
-    def timed(self: TensorRTBackend, graph: object, target: object, *rest: object, **more: object) -> object:
+    def timed(
+        self: TensorRTBackend, graph: Graph, target: Target, place: Path, probes: Sequence[Feeds], beside: Beside
+    ) -> Emitted:
         start = time.perf_counter()
         try:
-            return emit(self, graph, target, *rest, **more)  # type: ignore[arg-type]
+            return emit(self, graph, target, place, probes, beside)
         finally:
-            took[target.name] = time.perf_counter() - start  # type: ignore[attr-defined]
+            took[target.name] = time.perf_counter() - start
 
     with mock.patch.object(TensorRTBackend, "emit", timed):
         edgec.compile(network.file, recipe, folder / "out", inputs=network.pins, timing=False)
     return took
 
 
-def outputs(session: Session, network: Network, graph: object = None) -> dict[str, np.ndarray]:
-    entered = (f if graph is None else input_domain.enter(graph, f) for f in network.held_out)  # type: ignore[arg-type]
+def outputs(session: Session, network: Network, graph: Graph | None = None) -> dict[str, np.ndarray]:
+    entered = (f if graph is None else input_domain.enter(graph, f) for f in network.held_out)
     return stacked([session.run(feeds) for feeds in entered])
 
 

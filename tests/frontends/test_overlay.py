@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from edgec.frontends.overlay import Overlay, luminance, overlay_channels, overlay_module
 from edgec.ir.errors import InputError
-from edgec.ir.frequency_bank import KNOTS, band_names, bank, compressed
+from edgec.ir.frequency_bank import KNOTS, Transform, band_names, bank, compressed
 
+TWO_WAYS: tuple[Transform, ...] = ("haar", "dct")
 ALL = [
     Overlay(block, transform, None, magnitude, log, low, chroma=bool(low), center=log or block == 8)
     for block, transform, magnitude, log, low in itertools.product(
@@ -27,17 +29,17 @@ def images(*shape: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("transform", ["dct", "haar"])
 @pytest.mark.parametrize("block", [2, 4, 8])
-def test_kernels_are_orthonormal_and_see_no_mean(transform: str, block: int) -> None:
-    kernels = np.concatenate(list(bank(transform, block).values())).reshape(block**2 - 1, -1)  # type: ignore[arg-type]
+def test_kernels_are_orthonormal_and_see_no_mean(transform: Transform, block: int) -> None:
+    kernels = np.concatenate(list(bank(transform, block).values())).reshape(block**2 - 1, -1)
     np.testing.assert_allclose(kernels @ kernels.T, np.eye(block**2 - 1), atol=1e-12)
     np.testing.assert_allclose(kernels.sum(axis=1), 0, atol=1e-12)
 
 
 @pytest.mark.parametrize("transform", ["dct", "haar", "laplacian"])
 @pytest.mark.parametrize("block", [2, 4, 8])
-def test_squares_add_up_to_the_variance_of_a_block(transform: str, block: int) -> None:
+def test_squares_add_up_to_the_variance_of_a_block(transform: Transform, block: int) -> None:
     x = images(2, 1, 16, 24)
-    channels = overlay_channels(x, Overlay(block, transform, None, "square", low=0.0))  # type: ignore[arg-type]
+    channels = overlay_channels(x, Overlay(block, transform, None, "square", low=0.0))
     blocks = x[:, 0].reshape(2, 16 // block, block, 24 // block, block)
     np.testing.assert_allclose(channels.sum(axis=1), blocks.var(axis=(2, 4)), rtol=1e-4)
 
@@ -46,8 +48,8 @@ def test_bands_are_what_they_are_called() -> None:
     """A stripe along a row is horizontal detail of its own width."""
     for width, level in ((1, 1), (2, 2), (4, 3)):
         stripes = np.tile(np.repeat([0.0, 1.0], width), 16 // width).astype(np.float32)[:16]
-        for transform in ("haar", "dct"):
-            overlay = Overlay(8, transform, None, "square", low=0.0)  # type: ignore[arg-type]
+        for transform in TWO_WAYS:
+            overlay = Overlay(8, transform, None, "square", low=0.0)
             for image, kind in ((np.tile(stripes, (16, 1)), "h"), (np.tile(stripes[:, None], (1, 16)), "v")):
                 found = overlay_channels(image[None, None], overlay).mean(axis=(0, 2, 3))
                 assert overlay.names[int(found.argmax())] == f"{kind}{level}", (transform, width)
@@ -112,9 +114,9 @@ def test_the_logarithm() -> None:
         ({"bands": (), "low": 0}, "nothing is left of the image: low is 0 and no band is chosen"),
     ],
 )
-def test_mistakes(options: dict[str, object], line: str) -> None:
+def test_mistakes(options: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=r"^" + line.replace("(", r"\(")):
-        Overlay(**options)  # type: ignore[arg-type]
+        Overlay(**options)
 
 
 def test_images_of_other_channels() -> None:

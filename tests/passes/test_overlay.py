@@ -158,7 +158,7 @@ SIGNATURE = "(float[1,3,32,32] x) => (float[1,5] y)"
 
 
 def converted(graph: Graph, step: Overlay | None = None, channels: int = 3, **more: Any) -> Context:
-    side = int(graph.inputs[0].shape[2])  # type: ignore[index]
+    side = int((graph.inputs[0].shape or [0] * 4)[2])
     data = {"calibration": Samples(smooth(12, channels, side))}
     return run_pass(
         step or Overlay(), graph, data=data, affine={"x": (np.full(channels, 1 / 255), np.zeros(channels))}, **more
@@ -245,7 +245,7 @@ def test_bands_that_the_data_choose() -> None:
         stripes = random.normal(size=(1, 1, 32, 1)) * np.where(np.arange(32) % 2, 0.05, -0.05)[None, None, :, None]
         item["x"] = item["x"] + (np.float32(label) * stripes).astype(np.float32)
     train = Samples(feeds)
-    train.labels = labels  # type: ignore[assignment]
+    train.labels = labels
     graph = model(GLOBAL, SIGNATURE, WEIGHTS)
     data = {"calibration": Samples(smooth(12, 3, 32)), "train": train}
     ctx = run_pass(Overlay(bands=1), graph, data=data)
