@@ -55,6 +55,8 @@ def target(name: str, where: str = "the command line") -> Target:
     profile = dict(_profiles()[name])
     scheme = profile.pop("scheme", None)
     if scheme is not None:
+        if "like" in scheme:  # that of another target, but for what stands here
+            scheme = _profiles()[scheme["like"]]["scheme"] | scheme
         scheme = Scheme(
             activations=scheme["activations"],
             symmetric=scheme["symmetric"],

@@ -96,7 +96,8 @@ def print_target(name: str) -> None:
         scheme = found.scheme
         kind = "symmetric" if scheme.symmetric else "asymmetric"
         print(f"  activations {scheme.activations}, {kind}; bias {scheme.bias}")
-        print(f"  weights per channel: {', '.join(sorted(scheme.per_channel)) or 'none'}")
+        bits = "  weights of 7 bits, " if scheme.reduce_range else "  weights "
+        print(f"{bits}per channel: {', '.join(sorted(scheme.per_channel)) or 'none'}")
         print(f"  one scale across: {', '.join(sorted(scheme.tied)) or 'none'}")
         fixed = (f"{op} ({scale:g}, {zero})" for op, (scale, zero) in sorted(scheme.fixed.items()))
         print(f"  fixed output scales: {', '.join(fixed) or 'none'}")

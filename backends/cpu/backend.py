@@ -110,7 +110,7 @@ def _notes(sqnr: float, integer: bool) -> list[str]:
     if has_vnni() is False:
         return [
             f"{start}, because its CPU has no VNNI and sums of products saturate; "
-            "a target whose scheme says 'reduce_range: true' avoids it at the price of one bit of the weights."
+            "the target 'cpu-avx2' avoids it at the price of one bit of the weights."
         ]
     return [f"{start}; measure the metric on this kind of machine before shipping the model."]
 

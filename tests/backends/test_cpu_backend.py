@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 import pytest
 from running_passes import Samples, corrupt, model, run_pass
@@ -19,7 +20,7 @@ from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.passes.quantize import Quantize
 
-CPU = target("cpu")
+CPU, AVX2 = target("cpu"), target("cpu-avx2")
 
 
 def network(quantized: bool = True) -> Graph:
@@ -85,6 +86,20 @@ def test_the_runner_runs_what_was_written(tmp_path: Path) -> None:
     assert made.check["quantized"] is False
 
 
+def test_seven_bits_do_not_saturate(tmp_path: Path) -> None:
+    """Where all products are as large as they get: on a CPU without VNNI, weights of 8 bits give something else."""
+    for board in (AVX2, CPU):
+        graph = model("y = Conv(x, w)", "(float[1,16,8,8] x) => (float[1,8,8,8] y)", "float[8,16,1,1] w")
+        graph.constants()[0].values = np.ones((8, 16, 1, 1), np.float32)
+        feeds = [{"x": np.ones((1, 16, 8, 8), np.float32)}]
+        run_pass(Quantize(), graph, target=board, data={"calibration": Samples(feeds)})
+        made = CpuBackend().emit(graph, board, tmp_path, feeds)
+        saturates = board is CPU and module.has_vnni() is False
+        assert (made.sqnr_db < 20, bool(made.notes)) == (saturates, saturates)
+    assert AVX2.scheme is not None and CPU.scheme is not None
+    assert replace(AVX2.scheme, reduce_range=False) == CPU.scheme
+
+
 def test_the_same_bytes_twice(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         CpuBackend().emit(network(), CPU, tmp_path / folder, [])
@@ -98,8 +113,7 @@ def test_saturating_kernels_are_noted(tmp_path: Path, monkeypatch: pytest.Monkey
     made = CpuBackend().emit(network(), CPU, tmp_path, [])
     assert made.notes == [
         "onnxruntime's integer kernels differ from the quantized graph by 11.2 dB on this machine, because its CPU has "
-        "no VNNI and sums of products saturate; a target whose scheme says 'reduce_range: true' avoids it at the price "
-        "of one bit of the weights."
+        "no VNNI and sums of products saturate; the target 'cpu-avx2' avoids it at the price of one bit of the weights."
     ]
     monkeypatch.setattr(module, "has_vnni", lambda: True)
     made = CpuBackend().emit(network(), CPU, tmp_path, [])

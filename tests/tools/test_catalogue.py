@@ -109,6 +109,11 @@ def test_a_target_explained(edgec: Edgec, name: str) -> None:
     assert "  source: https://" in out
 
 
+def test_seven_bits_are_said(edgec: Edgec) -> None:
+    assert "  weights of 7 bits, per channel: Conv, " in edgec("targets", "cpu-avx2")[1]
+    assert "  weights per channel: Conv, " in edgec("targets", "cpu")[1]
+
+
 def test_the_coral_target_explained(edgec: Edgec) -> None:
     _, out, _ = edgec("targets", "coral-dev-board")
     for line in (
