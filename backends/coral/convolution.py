@@ -170,12 +170,13 @@ class _Call:
         outputs = []
         for number, part in enumerate(split_channels(self.low, source, group)):
             own = slice(number * size, (number + 1) * size)
-            piece = Weights(
-                f"{filters.name}.group{number}",
-                filters.data[own],
-                filters.scale[own] if filters.scale is not None and filters.scale.size > 1 else filters.scale,
-                None if filters.bias is None else filters.bias[own],
-                f"{filters.bias_name}.group{number}",
+            piece = replace(
+                filters,
+                name=f"{filters.name}.group{number}",
+                data=filters.data[own],
+                scale=filters.scale[own] if filters.scale is not None and filters.scale.size > 1 else filters.scale,
+                bias=None if filters.bias is None else filters.bias[own],
+                bias_name=f"{filters.bias_name}.group{number}",
             )
             weight = piece.write(self.low, piece.data.transpose(0, 2, 3, 1), 0)
             bias = piece.write_bias(self.low, part, size)

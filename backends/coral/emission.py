@@ -16,6 +16,7 @@ from edgec.backends.coral.quantization import UNBOUNDED, Quantization, covering
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.errors import InternalError
 from edgec.ir.graph import Node
+from edgec.passes.quantization.weights_only import FEWEST
 
 Clamp = tuple[float, float]
 
@@ -25,6 +26,10 @@ _FUSED = {
     (0.0, 6.0): schema.ActivationFunctionType.RELU6,
     (-1.0, 1.0): schema.ActivationFunctionType.RELU_N1_TO_1,
 }
+NEEDS_2_7 = (
+    "int8 weights of float operators with a scale for each channel need TensorFlow Lite 2.7 or newer on the board; "
+    "float16, and 'per_channel: false', do not"
+)
 _ACTIVATION_KINDS = {(0.0, inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
 
 
@@ -44,6 +49,7 @@ class Emission:
     source: str = ""
     channels_last: bool = False
     _made: dict[tuple, Value] = field(default_factory=dict)
+    _unpacked: dict[int, int] = field(default_factory=dict)
 
     def default_permutation(self, rank: int) -> tuple[int, ...]:
         """How a tensor of that rank is kept in this network when nothing else is asked."""
@@ -117,7 +123,34 @@ class Emission:
 
     def written(self, value: Value) -> int:
         """Writes a constant as it is, in ONNX's order."""
+        self._note_widened(value)
         return self.file.constant(value.name, value.known(), value.quantization)
+
+    def unpacked(self, name: str, data: np.ndarray, quantization: Quantization | None = None) -> int:
+        """Writes int8 or float16 weights, and what makes them float32 when the file is loaded: a DEQUANTIZE.
+
+        Args:
+            name: of the weights.
+            data: int8 or float16.
+            quantization: of int8 weights.
+
+        Returns:
+            The place of the float32 weights; the same for the same weights.
+        """
+        if quantization is not None and quantization.per_channel:
+            self.notes.append(NEEDS_2_7)
+        small = self.file.constant(name, data, quantization)
+        if small not in self._unpacked:
+            self._unpacked[small] = self.file.tensor(f"{name}.real", data.shape, np.float32)
+            options = schema.DequantizeOptionsT()
+            self.file.operator("DEQUANTIZE", [small], [self._unpacked[small]], options, self.source)
+        return self._unpacked[small]
+
+    def _note_widened(self, value: Value) -> None:
+        if value.half and value.known().size >= FEWEST:
+            self.notes.append(
+                f"constant '{value.name}' of float16 is float32 in the file: only the weights of layers stay small"
+            )
 
     def ints(self, name: str, numbers: Any) -> int:
         """Writes small integers that an operator takes as an input (int32)."""
@@ -267,6 +300,7 @@ class Emission:
         if step is None:
             raise InternalError("coral", f"constant '{value.name}' cannot be stored in order {order}")
         shape, permutation = step
+        self._note_widened(value)
         data = value.known().reshape(shape).transpose(permutation).reshape(stored)
         place = self.file.constant(value.name, data, value.quantization)
         return replace(value, order=order, stored=stored, place=place)

@@ -26,6 +26,7 @@ LARGEST_FILE = 2**31 - 1
 
 _TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
+    np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.uint8): schema.TensorType.UINT8,
     np.dtype(np.int32): schema.TensorType.INT32,
@@ -111,14 +112,20 @@ class File:
         scales = [t.quantization.scale for t in (*read, self.tensors[outputs[0]]) if t is not None and t.quantization]
         # Only a product of two integer tensors has exactly three scales.
         gain = float(scales[0][0] * scales[1][0] / scales[2][0]) if len(scales) == 3 else 0.0
-        made = Operator(kind, list(inputs), list(outputs), options, source, version(kind, types, ranks, options, gain))
+        per_channel = any(q.per_channel for q in (t.quantization for t in read if t is not None) if q is not None)
+        number = version(kind, types, ranks, options, gain, per_channel)
+        made = Operator(kind, list(inputs), list(outputs), options, source, number)
         self.operators.append(made)
         return made
 
     @property
     def parameter_bytes(self) -> int:
         """Bytes of the constants that operators read, each once."""
-        used = {i for operator in self.operators for i in operator.inputs if i >= 0}
+        return self.bytes_read(self.operators)
+
+    def bytes_read(self, operators: Sequence[Operator]) -> int:
+        """Bytes of the constants that some of the operators read, each once."""
+        used = {i for operator in operators for i in operator.inputs if i >= 0}
         return sum(t.data.nbytes for t in (self.tensors[i] for i in used) if t.data is not None)
 
     def to_bytes(self, description: str = "edgec") -> bytes:

@@ -203,11 +203,11 @@ class Lowering(Emission):
         if tensor not in self.values:
             if not isinstance(tensor, Constant):
                 raise InternalError("coral", f"tensor '{tensor.name}' is read before it is computed")
-            data = tensor.values
+            data, half = tensor.values, tensor.dtype == np.float16
             # The file computes in float32 whatever the precision of the model.
             if data.dtype != np.float32 and np.issubdtype(data.dtype, np.floating):
                 data = data.astype(np.float32)
-            self.values[tensor] = constant(tensor.name, data)
+            self.values[tensor] = constant(tensor.name, data, half=half)
         return self.values[tensor]
 
     def optional(self, node: Node, place: int) -> Value | None:

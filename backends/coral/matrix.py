@@ -21,6 +21,7 @@ from edgec.backends.coral.lowering import Destination, Lowering, lowers, refusal
 from edgec.backends.coral.value import Value
 from edgec.backends.coral.weights import Weights
 from edgec.ir.graph import Node
+from edgec.passes.quantization.weights_only import FEWEST
 
 
 @lowers("Gemm")
@@ -42,16 +43,11 @@ def gemm(low: Lowering, node: Node) -> None:
         )
     to = low.destination(node)
     integer = _is_integer(low, node, source, to)
-    read = weights.read(low, node, axis, integer)
-    alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
+    read = weights.read(low, node, axis, integer, factor=float(node.attrs.get("alpha", 1.0)))
+    beta = np.float32(node.attrs.get("beta", 1.0))
     data = read.data if axis == 0 else read.data.T
-    scaled = replace(
-        read,
-        data=data if integer else data * np.float32(alpha),
-        scale=None if read.scale is None else read.scale * np.float32(alpha),
-        bias=None if read.bias is None else read.bias * np.float32(beta),
-    )
-    _dense(low, source, scaled, to, integer, (source.shape[0], data.shape[0]))
+    scaled = replace(read, data=data, bias=None if read.bias is None else read.bias * beta)
+    _dense(low, source, scaled, to, (source.shape[0], data.shape[0]))
 
 
 @lowers("MatMul")
@@ -68,7 +64,7 @@ def matmul(low: Lowering, node: Node) -> None:
     integer = _is_integer(low, node, source, to)
     read = weights.read(low, node, 1, integer)
     read = replace(read, data=read.data.T, bias=None)
-    _dense(low, source.reshaped((rows, depth)), read, to, integer, (*source.shape[:-1], read.data.shape[0]))
+    _dense(low, source.reshaped((rows, depth)), read, to, (*source.shape[:-1], read.data.shape[0]))
 
 
 def _is_integer(low: Lowering, node: Node, source: Value, to: Destination) -> bool:
@@ -81,12 +77,10 @@ def _is_integer(low: Lowering, node: Node, source: Value, to: Destination) -> bo
     return True
 
 
-def _dense(
-    low: Lowering, source: Value, filters: Weights, to: Destination, integer: bool, shape: tuple[int, ...]
-) -> None:
+def _dense(low: Lowering, source: Value, filters: Weights, to: Destination, shape: tuple[int, ...]) -> None:
     """Rows times known weights ``(O, I)``; ``shape`` is the ONNX shape of the result."""
     count, depth = filters.data.shape
-    rows = source.shape[0]
+    rows, integer = source.shape[0], filters.integer
     if not integer:
         source = low.real(source)
     inputs = layout.inner_permutation(source.order, source.shape, (0,))
@@ -145,7 +139,7 @@ def _batched(low: Lowering, node: Node, source: Value, other: Value, to: Destina
         source = source.reshaped((*[1] * (rank - len(source.shape)), *source.shape))
         other = other.reshaped((*[1] * (rank - len(other.shape)), *other.shape))
     integer = low.is_integer(node, [source, other], to.quantization)
-    sides = [low.operand(side) if integer else low.real(side) for side in (source, other)]
+    sides = [low.operand(side) if integer else _real(low, side) for side in (source, other)]
     left, right = (low.arranged(side, range(len(side.shape))) for side in sides)
     shape = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
     made = low.emit(
@@ -160,3 +154,17 @@ def _batched(low: Lowering, node: Node, source: Value, other: Value, to: Destina
         name=to.tensor.name,
     )
     low.finish(to, made, to.clamp)
+
+
+def _real(low: Lowering, side: Value) -> Value:
+    """A side in float32; known numbers that are stored as int8 or float16 stay so in the file."""
+    if not side.is_constant or side.known().size < FEWEST or not (side.half or side.quantization is not None):
+        return low.real(side)
+    data, quantization = side.known(), side.quantization
+    if quantization is None:
+        data = data.astype(np.float16)
+    elif data.dtype != np.int8:
+        return low.real(side)
+    order = layout.row_major(side.shape)
+    place = low.unpacked(side.name, data, quantization)
+    return Value(f"{side.name}.real", side.shape, order, side.shape, place)

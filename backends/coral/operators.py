@@ -2,7 +2,8 @@
 
 An operator's version grows with what is asked of it; a file must state the lowest that suffices, because the runtime
 and the compiler refuse versions that they do not know. Source: the rules of TensorFlow Lite's own version check
-(``lite/tools/versioning/op_version.cc``), for float32 and int8.
+(``lite/tools/versioning/op_version.cc``), for float32, int8 and
+float16 weights.
 """
 
 from __future__ import annotations
@@ -63,7 +64,14 @@ _INT8_IS_2 = frozenset(
 )
 
 
-def version(kind: str, types: Sequence[np.dtype | None], ranks: Sequence[int], options: Any, gain: float = 0.0) -> int:
+def version(
+    kind: str,
+    types: Sequence[np.dtype | None],
+    ranks: Sequence[int],
+    options: Any,
+    gain: float = 0.0,
+    per_channel: bool = False,
+) -> int:
     """The version that a use of an operator needs.
 
     Args:
@@ -72,6 +80,7 @@ def version(kind: str, types: Sequence[np.dtype | None], ranks: Sequence[int], o
         ranks: of its inputs.
         options: its builtin options.
         gain: of a product of integers, the scales of its inputs over the scale of its output.
+        per_channel: whether an input has a scale for each channel.
     """
     data = types[1] if kind in ("SPLIT", "TRANSPOSE_CONV") else types[0]
     integer = data == np.int8
@@ -87,6 +96,8 @@ def version(kind: str, types: Sequence[np.dtype | None], ranks: Sequence[int], o
         if len(types) == 2 or types[2] is None:
             return 6
         return 5 if options.keepNumDims else 4 if integer else 1
+    if kind == "DEQUANTIZE" and (data == np.float16 or per_channel):
+        return 3 if data == np.float16 else 5
     if kind == "MUL" and integer and gain >= 1.0:
         return 3
     if kind == "RESIZE_BILINEAR":

@@ -18,7 +18,6 @@ from edgec.backends.coral.quantization import Quantization
 from edgec.backends.coral.reading import depth_order
 from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value, constant
-from edgec.backends.coral.weights import WIDENED
 from edgec.ir.graph import Node
 
 # float32, float16, double, bfloat16 in ONNX.
@@ -214,7 +213,5 @@ def cast(low: Lowering, node: Node) -> None:
     if int(node.attrs["to"]) not in _ONNX_FLOATS:
         raise refusal(node, "it converts to a type that is no float", low.cut_before(node))
     if value.is_constant:
-        if node.inputs[0].dtype == np.float16:
-            low.notes.append(WIDENED.format(bits=16))
-        value = constant(value.name, value.known().astype(np.float32))
+        value = constant(value.name, value.known().astype(np.float32), half=value.half)
     low.set(node.outputs[0], value)

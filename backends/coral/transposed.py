@@ -64,12 +64,12 @@ def conv_transpose(low: Lowering, node: Node) -> None:
         parts = []
         for number, part in enumerate(split_channels(low, source, group)):
             bias = None if filters.bias is None else filters.bias[number * size : (number + 1) * size]
-            own = Weights(
-                f"{filters.name}.group{number}",
-                data[number * taken : (number + 1) * taken],
-                filters.scale,
-                bias,
-                f"{filters.bias_name}.group{number}",
+            own = replace(
+                filters,
+                name=f"{filters.name}.group{number}",
+                data=data[number * taken : (number + 1) * taken],
+                bias=bias,
+                bias_name=f"{filters.bias_name}.group{number}",
             )
             parts.append(_spread(low, part, own, spread, quantization, f"{name}.group{number}"))
         shape = (source.shape[0], channels, spread[0].output, spread[1].output)

@@ -23,6 +23,7 @@ class Value:
         place: the file's tensor; -1 for a constant, which is written when an operator asks for it.
         data: a constant's contents, in ONNX's shape and order.
         quantization: ``None`` for a float tensor.
+        half: whether the model stores a constant's float32 numbers as float16.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Value:
     place: int = -1
     data: np.ndarray | None = None
     quantization: Quantization | None = None
+    half: bool = False
 
     @property
     def is_constant(self) -> bool:
@@ -55,7 +57,7 @@ class Value:
         return self.quantization.real(self.known())
 
 
-def constant(name: str, data: np.ndarray, quantization: Quantization | None = None) -> Value:
+def constant(name: str, data: np.ndarray, quantization: Quantization | None = None, half: bool = False) -> Value:
     """A value known when the file is written."""
     shape = tuple(data.shape)
-    return Value(name, shape, layout.row_major(shape), shape, -1, data, quantization)
+    return Value(name, shape, layout.row_major(shape), shape, -1, data, quantization, half)

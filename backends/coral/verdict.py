@@ -54,7 +54,7 @@ class Verdict:
     Attributes:
         operators: one entry each: ``kind``, ``source``, ``mapped``, ``reason`` (empty where mapped).
         mapped: operators in front of the first that is not mapped.
-        parameter_bytes: bytes of constants.
+        parameter_bytes: bytes of the constants that the mapped operators read.
         usable_bytes: bytes of them that stay on the chip.
         runtime: the Edge TPU runtime version that is needed at least; 0 where any does.
     """
@@ -111,7 +111,7 @@ def verdict(file: File, usable_bytes: int = USABLE_SRAM) -> Verdict:
         entries.append({"kind": operator.kind, "source": operator.source, "mapped": not reason, "reason": reason})
     count = len(entries) if mapped is None else mapped
     runtime = max((_RUNTIME.get(op.kind, 0) for op in file.operators), default=0)
-    return Verdict(entries, count, file.parameter_bytes, usable_bytes, runtime)
+    return Verdict(entries, count, file.bytes_read(file.operators[:count]), usable_bytes, runtime)
 
 
 def refused(file: File, operator: Operator) -> str:
@@ -120,6 +120,8 @@ def refused(file: File, operator: Operator) -> str:
     writes = [file.tensors[i] for i in operator.outputs]
     if operator.version > VERSION_CEILINGS.get(operator.kind, operator.version):
         return f"version {operator.version} is newer than the compiler"
+    if operator.kind == "DEQUANTIZE" and reads[0].data is not None:
+        return "it unpacks weights for an operator that computes with floats"
     if operator.kind not in _PLAIN and operator.kind not in _LIMITS:
         return "the Edge TPU has no such operator"
     activations = [t for t in (*reads, *writes) if t.data is None]

@@ -41,16 +41,17 @@ def store_weights(
         InputError: a weight is not finite.
     """
     writer = QdqWriter(graph, ctx.get(Shapes))
-    halves: dict[Tensor, Tensor] = {}
+    halves: dict[tuple[Constant, float], Tensor] = {}
     for node in list(graph.nodes):
         place = WEIGHT_INPUT.get(node.op)
         weight = None if place is None else node.inputs[place]
         if place is None or not isinstance(weight, Constant) or weight.dtype != np.float32:
             continue
+        factor = float(node.attrs.get("alpha", 1.0)) if node.op == "Gemm" else 1.0
         reason = keep(node)
         if reason is None and int(np.prod(weight.shape)) < FEWEST:
             reason = f"has fewer than {FEWEST} weights"
-        if reason is None and kind == "float16" and float(np.abs(weight.values).max()) > _LARGEST_HALF:
+        if reason is None and kind == "float16" and float(np.abs(weight.values).max()) * abs(factor) > _LARGEST_HALF:
             reason = f"has weights beyond {_LARGEST_HALF:g}, which float16 does not hold"
         if reason is not None:
             ctx.missed(node, reason)
@@ -60,11 +61,12 @@ def store_weights(
             node.attrs.pop("alpha", None)
             ctx.did(node, "int8 weights, float arithmetic", weight_scales=layer.scale.size)
         else:
-            if weight not in halves:
-                half = graph.const(f"{weight.name}.float16", weight.values.astype(np.float16))
-                halves[weight] = graph.op(
+            if (weight, factor) not in halves:
+                half = graph.const(f"{weight.name}.float16", (weight.values * np.float32(factor)).astype(np.float16))
+                halves[weight, factor] = graph.op(
                     "Cast", [half], name=f"{weight.name}.cast", before=node, to=onnx.TensorProto.FLOAT
                 )
-            node.inputs[place] = halves[weight]
+            node.inputs[place] = halves[weight, factor]
+            node.attrs.pop("alpha", None)
             ctx.did(node, "float16 weights, float arithmetic")
     writer.finish()
