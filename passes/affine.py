@@ -84,8 +84,12 @@ def is_inference(node: Node) -> bool:
     return not node.attrs.get("training_mode") and not any(t.name and t.outputs for t in list(node.outputs)[1:])
 
 
-def take_up_after(rw: Rewriter, node: Node, affine: Affine) -> str | None:
-    """Has a linear layer compute ``affine`` of what it computed. Returns why not, or ``None`` when it is done."""
+def take_up_after(rw: Rewriter, node: Node, affine: Affine, *, dry: bool = False) -> str | None:
+    """Has a linear layer compute ``affine`` of what it computed. Returns why not, or ``None`` when it is done.
+
+    Args:
+        dry: only find out whether it can be done.
+    """
     reason = _unfit(rw, node)
     if reason:
         return reason
@@ -101,7 +105,7 @@ def take_up_after(rw: Rewriter, node: Node, affine: Affine) -> str | None:
         if added is None:
             return f"the bias of {quoted(node)} is computed when the network runs"
         added = added * affine.scale + affine.offset
-    return _assign(rw, node, weights, ("out", affine.scale), added)
+    return _assign(rw, node, weights, ("out", affine.scale), added, dry=dry)
 
 
 def take_up_before(rw: Rewriter, node: Node, affine: Affine, *, dry: bool = False) -> str | None:

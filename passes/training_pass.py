@@ -87,6 +87,9 @@ class TrainingPass(Pass):
         Literal["auto", "float32", "bfloat16"],
         Field(description="of what is computed; auto is bfloat16 on a GPU that has it"),
     ] = "auto"
+    scales: Annotated[
+        bool, Field(description="of a quantized network, learn the scales too, but for those that are prescribed")
+    ] = True
     segments: Annotated[
         int, Field(ge=1, description="gradient checkpointing: run the network in so many parts, for less memory")
     ] = 1

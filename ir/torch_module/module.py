@@ -18,6 +18,8 @@ from edgec.ir.torch_module.quantization import dequantized, quantized
 from edgec.ir.torch_module.trained import Weight
 
 _STATISTICS = (3, 4)
+# A scale is learnt down to this part of what it was.
+_LEAST_FACTOR = 2.0**-6
 
 
 class _Graph:
@@ -54,6 +56,7 @@ class TorchModule(torch.nn.Module):
             :mod:`edgec.ir.torch_module.batch`. Otherwise it runs at the shapes that the graph declares.
         batch_statistics: in training mode, BatchNormalization that is not frozen normalises by the batch and moves the
             running statistics, as torch's does, at the node's own momentum. Without it they stay and are used.
+        scales: learn the scales of Q and DQ too, by ``factors``; see :mod:`edgec.ir.torch_module.learnt_scales`.
 
     Raises:
         InputError: an operator, or a use of one, cannot be lowered, or samples of a batch do not stay apart; the line
@@ -68,12 +71,14 @@ class TorchModule(torch.nn.Module):
         frozen: Collection[str] = (),
         any_batch: bool = True,
         batch_statistics: bool = False,
+        scales: bool = False,
     ) -> None:
         super().__init__()
-        program = lower(graph, frozen, any_batch)
+        program = lower(graph, frozen, any_batch, scales)
         self._graph = _Graph(graph, program)
         self._batch_statistics = batch_statistics
         self._held: dict[int, tuple[torch.nn.Module, str]] = {}  # by slot
+        self.factors = torch.nn.ParameterList(torch.ones(shape) for shape in program.factors)
         for constant, weight in program.weights.items():
             self._hold(constant, torch.nn.Parameter(_initial(weight), requires_grad=constant not in program.frozen))
         statistics = {
@@ -115,6 +120,8 @@ class TorchModule(torch.nn.Module):
         values[MODE_SLOT] = mode
         for slot, (module, name) in self._held.items():
             values[slot] = getattr(module, name)
+        for scale in held.program.scales:
+            values[held.program.slots[scale]] = self._scale(scale)
         for tensor in held.inputs:
             if tensor.name not in feeds:
                 raise UsageError("the feeds", f"have no values for the model's input '{tensor.name}'")
@@ -131,13 +138,34 @@ class TorchModule(torch.nn.Module):
         """Gives each constant that training has changed a new array, and returns those constants.
 
         They are the very constants that the module was made of, in the type that they had: float weights, the
-        integers of quantized ones, and running statistics where the batch moves them. No other is touched.
+        integers of quantized ones, scales where they are learnt, and running statistics where the batch moves them. No
+        other is touched.
         """
-        program, changed = self._graph.program, []
+        program = self._graph.program
+        changed = self._write_scales()  # what integers mean depends on them
         for constant in (*program.weights, *self._graph.statistics):
             tensor = getattr(*self._held[program.slots[constant]])
             values = _values(tensor, program.weights.get(constant), constant)
             if not np.array_equal(values, constant.values, equal_nan=values.dtype.kind == "f"):
+                constant.values = values
+                changed.append(constant)
+        return changed
+
+    def _scale(self, constant: Constant) -> torch.Tensor:
+        """A learnt scale as it is now: never 0, whatever became of its factors."""
+        program = self._graph.program
+        value: torch.Tensor = getattr(*self._held[program.slots[constant]])
+        for number in program.scales[constant].factors:
+            value = value * self.factors[number].abs().clamp(min=_LEAST_FACTOR)
+        return value
+
+    def _write_scales(self) -> list[Constant]:
+        scales, changed = self._graph.program.scales, []
+        for constant, scale in scales.items():
+            values = to_numpy(self._scale(constant)).astype(constant.dtype)
+            if scale.product_of is not None:  # they come behind what they are the products of
+                values = (scale.product_of[0].values * scale.product_of[1].values).reshape(values.shape)
+            if any((self.factors[number].detach() != 1).any() for number in scale.factors):
                 constant.values = values
                 changed.append(constant)
         return changed

@@ -19,6 +19,7 @@ from edgec.ir.graph import Constant, Graph, Node, Tensor, producer
 from edgec.ir.torch_module.batch import BatchFlow
 from edgec.ir.torch_module.conversion import TYPES
 from edgec.ir.torch_module.known_shapes import KnownShapes, evaluate
+from edgec.ir.torch_module.learnt_scales import LearntScale, learnt_scales
 from edgec.ir.torch_module.lowering import MODE, Call, Site, place_of
 from edgec.ir.torch_module.operators import RULES
 from edgec.ir.torch_module.trained import Weight, weights
@@ -46,6 +47,8 @@ class Program:
         weights: what is trained, and where it goes.
         buffers: the other constants that steps read, and what was computed from constants alone.
         frozen: those of the weights that are to stay as they are.
+        scales: the scales that are learnt.
+        factors: the shapes of what they are multiplied with.
         types: what an integer tensor that steps hold as floats is to be given out as.
         batch_axes: for each output, the axis that its samples lie along; ``None`` where it is the same for every batch.
     """
@@ -55,6 +58,8 @@ class Program:
     weights: dict[Constant, Weight] = field(default_factory=dict)
     buffers: dict[Tensor, np.ndarray] = field(default_factory=dict)
     frozen: set[Constant] = field(default_factory=set)
+    scales: dict[Constant, LearntScale] = field(default_factory=dict)
+    factors: list[tuple[int, ...]] = field(default_factory=list)
     types: dict[Tensor, torch.dtype] = field(default_factory=dict)
     batch_axes: dict[str, int | None] = field(default_factory=dict)
 
@@ -80,8 +85,8 @@ class Program:
         return rows[::-1]
 
 
-def lower(graph: Graph, frozen: Collection[str], any_batch: bool) -> Program:
-    """Lowers ``graph``.
+def lower(graph: Graph, frozen: Collection[str], any_batch: bool, scales: bool) -> Program:
+    """Lowers ``graph``, with scales that are learnt where ``scales``.
 
     Raises:
         InputError: an operator, or a use of one, cannot be lowered, or the batch size cannot change.
@@ -94,8 +99,11 @@ def lower(graph: Graph, frozen: Collection[str], any_batch: bool) -> Program:
     for constant, weight in program.weights.items():
         if not stays.isdisjoint(weight.layers):
             program.frozen.add(constant)
+    if scales:
+        program.factors, program.scales = learnt_scales(graph, program.weights, program.frozen)
+    apart = program.weights.keys() | program.scales.keys()
     known: dict[Tensor, np.ndarray] = {
-        c: c.values for c in graph.constants() if c not in program.weights and c.dtype.name in TYPES
+        c: c.values for c in graph.constants() if c not in apart and c.dtype.name in TYPES
     }
     shapes = KnownShapes(graph, known)
     flow = BatchFlow(graph, shapes) if any_batch and BatchFlow.applies(graph, shapes) else None
@@ -136,6 +144,8 @@ def _result(program: Program, tensor: Tensor) -> int:
 def _operand(program: Program, tensor: Tensor | None, known: dict[Tensor, np.ndarray], reader: Node | None) -> int:
     if tensor in known:
         program.buffers[tensor] = known[tensor]
+    elif isinstance(tensor, Constant) and tensor in program.scales:
+        program.buffers[tensor] = tensor.values
     elif isinstance(tensor, Constant) and tensor not in program.weights:
         where = place_of(reader) if reader is not None else f"output '{tensor.name}'"
         raise InputError(where, f"torch has no elements of type {tensor.dtype}", "convert the model to float32")

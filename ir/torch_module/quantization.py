@@ -3,8 +3,10 @@
 A quantized tensor is held as floats that are whole numbers, so that gradients pass through whatever stands between
 quantizing and dequantizing. The gradient of QuantizeLinear is that of ``x / scale`` inside the range of the integers
 and 0 outside; dequantizing multiplies by the scale, so that a pair passes it on unchanged (Bengio, Léonard and
-Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013). Scales and zero-points stay as they
-are. Whatever precision autocast chose for the input, the arithmetic is in the scale's.
+Courville, "Estimating or Propagating Gradients Through Stochastic Neurons", 2013). A scale that is learnt gets the
+gradient of such a pair with respect to it: what rounding moved a value by, in steps, inside the range, and the integer
+at its end outside (Esser et al., "Learned Step Size Quantization", ICLR 2020). Zero-points stay as they are. Whatever
+precision autocast chose for the input, the arithmetic is in the scale's.
 """
 
 from __future__ import annotations
@@ -31,13 +33,15 @@ class _Quantized(torch.autograd.Function):
         if zero_point is not None:
             whole += zero_point
         inside = (whole >= low) & (whole <= high)
-        ctx.save_for_backward(inside, scale)
+        ctx.save_for_backward(inside, scale, x if scale.requires_grad else None)
         return whole.clamp_(low, high)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inside, scale = ctx.saved_tensors
-        return gradients[0] * inside / scale, None, None, None, None
+        inside, scale, x = ctx.saved_tensors
+        passed = gradients[0] * inside / scale
+        learnt = None if x is None else -(passed * x / scale).sum_to_size(scale.shape)
+        return passed, learnt, None, None, None
 
 
 def _aligned(values: Tensor, rank: int, axis: int) -> Tensor:

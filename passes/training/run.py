@@ -46,7 +46,7 @@ class _Run:
         self.options, self.graph, self.ctx, self.device = options, graph, ctx, world.device
         torch.manual_seed(ctx.seed)
         data = ctx.data[TRAIN]
-        network = TorchModule(graph, frozen=options.frozen(graph))
+        network = TorchModule(graph, frozen=options.frozen(graph), scales=options.scales)
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UsageError(options.name, "finds no weights to train", "freeze less, or leave the pass out")
         self.feeding = Feeding(data, ctx.seed, options.hold_out)

@@ -1,0 +1,257 @@
+"""Channels of activations made about equally wide, so that the one scale that they share has fine steps for all.
+
+Cross-layer equalisation (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV
+2019), by what the channels hold on calibration data. A channel is multiplied by a number where a layer computes it, and
+divided where one reads it, through whatever stands between (:mod:`.channel_streams`): the float network stays what it
+was. How far channels are drawn together is chosen for each stream by the noise that is left: of activations, whose
+steps become finer for channels that were narrow, and of the weights that read them, where narrow channels now take part
+of the range. What a channel always holds is taken away as well where that is exact (high-bias absorption, ibid.): its
+least value in front of layers that do not pad, or its middle where no Relu stands between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.shapes import Shapes
+from edgec.passes.affine import Affine, take_up_after, take_up_before
+from edgec.passes.linear_layers import CONVOLUTIONS, LINEAR, groups
+from edgec.passes.protocol import Context
+from edgec.passes.quantization.channel_streams import SHIFTED, Stream, streams
+from edgec.passes.rewriting import Rewriter
+from edgec.passes.streaming import Tapped, stream
+
+# How far narrow channels are widened: not at all (0) to as wide as the widest (1).
+_EXPONENTS = (0.25, 0.5, 0.75, 1.0)
+# The most that a channel is multiplied by; one that is narrower is dead or nearly so.
+_MOST = 16.0
+# A stream is left as it is where less of its noise than this goes away.
+_WORTHWHILE = 0.05
+_STEPS = 255.0
+_WEIGHT_LIMIT = 127.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the channels of one activation hold: (channels,) each.
+
+    Attributes:
+        low, high: the extremes.
+        power: the mean square.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    power: np.ndarray
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a layer takes up: ``after`` of what it computes, ``before`` of what it reads."""
+
+    after: Affine | None = None
+    before: Affine | None = None
+
+
+def equalized(graph: Graph, rounding: Rounding, ctx: Context) -> dict[Node, Change]:
+    """What layers of ``graph`` are to take up so that channels are about equally wide.
+
+    Args:
+        graph: float and sorted; not changed.
+        rounding: of the target.
+        ctx: the calibration data.
+
+    Raises:
+        InputError: there are no calibration data.
+    """
+    found = streams(graph, ctx.get(Shapes))
+    if not found or len(graph.graphs()) > 1:
+        return {}
+    seen = _seen(graph, [tensor for one in found for tensor in one.tensors], ctx)
+    changes: dict[Node, Change] = {}
+    rw = Rewriter(graph, ctx)
+    for one in found:
+        affine = _chosen(one, seen, rw, rounding)
+        if affine is None:
+            continue
+        back = Affine(1 / affine.scale, -affine.offset / affine.scale)
+        for node in one.writers:
+            changes[node] = Change(affine, changes.get(node, Change()).before)
+        for node in one.readers:
+            changes[node] = Change(changes.get(node, Change()).after, back)
+    return changes
+
+
+def take_up(graph: Graph, changes: Mapping[Node, Change], ctx: Context) -> None:
+    """Has the layers of ``graph`` take their changes up. It computes what it did, to rounding."""
+    rw = Rewriter(graph, ctx)
+    for node, change in changes.items():
+        for affine, takes in ((change.before, take_up_before), (change.after, take_up_after)):
+            reason = takes(rw, node, affine) if affine is not None else None
+            assert reason is None, reason
+    rw.finish()
+
+
+def _seen(graph: Graph, tensors: Sequence[Variable], ctx: Context) -> dict[Variable, Seen]:
+    """Extremes and power of each channel over the calibration data."""
+    network = Tapped(graph, tensors)
+
+    def work(_: int, values: list[dict[str, np.ndarray]]) -> list[Seen]:
+        return [_of(values[0][tensor.name]) for tensor in tensors]
+
+    found: list[Seen] = []
+    count = 0
+    for batch in stream(graph, ctx, [network], work):
+        found = batch if not count else [_merged(a, b) for a, b in zip(found, batch, strict=True)]
+        count += 1
+    return {t: Seen(s.low, s.high, s.power / count) for t, s in zip(tensors, found, strict=True)}
+
+
+def _of(values: np.ndarray) -> Seen:
+    flat = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
+    power = np.einsum("cn,cn->c", flat, flat, dtype=np.float64) / flat.shape[1]
+    return Seen(flat.min(1), flat.max(1), power)
+
+
+def _merged(one: Seen, other: Seen) -> Seen:
+    return Seen(np.minimum(one.low, other.low), np.maximum(one.high, other.high), one.power + other.power)
+
+
+# -- the choice --------------------------------------------------------------------------------------------------------
+
+
+def _chosen(one: Stream, seen: Mapping[Variable, Seen], rw: Rewriter, rounding: Rounding) -> Affine | None:
+    """The map of a stream's channels that leaves least noise; ``None`` where none is worth it."""
+    plain = {tensor: seen[tensor] for tensor in one.tensors if rounding.of(tensor)}
+    if not plain or not _can_take_up(one, Affine(np.ones(one.width), np.zeros(1)), rw):
+        return None
+    reads = [Read.of(node, node.inputs[0]) for node in one.readers]
+    writes = [Read.of(node, node.outputs[0]) for node in one.writers]
+    offset = _offset(one, plain, rw)
+    shifted = {t: Seen(s.low + offset, s.high + offset, s.power) for t, s in plain.items()}
+    reach = np.max([np.maximum(np.abs(s.low), np.abs(s.high)) for s in shifted.values()], axis=0)
+    usual = np.sqrt(np.max([s.power for s in shifted.values()], axis=0))
+    best, least = None, (1 - _WORTHWHILE) * rounding.noise(np.ones(one.width), plain, reads, writes)
+    for exponent in _EXPONENTS:
+        for size in (reach, usual):
+            scale = _widening(size, exponent)
+            noise = rounding.noise(scale, shifted, reads, writes)
+            if noise < least:
+                best, least = Affine(scale, scale * offset), noise
+    return best
+
+
+def _widening(size: np.ndarray, exponent: float) -> np.ndarray:
+    part = np.where(size > 0, size / max(float(size.max()), 1e-30), 1.0)
+    return np.minimum(part**-exponent, _MOST)
+
+
+def _offset(one: Stream, plain: Mapping[Variable, Seen], rw: Rewriter) -> np.ndarray:
+    """What is added to each channel: minus its least value or its middle; zero where that would not be exact."""
+    low = np.min([s.low for s in plain.values()], axis=0).astype(np.float64)
+    high = np.max([s.high for s in plain.values()], axis=0).astype(np.float64)
+    operators = {node.op for node in one.inside}
+    if operators <= SHIFTED:
+        offset = -(low + high) / 2
+    elif operators <= SHIFTED | {"Relu"}:
+        offset = -np.maximum(low, 0)
+    else:
+        return np.zeros(one.width)
+    exact = len(one.writers) == 1 and _can_take_up(one, Affine(np.ones(one.width), offset), rw)
+    return offset if exact else np.zeros(one.width)
+
+
+def _can_take_up(one: Stream, affine: Affine, rw: Rewriter) -> bool:
+    back = Affine(1 / affine.scale, -affine.offset / affine.scale)
+    reasons = [take_up_after(rw, node, affine, dry=True) for node in one.writers]
+    reasons += [take_up_before(rw, node, back, dry=True) for node in one.readers]
+    return not any(reasons)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A layer at one end of a stream.
+
+    Attributes:
+        tensor: the activation of the stream that it reads or computes.
+        kernel: its weights as (others, channels, taps), channels being those of the stream.
+        apart: whether each channel has weight scales of its own.
+    """
+
+    tensor: Variable
+    kernel: np.ndarray
+    apart: bool
+
+    @staticmethod
+    def of(node: Node, tensor: Tensor) -> Read:
+        """By the stream's channels on the side of the layer that ``tensor`` is on."""
+        weights, count = node.inputs[1], groups(node)
+        assert isinstance(weights, Constant) and isinstance(tensor, Variable)
+        reads = tensor is node.inputs[0]
+        kernel = weights.values
+        if node.op not in CONVOLUTIONS:
+            outputs_first = kernel if node.op == "Gemm" and node.attrs.get("transB") else kernel.T
+            return Read(tensor, (outputs_first if reads else outputs_first.T)[:, :, None], not reads)
+        split = kernel.reshape(count, kernel.shape[0] // count, kernel.shape[1], -1)
+        # A Conv has its outputs first, a ConvTranspose its inputs.
+        order = (1, 0, 2, 3) if reads == (node.op == "Conv") else (2, 0, 1, 3)
+        by_channel = split.transpose(order)
+        merged = by_channel.reshape(by_channel.shape[0], -1, by_channel.shape[3])
+        return Read(tensor, merged, not reads or merged.shape[0] * merged.shape[1] == kernel.shape[0] * kernel.shape[1])
+
+    @property
+    def power(self) -> np.ndarray:
+        """The squared weights of each channel, summed: (channels,)."""
+        return np.einsum("oct,oct->c", self.kernel, self.kernel, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What is rounded, and how.
+
+    Attributes:
+        symmetric: whether ranges of activations are.
+        inputs_only: whether only what layers read is rounded.
+        per_channel: whether weights have a scale for each output.
+    """
+
+    symmetric: bool
+    inputs_only: bool
+    per_channel: bool
+
+    def of(self, tensor: Variable) -> bool:
+        """Whether an activation has integers of its own: one behind a layer may be part of it."""
+        readers = dict.fromkeys(tensor.outputs)
+        if self.inputs_only:
+            return any(node.op in LINEAR for node in readers)
+        return any(node.op not in ("Relu", "Clip") for node in readers)
+
+    def noise(
+        self, scale: np.ndarray, seen: Mapping[Variable, Seen], reads: Sequence[Read], writes: Sequence[Read]
+    ) -> float:
+        """An estimate of what rounding puts on the outputs of the layers that read a stream, squared."""
+        gains = np.sum([read.power for read in reads], axis=0) / scale**2
+        total = sum(self._step(scale, values) ** 2 for values in seen.values()) * float(gains.sum())
+        for read in reads:
+            if read.tensor in seen and (not read.apart or not self.per_channel):
+                largest = (np.abs(read.kernel).max(2) / scale).max(1)
+                steps = (largest if self.per_channel else np.full(len(largest), largest.max())) / _WEIGHT_LIMIT
+                power = float((seen[read.tensor].power * scale**2).sum()) * read.kernel.shape[2]
+                total += float((steps**2).sum()) * power
+        if not self.per_channel:
+            for layer in writes:
+                step = float((np.abs(layer.kernel).max((0, 2)) * scale).max()) / _WEIGHT_LIMIT
+                # What the layer reads is as strong as what it computes, for its weights.
+                power = (
+                    float(np.sum([s.power for s in seen.values()])) / len(seen) / max(float(layer.power.sum()), 1e-30)
+                )
+                total += step**2 * power * layer.kernel.shape[0] * layer.kernel.shape[2] * float(gains.sum())
+        return total
+
+    def _step(self, scale: np.ndarray, values: Seen) -> float:
+        high, low = max(float((values.high * scale).max()), 0.0), min(float((values.low * scale).min()), 0.0)
+        return (2 * max(high, -low) if self.symmetric else high - low) / _STEPS
