@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -93,5 +93,36 @@ class Backend(Protocol):
         """Loads an emitted model and returns one inference on fixed noise, on one thread, for timing.
 
         ``None`` where a time on this machine says nothing about the device.
+        """
+        ...
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """A backend whose targets take options in the recipe: ``targets: [{jetson-orin-nano: {profiles: ...}}]``."""
+
+    def configured(self, target: Target, options: Mapping[str, Any], where: Callable[..., str]) -> Target:
+        """The target with these options.
+
+        Args:
+            target: as its profile has it.
+            options: as they were written.
+            where: how an error begins: ``where("profiles", "x")`` is the place of that option's entry.
+
+        Raises:
+            UsageError: an option is unknown or has no such value.
+        """
+        ...
+
+    def pinned(self, target: Target) -> Mapping[str, tuple[int, ...]]:
+        """The shapes that the target's options give to inputs which the model leaves open."""
+        ...
+
+    def accept(self, graph: Graph, target: Target) -> None:
+        """Holds the options against the network, before any pass runs.
+
+        Raises:
+            UsageError: they do not fit it.
+            EmitError: the network cannot be emitted with them.
         """
         ...

@@ -39,13 +39,16 @@ MULTIPLIERS = frozenset(
 )
 
 
-def open_model(path: str | os.PathLike[str], pins: Pins | None = None, outputs: Sequence[str] = ()) -> Graph:
+def open_model(
+    path: str | os.PathLike[str], pins: Pins | None = None, outputs: Sequence[str] = (), usual: Pins | None = None
+) -> Graph:
     """The graph of an ONNX file as passes see it; its weights are mapped, not read into memory.
 
     Args:
         path: the ONNX file, of any opset from 11 on.
         pins: shapes by input name, for inputs with open dimensions.
         outputs: tensors or nodes to cut the network at; its own outputs by default.
+        usual: shapes for inputs that are open and not pinned, where they fit.
 
     Raises:
         InputError: the file is no usable model; the line names the node, weight or input, and the mend.
@@ -66,7 +69,7 @@ def open_model(path: str | os.PathLike[str], pins: Pins | None = None, outputs: 
         raise InputError(f"{source}: {error.where}", error.what, "export the network again") from None
     _check_structure(graph, source)
     settle_constants(graph)
-    pin(graph, pins or {}, source)
+    pin(graph, pins or {}, source, usual)
     _check_inputs(graph, source)
     _check_weights(graph, source)
     sound, graph = graph, upgrade(graph, source)

@@ -36,7 +36,7 @@ def parse_pin(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(sizes)
 
 
-def pin(graph: Graph, pins: Pins, source: str) -> None:
+def pin(graph: Graph, pins: Pins, source: str, usual: Pins | None = None) -> None:
     """Gives every input of ``graph`` a static shape, in place.
 
     A symbol that a pin binds is bound wherever it stands. The shapes that the file declares for tensors inside, which
@@ -46,12 +46,15 @@ def pin(graph: Graph, pins: Pins, source: str) -> None:
         graph: the model.
         pins: shapes by input name.
         source: the model's file name, for errors.
+        usual: shapes by name for inputs that are open and that no pin names; one that does not fit is left alone.
 
     Raises:
         UsageError: a pin names no input, has another rank, or contradicts a fixed size or another pin.
         InputError: an input is no tensor, or is left open.
     """
     inputs = {tensor.name: tensor for tensor in graph.inputs}
+    left = {name: shape for name, shape in (usual or {}).items() if name not in pins and _fits(inputs.get(name), shape)}
+    pins = {**left, **pins}
     for name in pins:
         if name not in inputs:
             near = did_you_mean(name, list(inputs)).removeprefix(". ")
@@ -83,6 +86,14 @@ def pin(graph: Graph, pins: Pins, source: str) -> None:
         tensor.shape = list(fixed)
     if opened:
         _forget_shapes(graph)
+
+
+def _fits(tensor: object, shape: tuple[int, ...]) -> bool:
+    """Whether an input is open, and may have this shape."""
+    if not isinstance(tensor, Variable) or tensor.shape is None or len(tensor.shape) != len(shape):
+        return False
+    sizes = [size if isinstance(size, int) and size > 0 else None for size in tensor.shape]
+    return None in sizes and all(size in (None, given) for size, given in zip(sizes, shape, strict=True))
 
 
 def _check(tensor: object, shape: tuple[int, ...], source: str, bound: dict[str, tuple[int, str]]) -> None:

@@ -16,13 +16,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, ValidationError, WithJsonSchema
 
 from edgec.frontends.recipe_data import HIGHER_IS_BETTER, DataSection, DataSpec
+from edgec.frontends.recipe_targets import TARGETS_SCHEMA, TargetEntry, read_targets
 from edgec.frontends.recipe_values import (
     Fault,
     Number,
     Section,
     Text,
     fault,
-    read_names,
     read_number,
     read_seed,
     shown,
@@ -165,10 +165,10 @@ class Recipe(Section):
         WithJsonSchema({"type": "array", "items": _STEP_SCHEMA, "minItems": 1}),
     ] = Field(default=(), description="the passes, in the order they run")
     targets: Annotated[
-        tuple[str, ...],
-        BeforeValidator(lambda value: read_names(value, "target")),
-        WithJsonSchema({"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}),
-    ] = Field(default=("cpu",), description="the devices to emit for")
+        tuple[TargetEntry, ...],
+        PlainValidator(read_targets),
+        WithJsonSchema(TARGETS_SCHEMA),
+    ] = Field(default=(TargetEntry("cpu"),), description="the devices to emit for, with options of their backends")
     require: Require = Field(default=Require(), description="what the compressed network must reach")
     _document: Document = PrivateAttr(Document("recipe"))
     _folder: Path = PrivateAttr(Path())

@@ -29,12 +29,15 @@ def recipe_schema(
         section.pop("title")
     for name in ("data", "passes", "require"):  # what they stand for when left out is not written so
         properties[name].pop("default")
+    properties["targets"]["default"] = ["cpu"]
     for name in ("DataSpec", "EvalSpec"):
         schema["$defs"][name]["anyOf"] = _choices(name)
     if passes is not None:
         properties["passes"]["items"] = {"anyOf": list(_steps(passes))}
     if targets is not None:
-        properties["targets"]["items"] = {"enum": sorted(targets)}
+        names = {"enum": sorted(targets)}
+        mapping = {**properties["targets"]["items"]["anyOf"][1], "propertyNames": names}
+        properties["targets"]["items"] = {"anyOf": [names, mapping]}
     return {"$schema": DIALECT, **schema, "title": "edgec recipe"}
 
 

@@ -29,7 +29,8 @@ class Built:
 
     Attributes:
         files: what was added to the folder.
-        latency_ms: median of one inference on this machine's GPU; ``None`` where nothing was built.
+        latency_ms: median of one inference on this machine's GPU, of the usual batch where that may vary; ``None``
+            where nothing was built.
         note: what a user should know.
     """
 
@@ -66,9 +67,10 @@ def build_here(folder: Path, target: str) -> Built:
         (folder / REPORT).write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         best, board = report["best"], report["board"]
         latency = float(best["latency"]["median_ms"])
+        at_once = f" for {best['latency']['batch']} samples at once" if "batch" in best["latency"] else ""
         note = (
             f"built here on {board['model']}, compute capability {board['compute_capability']}, TensorRT "
-            f"{report['trtexec']['version']}: {best['file']} is the fastest that passed, {latency:.3f} ms."
+            f"{report['trtexec']['version']}: {best['file']} is the fastest that passed, {latency:.3f} ms{at_once}."
         )
         return Built([REPORT, ENGINE], latency, note[0].upper() + note[1:])
 

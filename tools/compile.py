@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from edgec import __version__
-from edgec.backends.protocol import Backend, Beside
+from edgec.backends.protocol import Backend, Beside, Configurable
 from edgec.backends.registry import backend, target
 from edgec.backends.tensorrt.bundle import UNBUILT
 from edgec.frontends.datasets import DataSet, inputs_of, open_dataset
@@ -25,6 +26,7 @@ from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
 from edgec.frontends.sources import Source, opened
 from edgec.ir.cost import Cost
+from edgec.ir.errors import UsageError
 from edgec.ir.execution import batch_size, seeded_feeds
 from edgec.ir.files import files_of, save
 from edgec.ir.graph import Graph
@@ -105,9 +107,16 @@ class _Run:
         self.threads = job.threads or os.cpu_count() or 1
         self.recipe: Recipe = load_recipe(job.recipe, data=False)
         self.targets: list[tuple[Target, Backend]] = []
-        for index, name in enumerate(self.recipe.targets):
-            found = target(name, self.recipe.where("targets", index))
-            self.targets.append((found, backend(found.backend)))
+        for index, entry in enumerate(self.recipe.targets):
+            where = partial(self.recipe.where, "targets", index)
+            found = target(entry.name, where())
+            emitter = backend(found.backend)
+            if entry.options and not isinstance(emitter, Configurable):
+                what = f"has options, and {entry.name} takes none"
+                raise UsageError(where(), what, f"write - {entry.name}")
+            if isinstance(emitter, Configurable):
+                found = emitter.configured(found, entry.options, partial(where, entry.name))
+            self.targets.append((found, emitter))
         # Before the model is opened it is taken to be float; what it really is is checked again behind that.
         self.plan = self._plan(INITIAL_FACTS)
         self.recipe.check_data()
@@ -120,10 +129,13 @@ class _Run:
         with output_folder(job.place, self._inputs(), dumps) as folder:
             progress.stage(f"reading {job.model.name}")
             with opened(job.model) as path:
-                graph = open_model(path, job.pins, job.cuts)
+                graph = open_model(path, job.pins, job.cuts, self._open_shapes())
                 self.hashes = _hashes(job.model, path)
             self.plan = self._plan(facts_of(graph))
             entered = self._enter(graph)
+            for found, emitter in self.targets:
+                if isinstance(emitter, Configurable):
+                    emitter.accept(graph, found)
             self._open_data(graph)
             original = graph.copy()
             reference = freeze(graph, self._probes(graph), job.model.name)
@@ -174,6 +186,14 @@ class _Run:
         return paths
 
     # -- what goes in -------------------------------------------------------------------------------------------------
+
+    def _open_shapes(self) -> dict[str, tuple[int, ...]]:
+        """What inputs that the model leaves open get, where the recipe's targets say it."""
+        found: dict[str, tuple[int, ...]] = {}
+        for board, emitter in self.targets:
+            if isinstance(emitter, Configurable):
+                found = {**emitter.pinned(board), **found}
+        return found
 
     def _plan(self, facts: frozenset[str]) -> Plan:
         steps = [(step.name, step.options) for step in self.recipe.passes]

@@ -76,8 +76,9 @@ def _all(place: Path) -> Iterator[Network]:
 def _one(folder: Path, name: str) -> Iterator[Network]:
     """A target's networks."""
     if all((folder / file).is_file() for file in DRIVER):
-        for model in read_manifest(folder).models:
-            graph = as_computed(folder, model)
+        manifest = read_manifest(folder)
+        for model in manifest.models:
+            graph = as_computed(folder, manifest, model)
             yield _in_onnxruntime(graph, f"{name}/{Path(model.file).stem.removeprefix('model_')}", optimize=False)
     elif (folder / TFLITE).is_file():
         yield _tflite(folder, name)

@@ -63,7 +63,8 @@ def inspect_sensitivity(job: SensitivityJob, *, as_json: bool = False) -> None:
     if job.plot is not None and find_spec("matplotlib") is None:
         raise UsageError("inspect: --plot", "needs matplotlib", "pip install 'edgec[plot]'")
     recipe = load_recipe(job.recipe, data=False)
-    name = job.target or next((n for n in recipe.targets if target(n).scheme is not None), recipe.targets[0])
+    named = [entry.name for entry in recipe.targets]
+    name = job.target or next((n for n in named if target(n).scheme is not None), named[0])
     board = target(name)
     if recipe.data.calibration is None:
         raise UsageError(

@@ -19,10 +19,13 @@ import numpy as np
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.backends.tensorrt import legalize
 from edgec.backends.tensorrt.bundle import UNBUILT, BundledModel, Manifest, read_manifest, write_driver
+from edgec.backends.tensorrt.dynamic_batch import batch_axes
 from edgec.backends.tensorrt.golden_samples import write_golden
 from edgec.backends.tensorrt.lint import lint
 from edgec.backends.tensorrt.models import Model, as_computed, is_quantized, models_of
+from edgec.backends.tensorrt.open_bundle import largest_share, open_golden, open_model
 from edgec.backends.tensorrt.rtx import Checked, installed, rtx_check
+from edgec.backends.tensorrt.shape_profiles import ShapeProfile, check_inputs, configured, profiles_of
 from edgec.backends.tensorrt.versions import profile_of
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EmitError
@@ -51,6 +54,25 @@ class TensorRTBackend:
             return []
         return ["TensorRT-RTX is not installed, so no RTX compile check was made: pip install 'edgec[trt]'."]
 
+    def configured(self, target: Target, options: Mapping[str, Any], where: Callable[..., str]) -> Target:
+        """The target with what the recipe says of it: ``profiles``."""
+        return configured(target, options, where)
+
+    def pinned(self, target: Target) -> Mapping[str, tuple[int, ...]]:
+        """The shapes that open inputs get: the least of their profiles."""
+        return {name: profile.least for name, profile in profiles_of(target).items()}
+
+    def accept(self, graph: Graph, target: Target) -> None:
+        """Holds the profiles against a network that is to be compiled.
+
+        Raises:
+            UsageError: they do not fit its inputs.
+            EmitError: its samples do not stay apart.
+        """
+        if profiles_of(target):
+            check_inputs(graph, target)
+            batch_axes(graph, target.name)
+
     def legalize(self, graph: Graph, target: Target) -> None:
         """Rewrites operators that the board's oldest TensorRT does not know.
 
@@ -76,27 +98,33 @@ class TensorRTBackend:
         feeds = list(probes) or seeded_feeds(graph)
         models = models_of(profile, plain, quantized, beside.samples or feeds)
         notes = [f"{target.title} has no 8-bit arithmetic: the bundle is FP16."] if target.scheme is None else []
-        findings = [(model, finding) for model in models for finding in lint(model.graph, model.rules)]
+        profiles = profiles_of(target)
+        if profiles:
+            models = [open_model(model, feeds, profiles, target.name) for model in models]
+        findings = [(model, finding) for model in models for finding in lint(model.written, model.rules)]
         for model, finding in findings:
             if finding.fatal:
                 raise EmitError(f"{target.name}: {model.file}: {finding.where}", finding.what, finding.mend)
             notes.append(f"{model.file}: {finding.where} {finding.what}; {finding.mend}.")
-        estimates = {model.file: _estimate(model.graph) for model in models}
+        estimates = {model.file: _estimate(model.graph, largest_share(model.graph, profiles)) for model in models}
         _check_memory(target, estimates)
         folder.mkdir(parents=True, exist_ok=True)
         for model in models:
-            save(model.graph, folder / model.file)
-        reference = Session(plain if plain is not None else graph)
+            save(model.written, folder / model.file)
+        exact = plain if plain is not None else graph
+        reference = Session(exact)
         outputs = [reference.run(one) for one in feeds]
         inputs, results = write_golden(folder, feeds, outputs)
+        if profiles:
+            inputs, results = open_golden(folder, exact, feeds, inputs, results, profiles)
         with ThreadPoolExecutor(2) as pool:  # TensorRT-RTX runs in processes of its own
-            running = _compile_checks(models, folder, pool)
+            running = _compile_checks(models, folder, profiles, pool)
             measured = {model.file: _measured(model, feeds, outputs) for model in models}
             checks = {file: future.result() for file, future in running.items()}
         _check_computed(target, measured, checks)
         report = {
-            "inputs": [{**_port(port.name, port.shape, port.dtype), "folded": _folded(graph, port.name)}
-                       for port in inputs],
+            "inputs": [{**_port(port.name, port.shape, port.dtype), "folded": _folded(graph, port.name),
+                        "profile": port.profile} for port in inputs],
             "outputs": [_port(port.name, port.shape, port.dtype) for port in results],
             "models": {model.file: _described(model, measured, estimates, checks) for model in models},
             "lint": [{"file": m.file, "rule": f.rule, "where": f.where, "what": f.what} for m, f in findings],
@@ -121,7 +149,8 @@ class TensorRTBackend:
 
     def runner(self, graph: Graph, folder: Path) -> Runner:
         """Runs the first model of the bundle in onnxruntime, with every tensor rounded to its precision."""
-        return Session(as_computed(folder, read_manifest(folder).models[0])).run
+        manifest = read_manifest(folder)
+        return Session(as_computed(folder, manifest, manifest.models[0])).run
 
     def invoker(self, model: Path) -> Callable[[], None] | None:
         """Nothing: how fast a GPU is, a CPU does not say."""
@@ -133,10 +162,12 @@ def _measured(model: Model, feeds: Sequence[Feeds], outputs: Sequence[Feeds]) ->
     return sqnr_db(stacked(outputs), stacked([session.run(one) for one in feeds]))
 
 
-def _estimate(graph: Graph) -> int:
+def _estimate(graph: Graph, batches: float) -> int:
+    """Of a network that may be run on so many of its batches at once."""
     cost = Cost(graph)
     weights = sum(constant.nbytes for constant in graph.constants())
-    return _RUNTIME_BYTES + _WEIGHT_COPIES * weights + _ACTIVATION_COPIES * (cost.peak_activation_bytes or 0)
+    activations = round(batches * (cost.peak_activation_bytes or 0))
+    return _RUNTIME_BYTES + _WEIGHT_COPIES * weights + _ACTIVATION_COPIES * activations
 
 
 def _check_memory(target: Target, estimates: dict[str, int]) -> None:
@@ -148,14 +179,17 @@ def _check_memory(target: Target, estimates: dict[str, int]) -> None:
         raise EmitError(f"{target.name}: the network", what, "compress it further, or name another board")
 
 
-def _compile_checks(models: Sequence[Model], folder: Path, pool: Executor) -> dict[str, Future[Checked]]:
+def _compile_checks(
+    models: Sequence[Model], folder: Path, profiles: Mapping[str, ShapeProfile], pool: Executor
+) -> dict[str, Future[Checked]]:
     """The RTX compile check of the first model of each precision, which is the newest form of it."""
     running: dict[str, Future[Checked]] = {}
     done: set[str] = set()
+    shapes = {name: (profile.least, profile.usual, profile.most) for name, profile in profiles.items()}
     for model in models if installed() else ():
         if model.precision not in done and not model.fallback:
             done.add(model.precision)
-            running[model.file] = pool.submit(rtx_check, folder / model.file, model.integer_layers)
+            running[model.file] = pool.submit(rtx_check, folder / model.file, model.integer_layers, shapes)
     return running
 
 

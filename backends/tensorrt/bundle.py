@@ -66,15 +66,19 @@ class Port:
     """An input or output of every model in the bundle.
 
     Attributes:
-        shape: static.
+        shape: at the batch size that the network was compiled at.
         dtype: numpy's name.
         golden: raw files, C order, little-endian, one for each golden sample.
+        shapes: of the golden samples, where they are batches of several sizes.
+        profile: of an input whose batch may vary: its shapes ``min``, ``opt`` and ``max``.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     golden: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...] = ()
+    profile: Mapping[str, Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -226,8 +230,8 @@ def _check(folder: Path, manifest: Manifest) -> None:
                 raise EmitError(f"{where}: {kind} '{port.name}'", what, "rename it in the model")
             if port.dtype not in DTYPES:
                 raise EmitError(f"{where}: {kind} '{port.name}'", f"is {port.dtype}, which trtexec has not", "cast it")
-            size = math.prod(port.shape) * np.dtype(port.dtype).itemsize
-            for file in port.golden:
+            for file, shape in zip(port.golden, port.shapes or (port.shape,) * len(port.golden), strict=True):
+                size = math.prod(shape) * np.dtype(port.dtype).itemsize
                 found = _size(folder / file)
                 if found != size:
                     raise InternalError(str(folder / file), f"holds {found} bytes, and {kind} '{port.name}' has {size}")
@@ -251,10 +255,21 @@ def _range(versions: Versions) -> dict[str, str]:
 
 
 def _port(port: Port) -> dict[str, Any]:
-    return {"name": port.name, "shape": list(port.shape), "dtype": port.dtype, "golden": list(port.golden)}
+    made: dict[str, Any] = {
+        "name": port.name,
+        "shape": list(port.shape),
+        "dtype": port.dtype,
+        "golden": list(port.golden),
+    }
+    if port.shapes:
+        made["shapes"] = [list(shape) for shape in port.shapes]
+    if port.profile is not None:
+        made["profile"] = {end: list(shape) for end, shape in port.profile.items()}
+    return made
 
 
 def _read_port(entry: Mapping[str, Any]) -> Port:
     golden = entry["golden"]
     files_of_samples = (golden,) if isinstance(golden, str) else tuple(golden)
-    return Port(entry["name"], tuple(entry["shape"]), entry["dtype"], files_of_samples)
+    shapes = tuple(tuple(shape) for shape in entry.get("shapes", ()))
+    return Port(entry["name"], tuple(entry["shape"]), entry["dtype"], files_of_samples, shapes, entry.get("profile"))

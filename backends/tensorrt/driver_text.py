@@ -7,7 +7,7 @@ from importlib.resources import files
 
 SOURCES = "edgec.backends.tensorrt.driver"
 # Each stands behind what it uses.
-_ORDER = ("refusals", "board", "files", "trtexec", "engines", "preflight", "golden", "timing", "run")
+_ORDER = ("refusals", "board", "files", "trtexec", "shapes", "engines", "preflight", "golden", "timing", "run")
 
 
 def driver_text() -> str:

@@ -30,5 +30,6 @@ def _written(folder: Path, kind: str, samples: Sequence[Values]) -> list[Port]:
         for file, values in zip(files, samples, strict=True):
             array = np.ascontiguousarray(values[name])
             (folder / file).write_bytes(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-        ports.append(Port(name, like.shape, str(like.dtype), files))
+        shapes = tuple(values[name].shape for values in samples)
+        ports.append(Port(name, like.shape, str(like.dtype), files, shapes if len(set(shapes)) > 1 else ()))
     return ports

@@ -93,11 +93,12 @@ def operators(graph: Graph, rules: Rules) -> Iterator[Finding]:
 
 @_rule
 def static_shapes(graph: Graph, rules: Rules) -> Iterator[Finding]:
-    """A dynamic shape needs an optimization profile, which no bundle has."""
+    """A dynamic shape needs an optimization profile, which the recipe gives for the batch."""
     for tensor in graph.inputs:
         shape = tensor.shape
-        if shape is None or not all(isinstance(size, int) for size in shape):
-            what = "has a dynamic shape, and the builder wants static ones"
+        fixed = shape if shape is None or tensor.name not in rules.profiled else shape[1:]
+        if fixed is None or not all(isinstance(size, int) for size in fixed):
+            what = "has a dynamic shape, and the builder wants static ones, or a profile for the batch"
             yield Finding("static_shapes", f"input '{tensor.name}'", what, f"pin it with --input {tensor.name}:…", True)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.backends.tensorrt.bundle import BundledModel, Precision, Versions
+from edgec.backends.tensorrt.bundle import BundledModel, Manifest, Precision, Versions
 from edgec.backends.tensorrt.half import in_half, overflowing, rounded
 from edgec.backends.tensorrt.lint import dequantized
 from edgec.backends.tensorrt.older_opset import lower_opset, needed_opset
@@ -21,7 +21,7 @@ from edgec.backends.tensorrt.quantized_weights import weights_as_floats
 from edgec.backends.tensorrt.versions import Profile, Rules
 from edgec.ir.errors import EmitError
 from edgec.ir.files import load
-from edgec.ir.graph import Graph, Node
+from edgec.ir.graph import Graph, Node, Variable
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.pipeline import settle
 
@@ -37,13 +37,14 @@ class Model:
 
     Attributes:
         file: its name.
-        graph: what it holds.
+        graph: the network, its shapes static.
         precision: the lowest that it runs in.
         rules: of the oldest TensorRT that is to read it.
         versions: those that it is for.
         typed: whether it says itself what runs in which precision.
         float32_layers: the nodes that FP16 does not hold.
         fallback: whether it is only for when no other one passes.
+        opened: the same for any batch size, where the file is to take that.
     """
 
     file: str
@@ -54,6 +55,12 @@ class Model:
     typed: bool = False
     float32_layers: tuple[str, ...] = ()
     fallback: bool = False
+    opened: Graph | None = None
+
+    @property
+    def written(self) -> Graph:
+        """What the file holds."""
+        return self.graph if self.opened is None else self.opened
 
     @property
     def integer_layers(self) -> list[str]:
@@ -84,13 +91,21 @@ def compute_in_half(graph: Graph, float32_layers: Iterable[str], *, typed: bool)
     settle(graph, "rounded to FP16")
 
 
-def as_computed(folder: Path, model: BundledModel) -> Graph:
+def as_computed(folder: Path, manifest: Manifest, model: BundledModel) -> Graph:
     """The network of a bundle's file, with what is FP16 on the board rounded to FP16.
+
+    One that takes any batch size is brought back to the one that it was compiled at.
 
     Raises:
         InputError: the file cannot be read.
     """
     graph = load(folder / model.file)
+    if any(port.profile for port in manifest.inputs):
+        shapes = {port.name: port.shape for port in (*manifest.inputs, *manifest.outputs)}
+        for tensor in (*graph.inputs, *graph.outputs):
+            if isinstance(tensor, Variable) and tensor.name in shapes:
+                tensor.shape = list(shapes[tensor.name])
+        settle(graph, f"{model.file}: one batch size")
     if model.precision != "fp32":
         compute_in_half(graph, model.float32_layers, typed=model.strongly_typed)
     return graph

@@ -58,14 +58,18 @@ def installed() -> bool:
     return importlib.util.find_spec("tensorrt_rtx") is not None
 
 
-def rtx_check(model: Path, promised: Sequence[str]) -> Checked:
+def rtx_check(
+    model: Path, promised: Sequence[str], profiles: Mapping[str, Sequence[Sequence[int]]] | None = None
+) -> Checked:
     """Builds ``model`` in a process of its own.
 
     Args:
         model: an ONNX file.
         promised: names of its nodes that are to run in INT8.
+        profiles: by input with a dynamic shape, its least, usual and largest one.
     """
-    command = [sys.executable, "-P", "-m", "edgec.backends.tensorrt.rtx_compile", str(model)]
+    program = "edgec.backends.tensorrt.rtx_compile"
+    command = [sys.executable, "-P", "-m", program, str(model), json.dumps(profiles or {})]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT_SECONDS)
     except subprocess.TimeoutExpired:

@@ -1,8 +1,8 @@
 """Compiles one ONNX file with TensorRT-RTX, ahead of time and without a GPU, and says what became of its layers.
 
-``python -m edgec.backends.tensorrt.rtx_compile MODEL`` prints one line of JSON. A process of its own, because a builder
-that crashes takes its process with it. The engine's layers, with the types of what they read, are in the builder's
-verbose log, which is the only place that shows them where no GPU is.
+``python -m edgec.backends.tensorrt.rtx_compile MODEL PROFILES`` prints one line of JSON. A process of its own, because
+a builder that crashes takes its process with it. The engine's layers, with the types of what they read, are in the
+builder's verbose log, which is the only place that shows them where no GPU is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ _DATATYPE = re.compile(r"Datatype: (\w+)")
 _ORIGIN, _BETWEEN = "[ONNX Layer: ", "\x1f"
 
 
-def compiled(model: Path) -> dict[str, Any]:
+def compiled(model: Path, profiles: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, Any]:
     """Builds an engine of ``model`` in memory.
+
+    Args:
+        model: an ONNX file.
+        profiles: by input with a dynamic shape, its least, usual and largest one.
 
     Returns:
         ``version``; ``error``, or null; and where there is none ``seconds``, ``engine_bytes`` and ``layers``: for each
@@ -48,6 +53,11 @@ def compiled(model: Path) -> dict[str, Any]:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.num_compute_capabilities = 1
     config.set_compute_capability(getattr(trt.ComputeCapability, _CAPABILITY), 0)
+    if profiles:
+        profile = builder.create_optimization_profile()
+        for name, shapes in profiles.items():
+            profile.set_shape(name, *map(tuple, shapes))
+        config.add_optimization_profile(profile)
     start = time.perf_counter()
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -76,4 +86,4 @@ def _said(text: str) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(compiled(Path(sys.argv[1]))))
+    print(json.dumps(compiled(Path(sys.argv[1]), json.loads(sys.argv[2]))))

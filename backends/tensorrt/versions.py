@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from edgec.backends.tensorrt.bundle import Board, Versions
+from edgec.backends.tensorrt.shape_profiles import profiles_of
 from edgec.passes.target import Target
 
 Version = tuple[int, ...]
@@ -29,6 +30,7 @@ class Rules:
         ir_version: the newest of the file format.
         operators: those that the parser knows.
         int8: whether the GPU multiplies 8-bit integers.
+        profiled: inputs whose first dimension the recipe gave an optimization profile for.
         fewest_channels: with fewer a convolution is faster in FP16; NVIDIA's own quantizer draws the line at 16.
     """
 
@@ -39,6 +41,7 @@ class Rules:
     operators: frozenset[str]
     int8: bool
     fewest_channels: int
+    profiled: frozenset[str] = frozenset()
 
     @property
     def tensorrt(self) -> str:
@@ -98,7 +101,8 @@ def rules(version: Version, target: Target) -> Rules:
         opset, ir_version = entry["opset"], entry["ir_version"]
     scheme = target.scheme
     fewest = 1 if scheme is None else scheme.fewest_channels
-    return Rules(version, target.title, opset, ir_version, frozenset(operators), scheme is not None, fewest)
+    profiled = frozenset(profiles_of(target))
+    return Rules(version, target.title, opset, ir_version, frozenset(operators), scheme is not None, fewest, profiled)
 
 
 def numbers(version: str) -> Version:

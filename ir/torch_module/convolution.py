@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgec.ir.torch_module.dimensions import same_padding
+from edgec.ir.dimensions import same_padding
 from edgec.ir.torch_module.lowering import Call, Site, lowers
 
 _CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgec.ir.batch_flow import BatchFlow
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Node, Tensor
 from edgec.ir.rules import registering
 from edgec.ir.shapes import Shapes
-from edgec.ir.torch_module.batch import BatchFlow
 from edgec.ir.torch_module.conversion import to_numpy
 
 #: Takes tensors (``None`` for an operand that is left out), gives a tensor, or a tuple of them for several outputs.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from edgec.ir import batch_rules
 from edgec.ir.torch_module import (
     activation,
-    batch_rules,
     convolution,
     elementwise,
     indexing,

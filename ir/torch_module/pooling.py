@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgec.ir.dimensions import same_padding, windows
 from edgec.ir.torch_module.convolution import sides, window
-from edgec.ir.torch_module.dimensions import same_padding, windows
 from edgec.ir.torch_module.lowering import Call, Site, lowers
 
 _MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgec.ir.batch_flow import BatchFlow
 from edgec.ir.errors import InputError, InputErrors, UsageError, did_you_mean
 from edgec.ir.graph import Constant, Graph, Node, Tensor, producer
-from edgec.ir.torch_module.batch import BatchFlow
 from edgec.ir.torch_module.conversion import TYPES
 from edgec.ir.torch_module.known_shapes import KnownShapes, evaluate
 from edgec.ir.torch_module.learnt_scales import LearntScale, learnt_scales

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgec.ir.dimensions import reshaped
 from edgec.ir.literals import literal
 from edgec.ir.stored import Stored, numpy_dtype
 from edgec.ir.torch_module.conversion import TYPES, to_numpy, to_torch
-from edgec.ir.torch_module.dimensions import reshaped
 from edgec.ir.torch_module.lowering import Call, Site, lowers
 
 

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 COMMON = {
     "--onnx", "--saveEngine", "--loadEngine", "--fp16", "--int8", "--noTF32", "--timingCacheFile", "--loadInputs",
     "--exportOutput", "--exportTimes", "--iterations", "--duration", "--warmUp", "--useCudaGraph",
-    "--noDataTransfers", "--useSpinWait", "--help",
+    "--noDataTransfers", "--useSpinWait", "--help", "--minShapes", "--optShapes", "--maxShapes", "--shapes",
 }  # fmt: skip
 OPTIONS = {
     "8.2": COMMON | {"--workspace", "--buildOnly", "--precisionConstraints"},
@@ -80,6 +80,7 @@ class Fake:
         content = Path(self.options["--onnx"]).read_bytes()
         self.parse(content)
         head = {"precision": precision, "version": self.version, "capability": self.settings["capability"]}
+        head["profile"] = self.profile(content)
         engine, place = json.dumps(head).encode() + b"\n" + content, Path(self.options["--saveEngine"])
         kind = self.failure(precision)
         pools = (self.options.get("--workspace"), self.options.get("--memPoolSize", "").partition(":")[2])
@@ -121,6 +122,27 @@ class Fake:
                 "Error[9]: Networks with QuantizeLayer require hardware with Int8 support", "Engine set up failed"
             )
 
+    def profile(self, content: bytes) -> dict[str, list[list[int]]]:
+        """The least, usual and largest shape of each input that one was given for."""
+        least, usual, most = (self.shapes(f"--{end}Shapes") for end in ("min", "opt", "max"))
+        for name in {*least, *usual, *most}:
+            if name.encode() not in content:
+                self.fail(
+                    f'Cannot find input tensor with name "{name}" in the network inputs! Please make sure the input '
+                    "tensor names are correct.",
+                    "Network And Config setup failed",
+                )
+        if not least.keys() == usual.keys() == most.keys():
+            self.fail("Invalid combination of minShapes, optShapes and maxShapes")  # it would fill in what is missing
+        for name in least:
+            if not all(a <= b <= c for a, b, c in zip(least[name], usual[name], most[name], strict=True)):
+                self.fail(f"Error in set optimization profile of {name}: kMIN <= kOPT <= kMAX is wanted")
+        return {name: [least[name], usual[name], most[name]] for name in least}
+
+    def shapes(self, option: str) -> dict[str, list[int]]:
+        entries = [entry.rpartition(":") for entry in self.options.get(option, "").split(",") if entry]
+        return {name: [int(size) for size in shape.split("x")] for name, _, shape in entries}
+
     # -- running -------------------------------------------------------------------------------------------------------
 
     def infer(self) -> None:
@@ -130,27 +152,52 @@ class Fake:
             self.fail("Engine deserialization failed", "Engine set up failed")
         precision = loaded["precision"]
         kind = self.failure(precision)
+        asked = self.asked_shapes(loaded["profile"])
         if "--exportOutput" in self.options:
             if kind == "crash":
                 self.fail("Cuda failure: an illegal memory access was encountered")
             if kind != "no outputs":
-                self.export_outputs(content, precision, kind)
+                self.export_outputs(content, precision, kind, asked)
         if "--exportTimes" in self.options:
             if kind == "not timed":
                 self.fail("Error occurred during inference")
             self.export_times(float(self.settings["ms"][precision]), kind)
 
-    def export_outputs(self, content: bytes, precision: str, kind: str) -> None:
+    def asked_shapes(self, profile: Mapping[str, list[list[int]]]) -> dict[str, list[int]]:
+        """The shapes of the inputs that the engine has a profile for: what was asked, or else a batch of 1."""
+        given = self.shapes("--shapes")
+        for name in given.keys() - profile.keys():
+            self.fail(f'Cannot find input tensor with name "{name}" in the engine bindings!', "Inference set up failed")
+        for name, (least, usual, most) in profile.items():
+            if name not in given:
+                given[name] = [1, *usual[1:]]
+                self.info(f"Dynamic dimensions required for input: {name}, but no shapes were provided.")
+            for place, size in enumerate(given[name]):
+                if not least[place] <= size <= most[place]:
+                    self.fail(
+                        "[TRT] 3: [executionContext.cpp::setBindingDimensions::944] Error Code 3: API Usage Error "
+                        f"(Supplied binding dimension {given[name]} for {name} exceed min ~ max range at index "
+                        f"{place}, maximum dimension in profile is {most[place]}, minimum dimension in profile is "
+                        f"{least[place]}, but supplied dimension is {size}.)",
+                        "Inference set up failed",
+                    )
+        return given
+
+    def export_outputs(self, content: bytes, precision: str, kind: str, asked: Mapping[str, list[int]]) -> None:
         import numpy as np
         import onnxruntime as ort
 
         session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
         files = dict(entry.rpartition(":")[::2] for entry in self.options["--loadInputs"].split(","))
         types = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(uint8)": np.uint8}
-        feeds = {
-            item.name: np.fromfile(files.pop(item.name), types[item.type]).reshape(item.shape)
-            for item in session.get_inputs()
-        }
+        feeds = {}
+        for item in session.get_inputs():
+            # Without a profile the engine was built for open dimensions of 1.
+            shape = asked.get(item.name) or [size if isinstance(size, int) else 1 for size in item.shape]
+            values = np.fromfile(files.pop(item.name), types[item.type])
+            if values.size != int(np.prod(shape)):
+                self.fail(f"Error: Unexpected file size for input {item.name}")
+            feeds[item.name] = values.reshape(shape)
         assert not files, f"inputs that the model has not: {sorted(files)}"
         assert "--noDataTransfers" not in self.options, "nothing comes back then"
         entries = []

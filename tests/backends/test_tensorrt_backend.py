@@ -234,7 +234,7 @@ def test_an_operator_of_a_newer_opset(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_the_compile_check_fails(checked: Checked, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "installed", lambda: True)
-    monkeypatch.setattr(module, "rtx_check", lambda file, promised: checked)
+    monkeypatch.setattr(module, "rtx_check", lambda *given: checked)
     with pytest.raises(EmitError) as caught:
         emitted(ORIN, tmp_path / "out")
     assert str(caught.value) == f"jetson-orin-nano: model_int8_typed.onnx: RTX compile check: {what}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,9 @@ def test_operators() -> None:
 def test_dynamic_shapes() -> None:
     graph = read("y = Relu (x)", signature="(float[n,16] x) => (float[n,16] y)")
     assert found(graph) == [("static_shapes", True)]
+    assert found(graph, replace(TRT8, profiled=frozenset({"x"}))) == []
+    both = read("y = Relu (x)", signature="(float[n,m] x) => (float[n,m] y)")
+    assert found(both, replace(TRT8, profiled=frozenset({"x"}))) == [("static_shapes", True)]
 
 
 def test_integers_where_there_are_none() -> None:

@@ -96,7 +96,11 @@ class Row:
         shares = [remark.get("figures", {}).get("float_share") for one in passes for remark in one["did"]]
         more = dict([("work in float", share) for share in shares if share is not None][:1])
         place, seconds = folder / "ours" / board, sum(one["seconds"] for one in passes)
-        graph = load(place / "model.onnx") if board == "cpu" else as_computed(place, read_manifest(place).models[0])
+        if board == "cpu":
+            graph = load(place / "model.onnx")
+        else:
+            manifest = read_manifest(place)
+            graph = as_computed(place, manifest, manifest.models[0])
         session = Session(graph, integer=True) if board == "cpu" else Session(graph)
         self._judge(name, graph, session, seconds, **more)
 

@@ -164,7 +164,7 @@ def judged(name: str, network: Network, folder: Path) -> bool:
         place = folder / "out" / board
         manifest, check = read_manifest(place), json.loads((place / "check.json").read_text())
         model = manifest.models[0]
-        graph = as_computed(place, model)
+        graph = as_computed(place, manifest, model)
         ours = sqnr_db(reference, outputs(Session(graph), network, graph))
         described = check["models"][model.file]
         compiled = described["rtx_compile_check"] or {"int8_share_of_promised_macs": None}

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from bundles import ORIN, Bench, bench, write_bundle
 from refusals import Edgec
@@ -85,6 +86,58 @@ def test_engines_are_built_here(jetson_job: Path, edgec: Edgec, machine: Bench) 
         "No engine was built here: NVIDIA Jetson Orin Nano Developer Kit has compute capability 8.7, and the bundle "
         "is for Jetson Nano (5.3); emit a bundle for this board."
     )
+
+
+PROFILE = "{profiles: {image: {min: [1, 1, 16, 16], opt: [2, 1, 16, 16], max: [5, 1, 16, 16]}}}"
+
+
+def test_engines_for_batches(jetson_job: Path, edgec: Edgec, machine: Bench) -> None:
+    """The model leaves the batch open, and the recipe says how large one may be."""
+    model = onnx.load("model.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+    onnx.save(model, "model.onnx")
+    text = RECIPE.replace("jetson-nano, jetson-orin-nano, trt-host", f"cpu, jetson-orin-nano: {PROFILE}")
+    (jetson_job / "compress.yaml").write_text(text, encoding="utf-8")
+    status, out, err = edgec(*ARGUMENTS, "--build")
+    assert (status, err) == (0, "")
+    targets = json.loads(out)["targets"]
+    orin = targets["jetson-orin-nano"]
+    assert orin["notes"][-1].endswith(
+        "model_fp16_typed.onnx is the fastest that passed, 1.500 ms for 2 samples at once."
+    )
+    assert orin["sqnr_db"] > 35
+    cpu = onnx.load(jetson_job / "build/model/cpu/model.onnx").graph.input[0]
+    assert [dim.dim_value for dim in cpu.type.tensor_type.shape.dim] == [1, 1, 16, 16]
+    status, out, _ = edgec("run", "build/model", "-O", "compress.yaml", "--json")
+    assert status == 0
+    assert {"cpu", "jetson-orin-nano/fp16_typed", "jetson-orin-nano/fp32"} <= set(json.loads(out)["networks"])
+
+
+@pytest.mark.parametrize(
+    ("targets", "line"),
+    [
+        (
+            "[cpu: {profiles: {}}]",
+            "compress.yaml: line 6: targets[0]: has options, and cpu takes none; write - cpu",
+        ),
+        (
+            f"[jetson-nano: {PROFILE.replace('16]', '8]')}]",
+            "compress.yaml: line 6: targets[0].jetson-nano.profiles.image: dimension 3 is 8, and input 'image' has 16 "
+            "there; its shape is 1x1x16x16",
+        ),
+        (
+            "[jetson-nano: {batch: 8}]",
+            "compress.yaml: line 6: targets[0].jetson-nano.batch: unknown option; the only option here is profiles",
+        ),
+    ],
+)
+def test_options_of_targets_that_are_wrong(jetson_job: Path, edgec: Edgec, targets: str, line: str) -> None:
+    text = RECIPE.replace("[jetson-nano, jetson-orin-nano, trt-host]", targets)
+    (jetson_job / "compress.yaml").write_text(text, encoding="utf-8")
+    status, _, err = edgec(*ARGUMENTS)
+    assert (status, err) == (2, f"edgec: {line}\n")
+    assert not (jetson_job / "build").exists()
 
 
 def test_an_engine_that_cannot_be_built(jetson_job: Path, edgec: Edgec, machine: Bench) -> None:

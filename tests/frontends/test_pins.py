@@ -57,6 +57,27 @@ def said(graph: Graph, pins: dict[str, tuple[int, ...]]) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("usual", "pins", "shape"),
+    [
+        ({"image": (2, 3, 8, 8), "other": (1,)}, {}, [2, 3, 8, 8]),
+        ({"image": (2, 3, 8, 8)}, {"image": (1, 3, 4, 4)}, [1, 3, 4, 4]),
+    ],
+)
+def test_usual_shapes_are_for_what_is_left_open(
+    usual: dict[str, tuple[int, ...]], pins: dict[str, tuple[int, ...]], shape: list[int]
+) -> None:
+    graph = model("float[N,3,H,W] image")
+    pin(graph, pins, "model.onnx", usual)
+    assert graph.inputs[0].shape == shape
+
+
+@pytest.mark.parametrize("usual", [(2, 4, 8, 8), (2, 3, 8)])
+def test_usual_shapes_that_do_not_fit_are_left_alone(usual: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"has open dimensions \(Nx3xHxW\)"):
+        pin(model("float[N,3,H,W] image"), {}, "model.onnx", {"image": usual})
+
+
 def test_a_symbol_is_bound_wherever_it_stands() -> None:
     graph = model("float[N,3,H,W] image, float[N,3,H,W] other", "t = Relu(image)  y = Add(t, other)")
     graph.nodes[0].outputs[0].shape = [8, 3, 32, 32]  # of the batch that the exporter traced

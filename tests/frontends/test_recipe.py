@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.frontends.recipe import Step, load_recipe, parse_recipe
+from edgec.frontends.recipe_targets import TargetEntry
 
 COMPLETE = """\
 name: capsule
@@ -44,8 +45,18 @@ def test_a_complete_recipe_is_read() -> None:
     assert classes is not None
     assert [spec.samples for spec in classes] == [5, 5]
     assert classes[1].images == (Path("examples/data/test/crack"), Path("examples/data/test/scratch"))
-    assert recipe.targets == ("cpu", "coral-dev-board")
+    assert [entry.name for entry in recipe.targets] == ["cpu", "coral-dev-board"]
     assert recipe.require.asked() == {"params_removed": 0.99, "metric_drop": 0.01, "sqnr_min": 35.0}
+
+
+def test_targets_keep_their_options_and_places() -> None:
+    text = "targets:\n  - cpu\n  - jetson-nano:\n      profiles: {x: {min: [1]}}\n  - trt-host:\n"
+    recipe = parse_recipe(text, "c.yaml")
+    assert recipe.targets == (
+        TargetEntry("cpu"), TargetEntry("jetson-nano", {"profiles": {"x": {"min": [1]}}}), TargetEntry("trt-host"),
+    )  # fmt: skip
+    where = recipe.where("targets", 1, "jetson-nano", "profiles", "x", "min")
+    assert where == "c.yaml: line 4: targets[1].jetson-nano.profiles.x.min"
 
 
 def test_passes_keep_their_options_and_places() -> None:
@@ -81,7 +92,7 @@ def test_every_part_knows_where_it_was_written() -> None:
 
 def test_what_is_left_out_has_a_default() -> None:
     recipe = parse_recipe("passes: [fold]")
-    assert (recipe.targets, recipe.seed, recipe.name) == (("cpu",), 0, None)
+    assert (recipe.targets, recipe.seed, recipe.name) == ((TargetEntry("cpu"),), 0, None)
     assert (recipe.data.preprocess, recipe.data.calibration, recipe.data.eval) == (None, None, None)
     assert recipe.require.asked() == {}
     preprocess = parse_recipe("data: {preprocess: {size: [2, 3]}}").data.preprocess

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from edgec.frontends.recipe import MissingDataError, RecipeError, load_recipe, parse_recipe
+from edgec.frontends.recipe_targets import TargetEntry
 from edgec.ir.errors import InputError, UsageError
 
 STEP = "a pass is a name, or a name with its options: prune: {macs: 0.7}"
+TARGET = "a target is a name, or a name with its options: jetson-orin-nano: {profiles: ...}"
 ROOT_KEYS = "name, seed, data, passes, targets, require"
 PREPROCESS_KEYS = "size, color, scale, mean, std, resize, fit, layout, input"
 REQUIRE_KEYS = "params_removed, macs_removed, weight_bytes_removed, metric_drop, metric_min, metric_max, sqnr_min"
@@ -46,6 +48,13 @@ ONE_MISTAKE = [
     ("targets: []", "c.yaml: line 1: targets: the list is empty; name at least one target, or leave the key out"),
     ("targets: [a, b, a]", "c.yaml: line 1: targets: 'a' is named twice; name each target once"),
     ("targets: [1]", "c.yaml: line 1: targets: must be text, not 1"),
+    ("targets: [a, a: {b: 1}]", "c.yaml: line 1: targets: 'a' is named twice; name each target once"),
+    ("targets: [{}]", f"c.yaml: line 1: targets: is empty; {TARGET}"),
+    ("targets: [a: 3]", f"c.yaml: line 1: targets: the options of 'a' must be a mapping, not 3; {TARGET}"),
+    (
+        "targets:\n  - a:\n    b: 1",
+        f"c.yaml: line 1: targets: holds 2 keys (a, b); {TARGET}; indent the options below the name",
+    ),
     # require
     (
         "require: {params: 1}",
@@ -386,7 +395,7 @@ data:
         " correct the path; it is relative to the recipe",
     ]
     assert isinstance(caught.value, InputError) and caught.value.exit_status == 3
-    assert load_recipe("c.yaml", data=False).targets == ("cpu",)
+    assert load_recipe("c.yaml", data=False).targets == (TargetEntry("cpu"),)
 
 
 def test_a_file_where_a_folder_should_be(here: Path, folder_of_images: Path) -> None:

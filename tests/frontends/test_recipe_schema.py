@@ -51,7 +51,11 @@ def test_the_passes_and_targets_of_an_installation_are_put_in() -> None:
     assert names == {"enum": ["fold", "prune"]}
     assert mapping["properties"]["prune"] == {"anyOf": [options, {"type": "null"}]}
     assert (mapping["additionalProperties"], mapping["minProperties"], mapping["maxProperties"]) == (False, 1, 1)
-    assert schema["properties"]["targets"]["items"] == {"enum": ["coral-dev-board", "cpu"]}
+    names = {"enum": ["coral-dev-board", "cpu"]}
+    with_options = {"type": "object", "minProperties": 1, "maxProperties": 1, "propertyNames": names}
+    options = {"additionalProperties": {"type": ["object", "null"]}}
+    assert schema["properties"]["targets"]["items"] == {"anyOf": [names, {**with_options, **options}]}
+    assert schema["properties"]["targets"]["default"] == ["cpu"]
 
 
 def test_a_data_set_is_exactly_one_of_three() -> None:

@@ -14,11 +14,11 @@ from onnx import numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from torch_modules import agrees, difference, run, torch
 
+from edgec.ir.batch_flow import FLOW_RULES
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph, Variable
 from edgec.ir.protos import from_proto
-from edgec.ir.torch_module.batch import FLOW_RULES
 from edgec.ir.torch_module.conversion import to_torch
 from edgec.ir.torch_module.module import TorchModule
 from edgec.ir.torch_module.operators import RULES

@@ -46,7 +46,8 @@ def mistakes(validator: Draft202012Validator, recipe: Any) -> list[str]:
 
 def test_recipes_are_accepted(validator: Draft202012Validator) -> None:
     example = (ROOT / "examples" / "capsule" / "compress.yaml").read_text(encoding="utf-8")
-    for text in (SAMPLE, example, "passes: [fold, {scale-outputs: {factor: 3}}, {quantize: null}]"):
+    options = "targets: [cpu, jetson-nano: {profiles: {x: {min: [1], opt: [2], max: [4]}}}]"
+    for text in (SAMPLE, example, options, "passes: [fold, {scale-outputs: {factor: 3}}, {quantize: null}]"):
         assert mistakes(validator, yaml.safe_load(text)) == []
 
 
@@ -58,6 +59,7 @@ def test_recipes_are_accepted(validator: Draft202012Validator) -> None:
         ("params: 0.01", "params: lots", "$.passes[1]"),
         ("- quantize", "- quantize: {per_channel: 3}", "$.passes[2]"),
         ("[cpu,", "[gpu,", "$.targets[0]"),
+        ("[cpu,", "[gpu: {a: 1},", "$.targets[0]"),
         ("targets:", "target:", "$"),
         ("metric: auroc", "metric: f1", "$.data.eval.metric"),
         ("size: [128, 128]", "size: 128", "$.data.preprocess.size"),

@@ -9,6 +9,7 @@ from typing import Any, Dict, Optional
 from edgec.backends.tensorrt.driver.board import MIB, memory
 from edgec.backends.tensorrt.driver.files import sha256, write_json
 from edgec.backends.tensorrt.driver.refusals import BUILD, Refusal
+from edgec.backends.tensorrt.driver.shapes import build_flags, profile_name
 from edgec.backends.tensorrt.driver.trtexec import Trtexec, ran_out_of_memory, why
 
 ENGINES = Path("engines")
@@ -26,13 +27,16 @@ def kept(engine: Path) -> Optional[Dict[str, Any]]:
         return None
 
 
-def build(tool: Trtexec, board: Dict[str, Any], model: Dict[str, Any], digest: str, rebuild: bool) -> Dict[str, Any]:
+def build(
+    tool: Trtexec, manifest: Dict[str, Any], board: Dict[str, Any], model: Dict[str, Any], rebuild: bool
+) -> Dict[str, Any]:
     """The engine of a model: the one that an earlier run left, where it is whole, or a new one.
 
-    It is named by all that it is tied to: the model's hash, TensorRT, the GPU and the precision.
+    It is named by all that it is tied to: the model's hash, TensorRT, the GPU, the precision and the batch sizes.
     """
+    digest = manifest["files"][model["file"]]
     where = f"trt{tool.shown}-sm{board['compute_capability'].replace('.', '')}"
-    stem = f"{Path(model['file']).stem}-{digest[:12]}-{where}-{model['precision']}"
+    stem = f"{Path(model['file']).stem}-{digest[:12]}-{where}-{model['precision']}{profile_name(manifest)}"
     engine = ENGINES / f"{stem}.engine"
     known = None if rebuild else kept(engine)
     if known is not None:
@@ -57,7 +61,8 @@ def build(tool: Trtexec, board: Dict[str, Any], model: Dict[str, Any], digest: s
     for size in sorted({workspace, LEAST_WORKSPACE}, reverse=True):
         pool = tool.only(f"--memPoolSize=workspace:{size // MIB}") or tool.only(f"--workspace={size // MIB}")
         cache = tool.only(f"--timingCacheFile={ENGINES / where}.cache")
-        flags = [*precision, *pool, *cache, *(tool.only("--skipInference") or tool.only("--buildOnly"))]
+        flags = [*precision, *build_flags(manifest), *pool, *cache]
+        flags += tool.only("--skipInference") or tool.only("--buildOnly")
         start = time.time()
         status, text = tool.call(f"{stem}-build", [f"--onnx={model['file']}", f"--saveEngine={part}", *flags])
         if not ran_out_of_memory(status, text):

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Sequence
 
 from edgec.backends.tensorrt.driver.files import forget
 from edgec.backends.tensorrt.driver.refusals import ACCURACY, Refusal
+from edgec.backends.tensorrt.driver.shapes import sample_flags
 from edgec.backends.tensorrt.driver.trtexec import LOGS, WHERE_LOGGED, Trtexec, why
 
 TYPECODES = {"float32": "f", "int64": "q", "int32": "i", "int8": "b", "uint8": "B", "bool": "B"}
@@ -71,7 +72,7 @@ def outputs_of(tool: Trtexec, manifest: Dict[str, Any], model: Dict[str, Any], e
     out = LOGS / "outputs.json"
     forget(out)
     fed = ",".join(f"{port['name']}:{samples_of(port)[index]}" for port in manifest["inputs"])
-    flags = [f"--loadEngine={engine}", f"--loadInputs={fed}", f"--exportOutput={out}"]
+    flags = [f"--loadEngine={engine}", f"--loadInputs={fed}", f"--exportOutput={out}", *sample_flags(manifest, index)]
     status, text = tool.call(f"{engine.stem}-check", [*flags, "--iterations=1", "--warmUp=0", "--duration=0"])
     if status != 0:
         forget(Path(f"{engine}.json"))  # the next run builds it anew

@@ -100,13 +100,14 @@ def attempt(
         if not options.ignore_memory:
             check_memory(model, board["memory_bytes"])
         say(f"{file}: building; on a small board this takes minutes")
-        found["build"] = build(tool, board, model, manifest["files"][file], options.rebuild)
+        found["build"] = build(tool, manifest, board, model, options.rebuild)
         engine = Path(found["build"]["engine"])
         say(f"{file}: comparing with the golden outputs")
         found["check"] = check(tool, manifest, model, engine)
         say(f"{file}: timing")
-        took = found["latency"] = measure(tool, model, engine, options.runs)
-        say(f"{file}: median {took['median_ms']:.3f} ms, 99 % of the runs within {took['p99_ms']:.3f} ms")
+        took = found["latency"] = measure(tool, manifest, model, engine, options.runs)
+        at_once = f"{took['batch']} samples at once: " if "batch" in took else ""
+        say(f"{file}: {at_once}median {took['median_ms']:.3f} ms, 99 % of the runs within {took['p99_ms']:.3f} ms")
     except Refusal as error:
         found.update(status=error.status, error=error.as_json())
         say(str(error), sys.stderr)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from edgec.ir.torch_module.batch import Axes, Crossing, flows
-from edgec.ir.torch_module.dimensions import reshaped
+from edgec.ir.batch_flow import Axes, Crossing, flows
+from edgec.ir.dimensions import reshaped
 
 
 @flows(
