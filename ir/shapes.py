@@ -29,11 +29,24 @@ class Shapes:
         with uncollected():
             variables = graph.variables()
             inferred = infer(graph).graph
-            known = {}
-            for info in (*inferred.value_info, *inferred.output, *inferred.input):
-                known[info.name] = info.type
+            known = _by_name(inferred)
             for variable in variables:
                 self._keep(variable, known.get(variable.name))
+            self._look_into_bodies(graph, inferred)
+
+    def _look_into_bodies(self, graph: Graph, message: onnx.GraphProto) -> None:
+        """Keeps what inference found inside bodies of control flow, each of which has names of its own."""
+        for node, written in zip(graph.nodes, message.node, strict=True):
+            if not any(True for _ in node.subgraphs()):
+                continue
+            for attribute in written.attribute:
+                body = node.attrs[attribute.name]
+                if isinstance(body, Graph):
+                    known = _by_name(attribute.g)
+                    for variable in (*body.inputs, *(tensor for inner in body.nodes for tensor in inner.outputs)):
+                        if isinstance(variable, Variable) and variable.name:
+                            self._keep(variable, known.get(variable.name))
+                    self._look_into_bodies(body, attribute.g)
 
     def _keep(self, variable: Variable, kind: onnx.TypeProto | None) -> None:
         tensor = kind.tensor_type if kind is not None and kind.HasField("tensor_type") else None
@@ -103,6 +116,10 @@ def inference_fault(text: str) -> tuple[str, str, str]:
     else:
         where = f"node '{place[2]}' ({place[1]})" if place[2] else f"a node without a name ({place[1]})"
     return where, f"its types and shapes do not fit: {fault}", "export the network again, or correct its shapes"
+
+
+def _by_name(message: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    return {info.name: info.type for info in (*message.value_info, *message.output, *message.input)}
 
 
 def _numbers(shape: list[int | str | None] | None) -> tuple[int | None, ...] | None:

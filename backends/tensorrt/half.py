@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
 
+from edgec.backends.tensorrt.body_ranges import BodyRanges
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.shapes import Shapes
@@ -21,12 +22,16 @@ _MARGIN = 2.0
 _TYPED = frozenset({"Cast", "Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range"})
 _INTEGER = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SETTINGS = {"Resize": (1, 2), "Upsample": (1,)}
+# TensorRT-RTX 1.7 ends in a fault of its own on some bodies of Scan that cast what they get to FP16.
+_FLOAT_BODIES = frozenset({"Scan"})
 _FLOAT16 = 10  # onnx.TensorProto.FLOAT16
 _FLOAT = 1
 
 
 def overflowing(graph: Graph, samples: Iterable[Mapping[str, np.ndarray]]) -> list[str]:
     """The nodes that read or give numbers which FP16 does not hold, or would not with twice as large ones.
+
+    The bodies of a node are looked at as a whole.
 
     Args:
         graph: in float32; not changed.
@@ -37,7 +42,9 @@ def overflowing(graph: Graph, samples: Iterable[Mapping[str, np.ndarray]]) -> li
     named = {t.name for t in graph.outputs}
     session = Session(graph, [t for t in inside if t.name not in named], blocked=True)
     largest: dict[str, float] = {}
+    bodies = BodyRanges(graph)
     for feeds in samples:
+        bodies.see(feeds)
         for name, values in {**feeds, **session.run(feeds)}.items():
             if values.dtype == np.float32 and values.size:
                 largest[name] = max(largest.get(name, 0.0), float(np.abs(values).max()))
@@ -48,24 +55,25 @@ def overflowing(graph: Graph, samples: Iterable[Mapping[str, np.ndarray]]) -> li
             return values.dtype == np.float32 and bool(np.abs(values).max(initial=0.0) > LARGEST)
         return largest.get(tensor.name, 0.0) * _MARGIN > LARGEST
 
-    return [node.name for node in graph.nodes if any(map(beyond, (*node.inputs, *node.outputs)))]
+    found = [
+        node.name for one in graph.graphs() for node in one.nodes if any(map(beyond, (*node.inputs, *node.outputs)))
+    ]
+    for name, most in bodies.largest.items():
+        if most * _MARGIN > LARGEST:
+            found += [node.name for node in bodies.inside[name] if node.name not in found]
+    return found
 
 
 def in_half(graph: Graph, floats: Set[str] = frozenset()) -> None:
     """Rewrites ``graph`` in place, so that all but some nodes compute in FP16. Inputs and outputs stay as they are.
 
+    So do those of the bodies of If, Loop and Scan; what a body reads from outside has the type that it has there now.
+
     Args:
-        graph: in float32, without subgraphs; Q and DQ stay in float32.
+        graph: in float32; Q and DQ stay in float32.
         floats: names of the nodes that stay in float32.
     """
-    writer = _Writer(graph)
-    for node in list(graph.nodes):
-        if node.op in _TYPED or node.op in _INTEGER or node.name in floats:
-            writer.read(node, half=False)
-        else:
-            writer.read(node, half=True)
-            writer.give(node)
-    writer.finish()
+    _Writer(graph, Shapes(graph)).write(floats)
 
 
 def rounded(graph: Graph) -> None:
@@ -78,6 +86,11 @@ def rounded(graph: Graph) -> None:
     for constant in graph.constants():
         if constant.dtype == np.float16:
             constant.values = constant.values.astype(np.float32)
+    for inside in graph.graphs():
+        _round_here(inside)
+
+
+def _round_here(graph: Graph) -> None:
     placed: list[Node] = []
     for node in graph.nodes:
         placed.append(node)
@@ -96,14 +109,38 @@ def rounded(graph: Graph) -> None:
 
 
 class _Writer:
-    """Puts casts between nodes of different types, one for each tensor that is read in the other type."""
+    """Puts casts between nodes of different types, one for each tensor that is read in the other type.
 
-    def __init__(self, graph: Graph) -> None:
+    Args:
+        graph: what is written: the network, or a body in it.
+        shapes: of the network.
+        outer: the writer of what the body stands in, as far as it has come. What it has cast is there for the body;
+            what the body casts is not there for others.
+    """
+
+    def __init__(self, graph: Graph, shapes: Shapes, outer: _Writer | None = None) -> None:
         self._graph = graph
-        self._shapes = Shapes(graph)
-        self._halves: set[Tensor] = set()
-        self._casts: dict[tuple[Tensor, bool], Tensor] = {}
+        self._shapes = shapes
+        self._outer = outer
+        self._halves: set[Tensor] = set() if outer is None else set(outer._halves)
+        self._casts: dict[tuple[Tensor, bool], Tensor] = {} if outer is None else dict(outer._casts)
+        self._stored: dict[Constant, Constant] = {} if outer is None else outer._stored
         self._order: list[Node] = []
+
+    def write(self, floats: Set[str]) -> None:
+        """Rewrites the graph and the bodies in it."""
+        for node in list(self._graph.nodes):
+            bodies = list(node.subgraphs())
+            if bodies or node.op in _TYPED or node.op in _INTEGER or node.name in floats:
+                self.read(node, half=False)
+                inside = {one.name for body in node.subgraphs(recursive=True) for one in body.nodes}
+                kept = floats | inside if node.op in _FLOAT_BODIES else floats
+                for body in bodies:
+                    _Writer(body, self._shapes, self).write(kept)
+            else:
+                self.read(node, half=True)
+                self.give(node)
+        self.finish()
 
     def read(self, node: Node, *, half: bool) -> None:
         """Lets a node read floats in one type."""
@@ -128,7 +165,10 @@ class _Writer:
         for place, tensor in enumerate(self._graph.outputs):
             if tensor in self._halves and isinstance(tensor, Variable):
                 name = tensor.name
-                tensor.name = self._graph.fresh(f"{name}.half")
+                if self._outer is None:
+                    tensor.name = self._graph.fresh(f"{name}.half")
+                else:  # a body's outputs are told apart by their places, and what it gives may be made outside
+                    name = self._graph.fresh(f"{name}.float")
                 made = Variable(name, np.float32, self._shape(tensor))
                 self._order.append(self._node(tensor, made, _FLOAT))
                 self._graph.outputs[place] = made
@@ -141,16 +181,17 @@ class _Writer:
         return bool(tensor.name) and self._shapes.dtype(tensor) == np.float32
 
     def _cast(self, tensor: Tensor, *, half: bool) -> Tensor:
+        suffix = "half" if half else "float"
+        if isinstance(tensor, Constant):
+            if tensor not in self._stored:
+                self._stored[tensor] = self._graph.const(f"{tensor.name}.{suffix}", tensor.values.astype(np.float16))
+            return self._stored[tensor]
         known = self._casts.get((tensor, half))
         if known is not None:
             return known
-        suffix = "half" if half else "float"
-        if isinstance(tensor, Constant):
-            made: Tensor = self._graph.const(f"{tensor.name}.{suffix}", tensor.values.astype(np.float16))
-        else:
-            dtype = np.float16 if half else np.float32
-            made = Variable(self._graph.fresh(f"{tensor.name}.{suffix}"), dtype, self._shape(tensor))
-            self._order.append(self._node(tensor, made, _FLOAT16 if half else _FLOAT))
+        dtype = np.float16 if half else np.float32
+        made = Variable(self._graph.fresh(f"{tensor.name}.{suffix}"), dtype, self._shape(tensor))
+        self._order.append(self._node(tensor, made, _FLOAT16 if half else _FLOAT))
         self._casts[tensor, half] = made
         return made
 

@@ -30,14 +30,14 @@ def rewrite(graph: Graph, rules: Rules, where: str) -> int:
         EmitError: an operator is not known to that TensorRT, and there is no rewrite of it.
     """
     done = 0
-    for node in list(graph.nodes):
+    for inside, node in [(one, node) for one in graph.graphs() for node in one.nodes]:
         if _known(node, rules):
             continue
         rule = _REWRITES.get(node.op) if node.domain in ("", "ai.onnx", None) else None
         if rule is None:
             what = f"{rules.tensorrt} has no {f'{node.domain}.' if node.domain else ''}{node.op}"
             raise EmitError(f"{where}: node '{node.name or node.op}'", what, _mend(node, rules))
-        rule(graph, node)
+        rule(inside, node)
         done += 1
     if done:
         graph.sort()

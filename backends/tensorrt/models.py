@@ -65,7 +65,8 @@ class Model:
     @property
     def integer_layers(self) -> list[str]:
         """The nodes that are to run in INT8: their weights and what they read come through a DQ."""
-        return [node.name for node in self.graph.nodes if node.op in LINEAR and all(map(dequantized, node.inputs[:2]))]
+        nodes = (node for one in self.graph.graphs() for node in one.nodes if node.op in LINEAR)
+        return [node.name for node in nodes if all(map(dequantized, node.inputs[:2]))]
 
     def as_half(self) -> Graph:
         """The network as the file's precision computes it, FP16 rounding and all."""
@@ -80,11 +81,11 @@ def compute_in_half(graph: Graph, float32_layers: Iterable[str], *, typed: bool)
     """Rewrites the graph of a file, in place, so that onnxruntime rounds what is FP16 on the board.
 
     Args:
-        graph: of the file, without subgraphs where it is not typed.
+        graph: of the file.
         float32_layers: the nodes that are FP32 there.
         typed: whether the file itself says what is FP16.
     """
-    if not typed and not _has_subgraphs(graph):
+    if not typed:
         in_half(graph, frozenset(float32_layers))
         settle(graph, "FP16")
     rounded(graph)
@@ -113,7 +114,7 @@ def as_computed(folder: Path, manifest: Manifest, model: BundledModel) -> Graph:
 
 def is_quantized(graph: Graph) -> bool:
     """Whether a network has Q or DQ."""
-    return any(node.op in ("QuantizeLinear", "DequantizeLinear") for node in graph.nodes)
+    return any(node.op in ("QuantizeLinear", "DequantizeLinear") for one in graph.graphs() for node in one.nodes)
 
 
 def models_of(
@@ -131,9 +132,7 @@ def models_of(
         EmitError: the parser of the board's oldest TensorRT does not read the network.
     """
     plain, quantized = (None if graph is None else _ready(graph, profile) for graph in (plain, quantized))
-    beyond: Sequence[str] = ()
-    if plain is not None and not _has_subgraphs(plain):
-        beyond = overflowing(plain, samples)
+    beyond: Sequence[str] = () if plain is None else overflowing(plain, samples)
     found = [model for rules in (profile.typed, profile.weak) if rules is not None
              for model in _for(rules, profile, plain, quantized, tuple(beyond))]  # fmt: skip
     if plain is not None:
@@ -155,15 +154,11 @@ def _for(
             continue
         graph = base.copy()
         if rules.typed:
-            if _has_subgraphs(graph):  # its branches would need casts of their own: it stays FP32
-                continue
             in_half(graph, frozenset(beyond))
         elif precision == "int8":
             weights_as_floats(graph)
-        if _has_subgraphs(graph):  # there is no typed file of it: TensorRT 10 builds this one with options, too
-            versions = _ANY
         settle(graph, f"model_{precision}")
-        inside = tuple(node.name for node in graph.nodes if node.name in set(beyond))
+        inside = tuple(node.name for one in graph.graphs() for node in one.nodes if node.name in set(beyond))
         yield Model(f"model_{precision}{suffix}.onnx", graph, precision, rules, versions, rules.typed, inside)
 
 
@@ -179,6 +174,7 @@ def _ready(graph: Graph, profile: Profile) -> Graph:
         raise EmitError(f"{where}: node '{newest.name or newest.op}'", what, mend)
     lower_opset(graph, opset, where)
     graph.ir_version = None
+    _give_conditions(graph)
     _name_nodes(graph)
     settle(graph, f"{where}: opset {opset}")
     return graph
@@ -189,6 +185,14 @@ def needed_opset_of(graph: Graph, node: Node, wanted: int) -> int:
     alone = Graph(opset=graph.opset)
     alone.nodes.append(Node(node.op, node.name, {}, [], []))
     return needed_opset(alone, wanted)
+
+
+def _give_conditions(graph: Graph) -> None:
+    """A Loop that has no condition gets one that always holds: the parser wants one."""
+    for inside in graph.graphs():
+        for node in inside.nodes:
+            if node.op == "Loop" and not node.inputs[1].name:
+                node.inputs[1] = inside.const(f"{node.name}.condition", np.array(True))
 
 
 def _name_nodes(graph: Graph) -> None:
@@ -202,7 +206,3 @@ def _name_nodes(graph: Graph) -> None:
                 name = f"{base}_{count}"
             taken.add(name)
             node.name = name
-
-
-def _has_subgraphs(graph: Graph) -> bool:
-    return len(graph.graphs()) > 1

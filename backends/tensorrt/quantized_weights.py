@@ -12,6 +12,10 @@ def weights_as_floats(graph: Graph) -> int:
 
     The floats are exactly the steps of the scale, so Q gives the same integers again.
     """
+    return sum(_as_floats(inside) for inside in graph.graphs())
+
+
+def _as_floats(graph: Graph) -> int:
     placed: list[Node] = []
     done = 0
     for node in graph.nodes:

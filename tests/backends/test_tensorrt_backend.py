@@ -156,22 +156,6 @@ def test_layers_that_overflow(tmp_path: Path) -> None:
     assert machine.report["best"]["file"] == "model_fp32.onnx"
 
 
-def test_control_flow_has_no_typed_files(tmp_path: Path) -> None:
-    """Its branches would need casts of their own; TensorRT 10 builds what TensorRT 8 does."""
-    branches = (
-        "then_branch = t () => (float[1,16,8,8] u) {{ u = Relu (c) }}, else_branch = e () => {0} {{ v = Neg (c) }}"
-    )
-    body = f"[c] c = Conv (x, w)\n[i] y = If (b) <{branches.format('(float[1,16,8,8] v)')}>"
-    signature = "(float[1,16,8,8] x, bool b) => (float[1,16,8,8] y)"
-    graph = model(body, signature, "float[16,16,1,1] w")
-    feeds = [{**samples(1)[0], "b": np.array(True)}]
-    TensorRTBackend().emit(graph, ORIN, tmp_path, feeds)
-    manifest = read_manifest(tmp_path)
-    assert [(entry.file, entry.tensorrt.below) for entry in manifest.models] == [
-        ("model_fp16.onnx", None), ("model_fp32.onnx", None),
-    ]  # fmt: skip
-
-
 # -- what cannot be emitted --------------------------------------------------------------------------------------------
 
 

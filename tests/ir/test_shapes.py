@@ -86,3 +86,17 @@ def test_what_is_no_tensor_has_no_shape() -> None:
     graph = parse(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
     assert Shapes(graph).shape(graph.outputs[0]) is None
     assert Shapes(graph).dtype(graph.outputs[0]) is None
+
+
+def test_types_inside_bodies() -> None:
+    """Bodies beside each other may give the same name to different things."""
+    graph = parse(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[2,3] x, bool b) => (float[2,3] y) {'
+        " y = If (b) <"
+        " then_branch = t () => (float[2,3] u) { k = Shape (x)\n u = Reshape (x, k) },"
+        " else_branch = e () => (float[2,3] v) { k = Neg (x)\n v = Abs (k) }> }"
+    )
+    shapes = Shapes(graph)
+    found = [(str(shapes.dtype(t)), shapes.shape(t)) for one in graph.graphs() for n in one.nodes for t in n.outputs]
+    inside = ("float32", (2, 3))
+    assert found == [inside, ("int64", (2,)), inside, inside, inside]
