@@ -15,9 +15,10 @@ from edgec.passes.judging import context
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.quantization.calibrators import Calibrator
 from edgec.passes.quantization.effects import noise_shares
+from edgec.passes.quantization.ends import ends_in_float
 from edgec.passes.quantization.goals import Goal
 from edgec.passes.quantization.layer_errors import layer_errors
-from edgec.passes.quantization.mixed_precision import choose
+from edgec.passes.quantization.mixed_precision import Try, choose
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
 from edgec.passes.quantization.prepared import Calibration, Prepared, prepare
@@ -121,6 +122,9 @@ class Quantize(Pass):
         floats: Mapping[Node, str] = {}
         if self.precision == "auto":
             floats = self._mixed(graph, scheme, ctx.target, ctx)
+        elif scheme.rounds == "inputs" and self.only is None:
+            pair, sites = self._attempt(graph, scheme, ctx.target, ctx)({})
+            floats = ends_in_float(graph, pair, sites, ctx)
         ready = self._prepared(graph, scheme, ctx.target, floats, ctx)
         for node, reason in ready.placement.left:
             ctx.missed(node, reason)
@@ -153,6 +157,17 @@ class Quantize(Pass):
     def _mixed(self, graph: Graph, scheme: Scheme, target: Target, ctx: Context) -> Mapping[Node, str]:
         """The nodes that stay float so that what is asked is met, and why."""
         goal = Goal(graph, ctx, self.budget)
+        mixed = choose(graph, self._attempt(graph, scheme, target, ctx), goal, ctx)
+        what = f"{len(mixed.floats)} of {len(graph.nodes)} operators stay float, {mixed.share:.1%} of the work"
+        figures = {**mixed.reached.figures, "float_share": round(mixed.share, 4)}
+        if mixed.reached.met:
+            ctx.did("the network", f"{what}, for {goal.words}", **figures)
+        else:
+            ctx.missed("the network", f"{goal.words} is not met even so: {what}", **figures)
+        return mixed.floats
+
+    def _attempt(self, graph: Graph, scheme: Scheme, target: Target, ctx: Context) -> Try:
+        """Quantizes copies of ``graph``, every weight rounded to the nearest integer."""
 
         def attempt(floats: Mapping[Node, str]) -> tuple[Pair, Sequence[Site]]:
             copy = graph.copy()
@@ -164,14 +179,7 @@ class Quantize(Pass):
             write(copy, ready, inner, scheme=scheme, per_channel=self.per_channel)
             return pair, ready.placement.sites
 
-        mixed = choose(graph, attempt, goal, ctx)
-        what = f"{len(mixed.floats)} of {len(graph.nodes)} operators stay float, {mixed.share:.1%} of the work"
-        figures = {**mixed.reached.figures, "float_share": round(mixed.share, 4)}
-        if mixed.reached.met:
-            ctx.did("the network", f"{what}, for {goal.words}", **figures)
-        else:
-            ctx.missed("the network", f"{goal.words} is not met even so: {what}", **figures)
-        return mixed.floats
+        return attempt
 
     def _check(self, graph: Graph) -> None:
         for option, patterns in (("only", self.only), ("skip", self.skip)):

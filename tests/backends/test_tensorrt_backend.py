@@ -96,10 +96,11 @@ def test_a_bundle(name: str, tmp_path: Path) -> None:
     check = json.loads((tmp_path / "out" / "check.json").read_text())
     assert check["lint"] == []
     shares = [check["models"][file]["int8_share_of_macs"] for file in FILES[name]]
-    assert shares == [1.0 if "int8" in file else 0.0 for file in FILES[name]]
+    # The Gemm makes most of the noise, and stays float.
+    assert shares == [0.9989 if "int8" in file else 0.0 for file in FILES[name]]
     if installed() and "int8" in made.model:
         found = check["models"][made.model]["rtx_compile_check"]
-        assert (found["error"], found["int8_layers"], found["int8_share_of_promised_macs"]) == (None, 3, 1.0)
+        assert (found["error"], found["int8_layers"], found["int8_share_of_promised_macs"]) == (None, 2, 1.0)
     run = TensorRTBackend().runner(network(), tmp_path / "out")
     feeds = samples(1)[0]
     assert sqnr_db(outputs(network(), feeds), run(feeds)) > (25 if "int8" in made.model else 45)
