@@ -71,7 +71,9 @@ class TensorRTBackend:
         """
         if profiles_of(target):
             check_inputs(graph, target)
-            batch_axes(graph, target.name)
+            alive = graph.copy()
+            alive.remove_dead()
+            batch_axes(alive, target.name)
 
     def legalize(self, graph: Graph, target: Target) -> None:
         """Rewrites operators that the board's oldest TensorRT does not know.

@@ -27,13 +27,15 @@ class BodyRanges:
     """
 
     def __init__(self, graph: Graph) -> None:
-        graph = graph.copy()
         nodes = [node for node in graph.nodes if _has_bodies(node)]
         self.largest = {node.name: 0.0 for node in nodes}
         self.inside = {node.name: [one for b in node.subgraphs(recursive=True) for one in b.nodes] for node in nodes}
-        watch = _Watch(Shapes(graph))
-        self._taps = {node.name: watch.node(graph, node) for node in nodes}
-        self._session = Session(graph, list(self._taps.values())) if nodes else None
+        self._session: Session | None = None
+        if nodes:
+            graph = graph.copy()
+            watch = _Watch(Shapes(graph))
+            self._taps = {node.name: watch.node(graph, node) for node in graph.nodes if _has_bodies(node)}
+            self._session = Session(graph, list(self._taps.values()))
 
     def see(self, feeds: Mapping[str, np.ndarray]) -> None:
         """Takes one sample in."""

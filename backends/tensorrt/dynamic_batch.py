@@ -2,7 +2,8 @@
 
 What runs through it is the samples of a batch, side by side along one axis of each tensor (:mod:`edgec.ir.batch_flow`
 finds which). Operators that hold the batch size in a constant are rewritten: the target of a Reshape or an Expand, the
-sizes of a Resize. Where the samples do not stay apart, or how they run is not known, the node is named.
+sizes of a Resize, the end of a Slice, what a Concat puts beside each sample. Where the samples do not stay apart, or
+how they run is not known, the node is named.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def opened(graph: Graph, where: str) -> tuple[Graph, dict[str, int | None]]:
     flow, shapes = batch_axes(graph, where)
     for node in list(graph.nodes):
         rule = _REWRITES.get(node.op)
-        if rule is not None and flow.axis(node.inputs[0]) is not None:
+        if rule is not None and flow.axis(node.outputs[0]) is not None:
             rule(graph, node, shapes, flow)
     axes = {tensor.name: flow.axis(tensor) for tensor in graph.outputs}
     for tensor in (*graph.inputs, *graph.outputs):
@@ -98,6 +99,50 @@ def _reshape(graph: Graph, node: Node, shapes: Shapes, flow: BatchFlow) -> None:
     node.inputs[1] = graph.const(f"{node.name}.shape", np.array(dims, np.int64))
 
 
+@rewrites("Flatten")
+def _flatten(graph: Graph, node: Node, shapes: Shapes, flow: BatchFlow) -> None:
+    """The same: in front of axis 0 it would put all samples into one row."""
+    dims, axis = list(shapes.static(node.outputs[0])), flow.axis(node.outputs[0])
+    assert axis is not None, "the flow through it is known"
+    dims[axis] = -1
+    node.op = "Reshape"
+    node.attrs.clear()
+    node.inputs.append(graph.const(f"{node.name}.shape", np.array(dims, np.int64)))
+
+
+@rewrites("Slice")
+def _slice(graph: Graph, node: Node, shapes: Shapes, flow: BatchFlow) -> None:
+    """One that takes all samples of the batch size takes all of any."""
+    rank, axis = len(shapes.static(node.inputs[0])), flow.axis(node.inputs[0])
+    given = [tensor.values.reshape(-1) for tensor in node.inputs[1:] if isinstance(tensor, Constant)]
+    starts, ends = given[0].copy(), given[1].copy()
+    axes = given[2] if len(given) > 2 else np.arange(len(starts))
+    steps = given[3].copy() if len(given) > 3 else np.ones_like(starts)
+    own = axes % rank == axis
+    if own.any():
+        starts[own], ends[own], steps[own] = 0, np.iinfo(ends.dtype).max, 1
+        names = ("starts", "ends", "axes", "steps")
+        made = [graph.const(f"{node.name}.{n}", v) for n, v in zip(names, (starts, ends, axes, steps), strict=True)]
+        node.inputs[1:] = made
+
+
+@rewrites("Concat")
+def _concat(graph: Graph, node: Node, shapes: Shapes, flow: BatchFlow) -> None:
+    """A part that is the same for all samples, such as a class token, stands beside each."""
+    axis = flow.axis(node.outputs[0])
+    like = next(tensor for tensor in node.inputs if flow.axis(tensor) is not None)
+    alone = [place for place, tensor in enumerate(node.inputs) if flow.axis(tensor) is None]
+    if not alone or axis is None:
+        return
+    index = graph.const(f"{node.name}.axis", np.array([axis], np.int64))
+    size = graph.op("Gather", [graph.op("Shape", [like]), index], axis=0)
+    rank = len(shapes.static(like))
+    ones = [graph.const(f"{node.name}.ones", np.ones(count, np.int64)) for count in (axis, rank - 1 - axis)]
+    shape = graph.op("Concat", [ones[0], size, ones[1]], axis=0)
+    for place in alone:
+        node.inputs[place] = graph.op("Expand", [node.inputs[place], shape])
+
+
 @rewrites("Expand")
 def _expand(graph: Graph, node: Node, shapes: Shapes, flow: BatchFlow) -> None:
     """1 keeps the dimension that is there."""
@@ -116,6 +161,7 @@ def _resize(graph: Graph, node: Node, shapes: Shapes, flow: BatchFlow) -> None:
     if len(node.inputs) < 4 or not node.inputs[3].name:
         return
     before, after = (np.array(shapes.static(t), np.float64) for t in (node.inputs[0], node.outputs[0]))
+    node.attrs.pop("keep_aspect_ratio_policy", None)  # the sizes were found by it, and scales have none
     scales = (after / before).astype(np.float32)
     short = np.floor(before * scales) < after  # rounding down to float32 may lose the last row
     scales[short] = np.nextafter(scales[short], np.float32(np.inf))
@@ -174,7 +220,13 @@ def check_batches(graph: Graph, batches: Batches, sizes: Sequence[int], where: s
     session = Session(graph)
     found = {}
     for size in dict.fromkeys(sizes):
-        found[str(size)] = sqnr_db(batches.outputs(size), session.run(batches.inputs(size)))
+        try:
+            given = session.run(batches.inputs(size))
+        except InputError as error:
+            raise EmitError(
+                f"{where}: profiles", f"does not take {size} samples at once ({error.what})", _MEND
+            ) from None
+        found[str(size)] = sqnr_db(batches.outputs(size), given)
         if found[str(size)] < _ALIKE_DB:
             what = f"gives something else for {size} samples at once than for each alone ({found[str(size)]:.1f} dB)"
             raise EmitError(f"{where}: profiles", what, _MEND)

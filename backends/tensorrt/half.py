@@ -22,7 +22,8 @@ _MARGIN = 2.0
 _TYPED = frozenset({"Cast", "Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range"})
 _INTEGER = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _SETTINGS = {"Resize": (1, 2), "Upsample": (1,)}
-# TensorRT-RTX 1.7 ends in a fault of its own on some bodies of Scan that cast what they get to FP16.
+# TensorRT-RTX 1.7 ends in a fault of its own on some bodies of Scan that cast what they get to FP16, and on some of a
+# Loop that stands in a body.
 _FLOAT_BODIES = frozenset({"Scan"})
 _FLOAT16 = 10  # onnx.TensorProto.FLOAT16
 _FLOAT = 1
@@ -134,7 +135,8 @@ class _Writer:
             if bodies or node.op in _TYPED or node.op in _INTEGER or node.name in floats:
                 self.read(node, half=False)
                 inside = {one.name for body in node.subgraphs(recursive=True) for one in body.nodes}
-                kept = floats | inside if node.op in _FLOAT_BODIES else floats
+                alone = node.op in _FLOAT_BODIES or (node.op == "Loop" and self._outer is not None)
+                kept = floats | inside if alone else floats
                 for body in bodies:
                     _Writer(body, self._shapes, self).write(kept)
             else:

@@ -178,6 +178,22 @@ OPENED: list[tuple[str, str, str, dict[str, Any]]] = [
         "int64[3] s", {"s": [4, 6, 1]},
     ),
     ("[n] y = Flatten (x)", "(float[1,4,6] x) => (float[1,24] y)", "", {}),
+    ("[n] y = Flatten <axis = 0> (x)", "(float[1,4,6] x) => (float[1,24] y)", "", {}),
+    (
+        "[n] y = Slice (x, s, e)", "(float[1,4,6] x) => (float[1,3,6] y)", "int64[2] s, int64[2] e",
+        {"s": [0, 1], "e": [1, 4]},
+    ),
+    (
+        "[n] y = Slice (x, s, e, a, d)", "(float[1,4,6] x) => (float[1,2,6] y)",
+        "int64[2] s, int64[2] e, int64[2] a, int64[2] d", {"s": [1, -1], "e": [3, -100], "a": [-2, 0], "d": [1, -1]},
+    ),
+    ("[n] y = Slice (x, s, e, a)", "(float[1,4,6] x) => (float[1,4,2] y)", "int64[1] s, int64[1] e, int64[1] a",
+     {"s": [1], "e": [3], "a": [2]}),
+    ("[n] y = Concat <axis = 1> (t, x, t)", "(float[1,4,6] x) => (float[1,6,6] y)", "float[1,1,6] t", {}),
+    (
+        "[p] p = Transpose <perm = [1, 0, 2]> (x)\n[n] y = Concat <axis = 0> (t, p)",
+        "(float[1,4,6] x) => (float[5,1,6] y)", "float[1,1,6] t", {},
+    ),
     (
         "[e] e = Expand (x, s)\n[n] y = Mul (e, w)", "(float[1,1,6] x) => (float[1,4,6] y)", "int64[3] s, float[4,6] w",
         {"s": [1, 4, 6]},
@@ -235,6 +251,10 @@ def test_what_a_batch_computes_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> 
     made, axes = opened(graph, "board")
     batches = Batches(graph, seeded_feeds(graph), axes)
     assert check_batches(made, batches, [1], "board") == {"1": float("inf")}
+    made.inputs[0].shape = [2, 4]
+    with pytest.raises(EmitError, match=r"^board: profiles: does not take 3 samples at once \(cannot run the model \("):
+        check_batches(made, batches, [3], "board")
+    made.inputs[0].shape = ["batch", 4]
     with pytest.raises(EmitError, match=r"^board: profiles: gives something else for 3 samples at once than for each "):
         check_batches(made, batches, [1, 3], "board")
 
