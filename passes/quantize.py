@@ -16,6 +16,7 @@ from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.quantization.calibrators import Calibrator
 from edgec.passes.quantization.effects import noise_shares
 from edgec.passes.quantization.ends import ends_in_float
+from edgec.passes.quantization.equalization import equalize
 from edgec.passes.quantization.goals import Goal
 from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.mixed_precision import Try, choose
@@ -26,6 +27,7 @@ from edgec.passes.quantization.quantized_weights import LIMIT
 from edgec.passes.quantization.recovery import recover_accuracy, with_biases
 from edgec.passes.quantization.remarks import remark
 from edgec.passes.quantization.samples import noise
+from edgec.passes.quantization.stream_noise import Rounding
 from edgec.passes.quantization.weights_only import Stored, store_weights
 from edgec.passes.quantization.writing import write
 from edgec.passes.streaming import ROLE
@@ -119,6 +121,9 @@ class Quantize(Pass):
         if self.random and ROLE not in ctx.data:
             ctx.data[ROLE] = noise(graph, ctx.seed)
             ctx.missed("the network", "calibrated on noise: neither ranges nor accuracy say anything about real data")
+        if self.effort == "max" or (self.effort == "balanced" and not self.per_channel):
+            rounding = Rounding(scheme.symmetric, scheme.rounds == "inputs", self.per_channel)
+            equalize(graph, rounding, self._attempt(graph, scheme, ctx.target, ctx), ctx)
         floats: Mapping[Node, str] = {}
         if self.precision == "auto":
             floats = self._mixed(graph, scheme, ctx.target, ctx)

@@ -16,14 +16,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.graph import Graph, Node, Variable
 from edgec.ir.shapes import Shapes
 from edgec.passes.affine import Affine, take_up_after, take_up_before
-from edgec.passes.linear_layers import CONVOLUTIONS, LINEAR, groups
+from edgec.passes.judging import Judge, split
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.channel_streams import SHIFTED, Stream, streams
+from edgec.passes.quantization.mixed_precision import Try
+from edgec.passes.quantization.stream_noise import End, Rounding, Seen
 from edgec.passes.rewriting import Rewriter
-from edgec.passes.streaming import Tapped, stream
+from edgec.passes.streaming import Tapped, batches, stream
 
 # How far narrow channels are widened: not at all (0) to as wide as the widest (1).
 _EXPONENTS = (0.25, 0.5, 0.75, 1.0)
@@ -31,22 +33,6 @@ _EXPONENTS = (0.25, 0.5, 0.75, 1.0)
 _MOST = 16.0
 # A stream is left as it is where less of its noise than this goes away.
 _WORTHWHILE = 0.05
-_STEPS = 255.0
-_WEIGHT_LIMIT = 127.0
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the channels of one activation hold: (channels,) each.
-
-    Attributes:
-        low, high: the extremes.
-        power: the mean square.
-    """
-
-    low: np.ndarray
-    high: np.ndarray
-    power: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -96,6 +82,41 @@ def take_up(graph: Graph, changes: Mapping[Node, Change], ctx: Context) -> None:
     rw.finish()
 
 
+def equalize(graph: Graph, rounding: Rounding, attempt: Try, ctx: Context) -> None:
+    """Equalises the channels of ``graph``, where the quantized network comes closer to the float one by that.
+
+    Args:
+        graph: float and sorted.
+        rounding: of the target.
+        attempt: quantizes a copy of ``graph`` as it is when it is called.
+        ctx: the calibration data; it is told what was gained.
+
+    Raises:
+        InputError: there are no calibration data.
+    """
+    changes = equalized(graph, rounding, ctx)
+    if not changes:
+        return
+    judge = Judge(graph, ctx, split(batches(graph, ctx), 1))
+    before = judge.sqnr_db(attempt({})[0].quantized)
+    values = {constant: constant.values for constant in graph.constants()}
+    reads = {node: (list(node.inputs), dict(node.attrs)) for node in changes}
+    take_up(graph, changes, ctx)
+    after = judge.sqnr_db(attempt({})[0].quantized)
+    figures = {"before_db": before, "after_db": after, "layers": len(changes)}
+    if after > before:
+        ctx.did("the network", "channels made about equally wide, before anything was rounded", **figures)
+        return
+    for constant, old in values.items():
+        constant.values = old
+    for node, (inputs, attributes) in reads.items():
+        node.inputs[:] = inputs
+        node.attrs.clear()
+        node.attrs.update(attributes)
+    what = f"channels stay as they are: equally wide, they gave {after:.1f} dB instead of {before:.1f} dB"
+    ctx.missed("the network", what, **figures)
+
+
 def _seen(graph: Graph, tensors: Sequence[Variable], ctx: Context) -> dict[Variable, Seen]:
     """Extremes and power of each channel over the calibration data."""
     network = Tapped(graph, tensors)
@@ -108,17 +129,18 @@ def _seen(graph: Graph, tensors: Sequence[Variable], ctx: Context) -> dict[Varia
     for batch in stream(graph, ctx, [network], work):
         found = batch if not count else [_merged(a, b) for a, b in zip(found, batch, strict=True)]
         count += 1
-    return {t: Seen(s.low, s.high, s.power / count) for t, s in zip(tensors, found, strict=True)}
+    return {t: Seen(s.low, s.high, s.mean / count, s.power / count) for t, s in zip(tensors, found, strict=True)}
 
 
 def _of(values: np.ndarray) -> Seen:
     flat = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)
     power = np.einsum("cn,cn->c", flat, flat, dtype=np.float64) / flat.shape[1]
-    return Seen(flat.min(1), flat.max(1), power)
+    return Seen(flat.min(1), flat.max(1), flat.mean(1, dtype=np.float64), power)
 
 
 def _merged(one: Seen, other: Seen) -> Seen:
-    return Seen(np.minimum(one.low, other.low), np.maximum(one.high, other.high), one.power + other.power)
+    low, high = np.minimum(one.low, other.low), np.maximum(one.high, other.high)
+    return Seen(low, high, one.mean + other.mean, one.power + other.power)
 
 
 # -- the choice --------------------------------------------------------------------------------------------------------
@@ -129,10 +151,10 @@ def _chosen(one: Stream, seen: Mapping[Variable, Seen], rw: Rewriter, rounding: 
     plain = {tensor: seen[tensor] for tensor in one.tensors if rounding.of(tensor)}
     if not plain or not _can_take_up(one, Affine(np.ones(one.width), np.zeros(1)), rw):
         return None
-    reads = [Read.of(node, node.inputs[0]) for node in one.readers]
-    writes = [Read.of(node, node.outputs[0]) for node in one.writers]
+    reads = [End.of(node, node.inputs[0]) for node in one.readers]
+    writes = [End.of(node, node.outputs[0]) for node in one.writers]
     offset = _offset(one, plain, rw)
-    shifted = {t: Seen(s.low + offset, s.high + offset, s.power) for t, s in plain.items()}
+    shifted = {tensor: values.shifted(offset) for tensor, values in plain.items()}
     reach = np.max([np.maximum(np.abs(s.low), np.abs(s.high)) for s in shifted.values()], axis=0)
     usual = np.sqrt(np.max([s.power for s in shifted.values()], axis=0))
     best, least = None, (1 - _WORTHWHILE) * rounding.noise(np.ones(one.width), plain, reads, writes)
@@ -170,88 +192,3 @@ def _can_take_up(one: Stream, affine: Affine, rw: Rewriter) -> bool:
     reasons = [take_up_after(rw, node, affine, dry=True) for node in one.writers]
     reasons += [take_up_before(rw, node, back, dry=True) for node in one.readers]
     return not any(reasons)
-
-
-@dataclass(frozen=True)
-class Read:
-    """A layer at one end of a stream.
-
-    Attributes:
-        tensor: the activation of the stream that it reads or computes.
-        kernel: its weights as (others, channels, taps), channels being those of the stream.
-        apart: whether each channel has weight scales of its own.
-    """
-
-    tensor: Variable
-    kernel: np.ndarray
-    apart: bool
-
-    @staticmethod
-    def of(node: Node, tensor: Tensor) -> Read:
-        """By the stream's channels on the side of the layer that ``tensor`` is on."""
-        weights, count = node.inputs[1], groups(node)
-        assert isinstance(weights, Constant) and isinstance(tensor, Variable)
-        reads = tensor is node.inputs[0]
-        kernel = weights.values
-        if node.op not in CONVOLUTIONS:
-            outputs_first = kernel if node.op == "Gemm" and node.attrs.get("transB") else kernel.T
-            return Read(tensor, (outputs_first if reads else outputs_first.T)[:, :, None], not reads)
-        split = kernel.reshape(count, kernel.shape[0] // count, kernel.shape[1], -1)
-        # A Conv has its outputs first, a ConvTranspose its inputs.
-        order = (1, 0, 2, 3) if reads == (node.op == "Conv") else (2, 0, 1, 3)
-        by_channel = split.transpose(order)
-        merged = by_channel.reshape(by_channel.shape[0], -1, by_channel.shape[3])
-        return Read(tensor, merged, not reads or merged.shape[0] * merged.shape[1] == kernel.shape[0] * kernel.shape[1])
-
-    @property
-    def power(self) -> np.ndarray:
-        """The squared weights of each channel, summed: (channels,)."""
-        return np.einsum("oct,oct->c", self.kernel, self.kernel, dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """What is rounded, and how.
-
-    Attributes:
-        symmetric: whether ranges of activations are.
-        inputs_only: whether only what layers read is rounded.
-        per_channel: whether weights have a scale for each output.
-    """
-
-    symmetric: bool
-    inputs_only: bool
-    per_channel: bool
-
-    def of(self, tensor: Variable) -> bool:
-        """Whether an activation has integers of its own: one behind a layer may be part of it."""
-        readers = dict.fromkeys(tensor.outputs)
-        if self.inputs_only:
-            return any(node.op in LINEAR for node in readers)
-        return any(node.op not in ("Relu", "Clip") for node in readers)
-
-    def noise(
-        self, scale: np.ndarray, seen: Mapping[Variable, Seen], reads: Sequence[Read], writes: Sequence[Read]
-    ) -> float:
-        """An estimate of what rounding puts on the outputs of the layers that read a stream, squared."""
-        gains = np.sum([read.power for read in reads], axis=0) / scale**2
-        total = sum(self._step(scale, values) ** 2 for values in seen.values()) * float(gains.sum())
-        for read in reads:
-            if read.tensor in seen and (not read.apart or not self.per_channel):
-                largest = (np.abs(read.kernel).max(2) / scale).max(1)
-                steps = (largest if self.per_channel else np.full(len(largest), largest.max())) / _WEIGHT_LIMIT
-                power = float((seen[read.tensor].power * scale**2).sum()) * read.kernel.shape[2]
-                total += float((steps**2).sum()) * power
-        if not self.per_channel:
-            for layer in writes:
-                step = float((np.abs(layer.kernel).max((0, 2)) * scale).max()) / _WEIGHT_LIMIT
-                # What the layer reads is as strong as what it computes, for its weights.
-                power = (
-                    float(np.sum([s.power for s in seen.values()])) / len(seen) / max(float(layer.power.sum()), 1e-30)
-                )
-                total += step**2 * power * layer.kernel.shape[0] * layer.kernel.shape[2] * float(gains.sum())
-        return total
-
-    def _step(self, scale: np.ndarray, values: Seen) -> float:
-        high, low = max(float((values.high * scale).max()), 0.0), min(float((values.low * scale).min()), 0.0)
-        return (2 * max(high, -low) if self.symmetric else high - low) / _STEPS
