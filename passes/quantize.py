@@ -73,7 +73,7 @@ class Quantize(Pass):
     skip: Annotated[list[str] | None, Field(description="keep the nodes with these names in float")] = None
     effort: Annotated[
         Literal["fast", "balanced", "max"],
-        Field(description="fast rounds; balanced chooses weights layer by layer; max then trains them together"),
+        Field(description="fast rounds; balanced chooses weights by layer; max also equalises channels and trains"),
     ] = "balanced"
     precision: Annotated[
         Literal["int8", "auto"],

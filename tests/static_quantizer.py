@@ -12,11 +12,18 @@ from edgec.ir.graph import Graph
 
 
 def quantized_by_onnxruntime(
-    graph: Graph, feeds: Iterable[Mapping[str, np.ndarray]], folder: Path, *, symmetric: bool = False
+    graph: Graph,
+    feeds: Iterable[Mapping[str, np.ndarray]],
+    folder: Path,
+    *,
+    symmetric: bool = False,
+    reduce_range: bool = False,
+    entropy: bool = False,
 ) -> Path:
     """The file that ``quantize_static`` makes of ``graph`` in ``folder``, calibrated with ``feeds``.
 
-    With ``symmetric`` it is what TensorRT takes: int8 activations with zero-point 0.
+    With ``symmetric`` it is what TensorRT takes: int8 activations with zero-point 0; with ``reduce_range`` weights have
+    7 bits; with ``entropy`` ranges are calibrated by entropy, not by extremes.
     """
     from onnxruntime import quantization
 
@@ -26,6 +33,7 @@ def quantized_by_onnxruntime(
         def get_next(self) -> Mapping[str, np.ndarray] | None:
             return next(left, None)
 
+    method = quantization.CalibrationMethod
     save(graph, folder / "float.onnx")
     quantization.quantize_static(
         folder / "float.onnx",
@@ -35,6 +43,8 @@ def quantized_by_onnxruntime(
         activation_type=quantization.QuantType.QInt8 if symmetric else quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8,
         per_channel=True,
+        reduce_range=reduce_range,
+        calibrate_method=method.Entropy if entropy else method.MinMax,
         extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
     )
     return folder / "quantized.onnx"

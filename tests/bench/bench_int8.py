@@ -5,7 +5,8 @@
 Every row calibrates both with the same 64 images (EfficientNet-Lite0, YOLOv8n) or 256 pictures (a regression of
 angles) and judges them on others. The peer is ``quantize_static`` of the installed onnxruntime: min-max, uint8
 activations, int8 weights per channel, on the network with BatchNormalization folded. Ours is the target ``cpu``, run as
-the peer's is, in onnxruntime with its integer kernels. For TensorRT's scheme the peer is the same with symmetric int8
+the peer's is, in onnxruntime with its integer kernels; on a CPU without VNNI, whose kernels saturate, both have
+weights of 7 bits (ours the target ``cpu-avx2``). For TensorRT's scheme the peer is the same with symmetric int8
 activations, and ours the target ``trt-host``, run with what is FP16 on a GPU rounded to FP16. The capsule autoencoder
 of the example is judged by its AUROC, before and after 95 % of its weights are factorized away. YOLOv8n comes with
 nudenet and photographs with foolbox, both among the extra ``bench``.
@@ -30,6 +31,7 @@ from networks import angles, capsule, efficientnet_lite0, photos, yolov8n
 from static_quantizer import quantized_by_onnxruntime
 
 import edgec
+from edgec.backends.cpu.backend import has_vnni
 from edgec.backends.tensorrt.bundle import read_manifest
 from edgec.backends.tensorrt.models import as_computed
 from edgec.frontends.model import open_model
@@ -41,6 +43,8 @@ from edgec.passes.fold import Fold
 from edgec.passes.protocol import Context
 
 Figures = dict[str, float]
+# The target that is this machine, by whether its integer kernels saturate.
+HERE = "cpu-avx2" if has_vnni() is False else "cpu"
 PEER, FAST, BALANCED = "onnxruntime min-max", "edgec, fast", "edgec, balanced"
 MIXED = "edgec, balanced, mixed precision"
 SYMMETRIC, TENSORRT = "onnxruntime, symmetric", "edgec, balanced, TensorRT"
@@ -80,11 +84,12 @@ class Row:
         """onnxruntime's own quantizer."""
         start = time.perf_counter()
         feeds = ({self.input: values} for values in self.calibration)
-        path = quantized_by_onnxruntime(self.graph, feeds, folder, symmetric=symmetric)
+        reduced = HERE != "cpu" and not symmetric
+        path = quantized_by_onnxruntime(self.graph, feeds, folder, symmetric=symmetric, reduce_range=reduced)
         graph, took = load(path), time.perf_counter() - start
         self._judge(name, graph, Session(graph, integer=True), took)
 
-    def ours(self, folder: Path, name: str, options: str, board: str = "cpu") -> None:
+    def ours(self, folder: Path, name: str, options: str, board: str = HERE) -> None:
         """``fold`` and ``quantize`` with options; the time is that of the passes."""
         np.savez(folder / "calibration.npz", **{self.input: np.concatenate(self.calibration)})
         recipe = folder / "recipe.yaml"
@@ -101,7 +106,7 @@ class Row:
         else:
             manifest = read_manifest(place)
             graph = as_computed(place, manifest, manifest.models[0])
-        session = Session(graph, integer=True) if board == "cpu" else Session(graph)
+        session = Session(graph, integer=True) if board == HERE else Session(graph)
         self._judge(name, graph, session, seconds, **more)
 
     def _judge(self, name: str, graph: Graph, session: Session, seconds: float, **more: float) -> None:
@@ -203,7 +208,7 @@ def inspection(folder: Path, _: bool) -> dict[str, bool]:
             "data:\n  preprocess: {size: [128, 128], color: gray, scale: 1/255}\n"
             f"  calibration: {{images: {data / 'train' / 'good'}, samples: 64}}\n"
             f"  eval: {{ok: {data / 'test' / 'good'}, ng: [{flaws}], metric: auroc}}\n"
-            f"passes: [{passes}, quantize]\ntargets: [cpu, coral-dev-board, trt-host]\n",
+            f"passes: [{passes}, quantize]\ntargets: [{HERE}, coral-dev-board, trt-host]\n",
             encoding="utf-8",
         )
         report = edgec.compile(capsule.MODEL, recipe, folder / "out", timing=False)
