@@ -1,8 +1,8 @@
 """The frequency overlay as ONNX operators that both TFLite and TensorRT take: strided convolutions and Relus.
 
 A convolution with the transform's kernels, as large as the block and as far apart, answers for every block at once;
-colour to luminance is in its kernels, and so is what preprocessing did to the pixels. The absolute value is the sum of
-Relu(x) and Relu(-x), and the logarithm a sum of Relus that begin one after the other: each a convolution of one pixel
+colour to luminance is in its kernels, and so is what preprocessing did to the pixels. Absolute values are made of Relus
+(:func:`rectified`), and the logarithm is a sum of Relus that begin one after the other: each a convolution of one pixel
 behind a Relu, which the Edge TPU and TensorRT fuse.
 """
 
@@ -61,7 +61,7 @@ def write_stage(graph: Graph, x: Tensor, overlay: Overlay, light: Light, name: s
     Sides that the block does not divide are filled with zeros below and on the right.
     """
     writer = _Writer(graph, x, overlay, light, name)
-    kernels, mixing, reduces = overlay.kernels, overlay.mixing, len(writer.small) > 0
+    kernels, reduces = overlay.kernels, len(writer.small) > 0
     if overlay.magnitude == "none" and not overlay.center:
         return writer.analysis("analysis", kernels, reduced=reduces)
     if overlay.magnitude == "abs" and not overlay.log and not overlay.center:
@@ -70,11 +70,11 @@ def write_stage(graph: Graph, x: Tensor, overlay: Overlay, light: Light, name: s
         bands = writer.analysis("analysis", kernels)
     elif overlay.magnitude == "square":
         answers = writer.analysis("analysis", kernels)
-        bands = writer.pointwise("bands", writer.op("Mul", "squares", answers, answers), mixing)
+        bands = writer.pointwise("bands", writer.op("Mul", "squares", answers, answers), overlay.mixing)
     else:
-        both = np.concatenate([kernels, -kernels])
-        sizes = writer.op("Relu", "sizes", writer.analysis("analysis", both))
-        bands = writer.pointwise("bands", sizes, np.concatenate([mixing, mixing], axis=1))
+        halves, folding = rectified(kernels, overlay)
+        sizes = writer.op("Relu", "sizes", writer.analysis("analysis", halves))
+        bands = writer.pointwise("bands", sizes, folding)
     if overlay.log:
         bands = writer.compressed(bands)
     if overlay.center:
@@ -82,6 +82,36 @@ def write_stage(graph: Graph, x: Tensor, overlay: Overlay, light: Light, name: s
     if not reduces:
         return bands
     return writer.op("Concat", "channels", writer.analysis("reduced", kernels[:0], reduced=True), bands, axis=1)
+
+
+def rectified(kernels: np.ndarray, overlay: Overlay) -> tuple[np.ndarray, np.ndarray]:
+    """Kernels behind whose Relu a convolution of one pixel gives the sums of absolute values.
+
+    |x| is Relu(x) + Relu(-x), two channels for each kernel; it is 2 Relu(x) - x as well, and the x of a band add up to
+    the answer of one kernel, their sum: one channel for each and two for that. A band takes what is fewer.
+
+    Args:
+        kernels: the overlay's: (kernels, block, block).
+        overlay: how many each band has, and what they give to it.
+
+    Returns:
+        The kernels (channels, block, block), and what they give to each band behind the Relu: (bands, channels).
+    """
+    made: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    start = 0
+    for size, mixing in zip(overlay.sizes, overlay.mixing, strict=True):
+        own, share = kernels[start : start + size], mixing[start : start + size]
+        total = np.tensordot(share, own, axes=1)[None]
+        fewer = size > 2
+        made += [own, total, -total] if fewer else [own, -own]
+        columns.append(np.concatenate([2 * share, [-1, 1]] if fewer else [share, share]))
+        start += size
+    folding = np.zeros((len(columns), sum(map(len, columns))))
+    ends = np.cumsum([len(column) for column in columns])
+    for row, column, end in zip(folding, columns, ends, strict=True):
+        row[end - len(column) : end] = column
+    return np.concatenate([kernels[:0], *made]), folding
 
 
 class _Writer:
@@ -113,15 +143,16 @@ class _Writer:
         # What is never negative passes a Relu as it is; all else in two halves.
         whole = [self._light.positive and bool((row >= 0).all()) for row in self.small]
         signs = [(place, sign) for place, one in enumerate(whole) for sign in ((1,) if one else (1, -1))]
-        halves = self._kernels(np.concatenate([self._overlay.kernels, -self._overlay.kernels]))
-        weights = np.concatenate([*(sign * small[place : place + 1] for place, sign in signs), halves])
+        halves, folding = rectified(self._overlay.kernels, self._overlay)
+        first = [sign * small[place : place + 1] for place, sign in signs]
+        weights = np.concatenate([*first, self._kernels(halves)])
         bias = np.zeros(len(weights))
         bias[: len(signs)] = [sign * offset[place] for place, sign in signs]
         answers = self._convolution("analysis", self._x, weights, bias, stride=self._overlay.block)
         mixing = np.zeros((len(small) + len(self._overlay.mixing), len(weights)))
         for column, (place, sign) in enumerate(signs):
             mixing[place, column] = sign
-        mixing[len(small) :, len(signs) :] = np.concatenate([self._overlay.mixing, self._overlay.mixing], axis=1)
+        mixing[len(small) :, len(signs) :] = folding
         return self.pointwise("channels", self.op("Relu", "sizes", answers), mixing)
 
     def compressed(self, bands: Variable) -> Variable:

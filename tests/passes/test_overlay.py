@@ -20,7 +20,7 @@ from edgec.ir.frequency_bank import Overlay as Channels
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.overlay import Overlay
 from edgec.passes.overlaying.composing import compose
-from edgec.passes.overlaying.stage import light_of, write_stage
+from edgec.passes.overlaying.stage import light_of, rectified, write_stage
 from edgec.passes.pipeline import settle
 from edgec.passes.plan import plan
 from edgec.passes.protocol import Context
@@ -85,6 +85,26 @@ def test_it_is_convolutions_and_relus() -> None:
         graph = staged(Channels(4, log=log), 1)
         assert sorted(node.op for node in graph.nodes) == sorted(operators)
     assert [node.op for node in staged(Channels(4, magnitude="none"), 3).nodes] == ["Conv"]
+
+
+@pytest.mark.parametrize(("block", "halves"), [(2, 6), (4, 24), (8, 78)])
+def test_absolute_values_take_few_channels(block: Any, halves: int) -> None:
+    """Two a kernel in bands of one or two; in larger ones a channel a kernel, and two."""
+    overlay = Channels(block, low=0.0)
+    kernels, folding = rectified(overlay.kernels, overlay)
+    assert len(kernels) == folding.shape[1] == halves
+    blocks = np.random.default_rng(0).standard_normal((50, block, block))
+    answers = np.einsum("nab,kab->nk", blocks, kernels)
+    wanted = np.abs(np.einsum("nab,kab->nk", blocks, overlay.kernels)) @ overlay.mixing.T
+    np.testing.assert_allclose(np.maximum(answers, 0) @ folding.T, wanted, atol=1e-12)
+    graph = staged(overlay, 1)
+    assert graph.nodes[0].outputs[0].shape == [2, halves, 16 // block, 24 // block]
+
+
+def test_absolute_values_of_no_band() -> None:
+    overlay = Channels(4, bands=())
+    kernels, folding = rectified(overlay.kernels, overlay)
+    assert (kernels.shape, folding.shape) == ((0, 4, 4), (0, 0))
 
 
 def test_sides_that_the_block_does_not_divide() -> None:
