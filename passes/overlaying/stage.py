@@ -1,9 +1,10 @@
 """The frequency overlay as ONNX operators that both TFLite and TensorRT take: strided convolutions and Relus.
 
 A convolution with the transform's kernels, as large as the block and as far apart, answers for every block at once;
-colour to luminance is in its kernels, and so is what preprocessing did to the pixels. Absolute values are made of Relus
-(:func:`rectified`), and the logarithm is a sum of Relus that begin one after the other: each a convolution of one pixel
-behind a Relu, which the Edge TPU and TensorRT fuse.
+colour to luminance is in its kernels, and so is what preprocessing did to the pixels. The absolute value is the sum of
+Relu(x) and Relu(-x), and the logarithm a sum of Relus that begin one after the other: each a convolution of one pixel
+behind a Relu, which the Edge TPU and TensorRT fuse. The halves of many kernels are not all alive at once: their bands
+are made in groups, each of which has a range of its own in int8, too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.frequency_bank import LUMA, Overlay, pieces
 from edgec.ir.graph import Graph, Tensor, Variable
+
+#: Most kernels whose halves are alive at once, if no band alone has more: half of those of blocks of 8.
+_TOGETHER = 32
 
 
 @dataclass(frozen=True)
@@ -61,20 +65,20 @@ def write_stage(graph: Graph, x: Tensor, overlay: Overlay, light: Light, name: s
     Sides that the block does not divide are filled with zeros below and on the right.
     """
     writer = _Writer(graph, x, overlay, light, name)
-    kernels, reduces = overlay.kernels, len(writer.small) > 0
+    kernels, mixing, reduces = overlay.kernels, overlay.mixing, len(writer.small) > 0
     if overlay.magnitude == "none" and not overlay.center:
         return writer.analysis("analysis", kernels, reduced=reduces)
-    if overlay.magnitude == "abs" and not overlay.log and not overlay.center:
+    groups = grouped(overlay.sizes)
+    if overlay.magnitude == "abs" and not overlay.log and not overlay.center and len(groups) == 1:
         return writer.together()
     if overlay.magnitude == "none":
         bands = writer.analysis("analysis", kernels)
     elif overlay.magnitude == "square":
         answers = writer.analysis("analysis", kernels)
-        bands = writer.pointwise("bands", writer.op("Mul", "squares", answers, answers), overlay.mixing)
+        bands = writer.pointwise("bands", writer.op("Mul", "squares", answers, answers), mixing)
     else:
-        halves, folding = rectified(kernels, overlay)
-        sizes = writer.op("Relu", "sizes", writer.analysis("analysis", halves))
-        bands = writer.pointwise("bands", sizes, folding)
+        made = [writer.absolute(part, f".{place}" if len(groups) > 1 else "") for place, part in enumerate(groups)]
+        bands = writer.op("Concat", "bands", *made, axis=1) if len(made) > 1 else made[0]
     if overlay.log:
         bands = writer.compressed(bands)
     if overlay.center:
@@ -84,34 +88,19 @@ def write_stage(graph: Graph, x: Tensor, overlay: Overlay, light: Light, name: s
     return writer.op("Concat", "channels", writer.analysis("reduced", kernels[:0], reduced=True), bands, axis=1)
 
 
-def rectified(kernels: np.ndarray, overlay: Overlay) -> tuple[np.ndarray, np.ndarray]:
-    """Kernels behind whose Relu a convolution of one pixel gives the sums of absolute values.
-
-    |x| is Relu(x) + Relu(-x), two channels for each kernel; it is 2 Relu(x) - x as well, and the x of a band add up to
-    the answer of one kernel, their sum: one channel for each and two for that. A band takes what is fewer.
+def grouped(sizes: tuple[int, ...]) -> list[slice]:
+    """The bands in groups of neighbours, so that each group's kernels are few.
 
     Args:
-        kernels: the overlay's: (kernels, block, block).
-        overlay: how many each band has, and what they give to it.
-
-    Returns:
-        The kernels (channels, block, block), and what they give to each band behind the Relu: (bands, channels).
+        sizes: how many kernels each band has.
     """
-    made: list[np.ndarray] = []
-    columns: list[np.ndarray] = []
-    start = 0
-    for size, mixing in zip(overlay.sizes, overlay.mixing, strict=True):
-        own, share = kernels[start : start + size], mixing[start : start + size]
-        total = np.tensordot(share, own, axes=1)[None]
-        fewer = size > 2
-        made += [own, total, -total] if fewer else [own, -own]
-        columns.append(np.concatenate([2 * share, [-1, 1]] if fewer else [share, share]))
-        start += size
-    folding = np.zeros((len(columns), sum(map(len, columns))))
-    ends = np.cumsum([len(column) for column in columns])
-    for row, column, end in zip(folding, columns, ends, strict=True):
-        row[end - len(column) : end] = column
-    return np.concatenate([kernels[:0], *made]), folding
+    begins, held = [0], 0
+    for band, size in enumerate(sizes):
+        if held and held + size > _TOGETHER:
+            begins.append(band)
+            held = 0
+        held += size
+    return [slice(begin, end) for begin, end in zip(begins, [*begins[1:], len(sizes)], strict=True)]
 
 
 class _Writer:
@@ -137,22 +126,29 @@ class _Writer:
             weights, bias = np.concatenate([small, weights]), np.append(offset, bias)
         return self._convolution(label, self._x, weights, bias, stride=self._overlay.block)
 
+    def absolute(self, bands: slice, suffix: str) -> Variable:
+        """The sums of absolute values of some of the bands."""
+        first, last = (sum(self._overlay.sizes[:band]) for band in (bands.start, bands.stop))
+        kernels, mixing = self._overlay.kernels[first:last], self._overlay.mixing[bands, first:last]
+        answers = self.analysis(f"analysis{suffix}", np.concatenate([kernels, -kernels]))
+        sizes = self.op("Relu", f"sizes{suffix}", answers)
+        return self.pointwise(f"bands{suffix}", sizes, np.concatenate([mixing, mixing], axis=1))
+
     def together(self) -> Variable:
         """Absolute values, with what is only made small through the same two convolutions."""
         small, offset = self._means()
         # What is never negative passes a Relu as it is; all else in two halves.
         whole = [self._light.positive and bool((row >= 0).all()) for row in self.small]
         signs = [(place, sign) for place, one in enumerate(whole) for sign in ((1,) if one else (1, -1))]
-        halves, folding = rectified(self._overlay.kernels, self._overlay)
-        first = [sign * small[place : place + 1] for place, sign in signs]
-        weights = np.concatenate([*first, self._kernels(halves)])
+        halves = self._kernels(np.concatenate([self._overlay.kernels, -self._overlay.kernels]))
+        weights = np.concatenate([*(sign * small[place : place + 1] for place, sign in signs), halves])
         bias = np.zeros(len(weights))
         bias[: len(signs)] = [sign * offset[place] for place, sign in signs]
         answers = self._convolution("analysis", self._x, weights, bias, stride=self._overlay.block)
         mixing = np.zeros((len(small) + len(self._overlay.mixing), len(weights)))
         for column, (place, sign) in enumerate(signs):
             mixing[place, column] = sign
-        mixing[len(small) :, len(signs) :] = folding
+        mixing[len(small) :, len(signs) :] = np.concatenate([self._overlay.mixing, self._overlay.mixing], axis=1)
         return self.pointwise("channels", self.op("Relu", "sizes", answers), mixing)
 
     def compressed(self, bands: Variable) -> Variable:

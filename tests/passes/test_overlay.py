@@ -20,7 +20,7 @@ from edgec.ir.frequency_bank import Overlay as Channels
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.overlay import Overlay
 from edgec.passes.overlaying.composing import compose
-from edgec.passes.overlaying.stage import light_of, rectified, write_stage
+from edgec.passes.overlaying.stage import grouped, light_of, write_stage
 from edgec.passes.pipeline import settle
 from edgec.passes.plan import plan
 from edgec.passes.protocol import Context
@@ -87,24 +87,18 @@ def test_it_is_convolutions_and_relus() -> None:
     assert [node.op for node in staged(Channels(4, magnitude="none"), 3).nodes] == ["Conv"]
 
 
-@pytest.mark.parametrize(("block", "halves"), [(2, 6), (4, 24), (8, 78)])
-def test_absolute_values_take_few_channels(block: Any, halves: int) -> None:
-    """Two a kernel in bands of one or two; in larger ones a channel a kernel, and two."""
-    overlay = Channels(block, low=0.0)
-    kernels, folding = rectified(overlay.kernels, overlay)
-    assert len(kernels) == folding.shape[1] == halves
-    blocks = np.random.default_rng(0).standard_normal((50, block, block))
-    answers = np.einsum("nab,kab->nk", blocks, kernels)
-    wanted = np.abs(np.einsum("nab,kab->nk", blocks, overlay.kernels)) @ overlay.mixing.T
-    np.testing.assert_allclose(np.maximum(answers, 0) @ folding.T, wanted, atol=1e-12)
-    graph = staged(overlay, 1)
-    assert graph.nodes[0].outputs[0].shape == [2, halves, 16 // block, 24 // block]
-
-
-def test_absolute_values_of_no_band() -> None:
-    overlay = Channels(4, bands=())
-    kernels, folding = rectified(overlay.kernels, overlay)
-    assert (kernels.shape, folding.shape) == ((0, 4, 4), (0, 0))
+def test_many_kernels_are_not_alive_at_once() -> None:
+    """Bands in groups of 32 kernels, as far as bands go."""
+    assert grouped((1, 4, 4)) == [slice(0, 3)]
+    assert grouped(()) == [slice(0, 0)]
+    assert grouped((4, 16, 64)) == [slice(0, 2), slice(2, 3)]
+    assert grouped(Channels(8).sizes) == [slice(0, 7), slice(7, 9)]
+    graph = staged(Channels(8, log=True, low=0.0, center=True), 1, side=128)
+    answers = [node.outputs[0].shape for node in graph.nodes if "analysis" in node.name]
+    assert answers == [[2, 62, 16, 17], [2, 64, 16, 17]]
+    image, cells = 128 * 136, 16 * 17
+    # The image, the larger half and the first group's bands; a float32 has 4 bytes, and there are 2 images.
+    assert Cost(graph).peak_activation_bytes == (image + (64 + 7) * cells) * 4 * 2
 
 
 def test_sides_that_the_block_does_not_divide() -> None:
@@ -115,9 +109,10 @@ def test_sides_that_the_block_does_not_divide() -> None:
     )
 
 
+@pytest.mark.parametrize("block", [4, 8])
 @pytest.mark.parametrize("log", [False, True])
-def test_all_of_it_is_for_the_edge_tpu(log: bool, tmp_path: Any) -> None:
-    graph, board = staged(Channels(4, log=log, center=log), 1, PIXELS, batch=1), target("coral-dev-board")
+def test_all_of_it_is_for_the_edge_tpu(log: bool, block: Any, tmp_path: Any) -> None:
+    graph, board = staged(Channels(block, log=log, center=log), 1, PIXELS, batch=1), target("coral-dev-board")
     random = np.random.default_rng(0)
     feeds = [{"x": random.random((1, 1, 16, 24), np.float32)} for _ in range(4)]
     CoralBackend().legalize(graph, board)
@@ -366,9 +361,10 @@ def test_options(options: dict[str, Any], line: str) -> None:
 # -- for TensorRT ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("block", [4, 8])
 @pytest.mark.parametrize("log", [False, True])
-def test_tensorrt_takes_it(log: bool, tmp_path: Any) -> None:
-    graph, board = staged(Channels(4, log=log, center=log), 1, PIXELS, batch=1), target("jetson-orin-nano")
+def test_tensorrt_takes_it(log: bool, block: Any, tmp_path: Any) -> None:
+    graph, board = staged(Channels(block, log=log, center=log), 1, PIXELS, batch=1), target("jetson-orin-nano")
     feeds = [{"x": np.random.default_rng(0).random((1, 1, 16, 24), np.float32)}]
     made = TensorRTBackend().emit(graph, board, tmp_path, feeds)
     assert made.check["lint"] == []
