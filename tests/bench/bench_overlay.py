@@ -3,10 +3,12 @@
     python tests/bench/bench_overlay.py [--seeds 3] [--ablation] [--images 4000] [--epochs 12]
 
 Five classes are drawn at 128x128 (``tests/networks/vehicles.py``), trained on clear and mild weather, tested on clear
-and on bad weather. Four networks, each with several seeds: one on the whole image; a small one on the image made small
-by 4 or 8; the same on all coefficients of each block's DCT (Xu et al., CVPR 2020); the same on the overlay. All but the
-first are compiled with ``overlay: {mode: prepend}``, so that all take the whole image, and are
-timed like that in onnxruntime on one thread. Training is in bfloat16 where the CPU has that.
+and on bad weather. Several networks, each with several seeds: one on the whole image, and the same where its pixels are
+disturbed in training; a small one on the image made small by 4 or 8; the same on all coefficients of each block's DCT
+(Xu et al., CVPR 2020); the same on the overlay, whose channels are disturbed in training
+(``edgec.frontends.overlay_training``). All but those on the whole image are compiled with ``overlay: {mode: prepend}``,
+so that all take the whole image, and are timed like that in onnxruntime on one thread. Training is in bfloat16 where
+the CPU has that.
 
 Prints a line for each network and each goal; exit status 1 where a goal is missed.
 """
@@ -18,7 +20,8 @@ import sys
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,7 @@ from networks.vehicles import BAD, CLASSES, SIZE, vehicles
 
 from edgec.frontends.model import open_model
 from edgec.frontends.overlay import Overlay, overlay_channels
+from edgec.frontends.overlay_training import disturbed
 from edgec.ir.cost import Cost
 from edgec.ir.files import save
 from edgec.passes.fold import Fold
@@ -41,6 +45,7 @@ from edgec.passes.protocol import Context
 from edgec.tools.measure import measure
 
 WHOLE, REDUCED, DCT, OVERLAY = "the whole image", "reduced", "block DCT alone", "overlay"
+PIXELS = "the whole image, disturbed"
 # By block; the finest diagonal band of blocks of 4 holds little but noise.
 CHANNELS: dict[str, Overlay] = {
     f"{REDUCED} by 4": Overlay(4, bands=()),
@@ -66,12 +71,27 @@ ABLATION = {
     "block of 8, Haar bands": Overlay(8, "haar", log=True, low=0.0, center=True),
     "block of 8, luminance": Overlay(8, log=True, center=True),
 }
+_CPU = Path("/proc/cpuinfo")
+BFLOAT16 = _CPU.exists() and "avx512_bf16" in _CPU.read_text(encoding="ascii", errors="replace")
+#: For the ablation: what is left of the disturbance in training.
+DISTURBED: dict[str, dict[str, float]] = {
+    "contrast lost alone": {"floor": 0.0, "foreign": 0.0},
+    "noise alone": {"lost": 0.0, "foreign": 0.0},
+    "foreign detail alone": {"lost": 0.0, "floor": 0.0},
+    "not disturbed": {"lost": 0.0, "floor": 0.0, "foreign": 0.0},
+}
 
 
 @dataclass(frozen=True)
 class Settings:
     images: int
     epochs: int
+    #: Of overlays with a logarithm and without luminance; ``None``: they are not disturbed.
+    disturbance: dict[str, float] | None
+    #: Whether the whole image's pixels are disturbed in a like way.
+    pixels: bool = False
+    #: Whether blocks of 8 get the network of the others.
+    small: bool = False
 
 
 def layer(before: int, behind: int, stride: int = 1) -> nn.Sequential:
@@ -90,23 +110,41 @@ class Head(nn.Module):
         return found
 
 
-def network(channels: int, *, whole: bool) -> nn.Module:
-    """For the whole image, or for the grid of blocks."""
-    if whole:
-        body = [
-            layer(channels, 16),
-            layer(16, 32, 2),
-            layer(32, 32),
-            layer(32, 64, 2),
-            layer(64, 128, 2),
-            layer(128, 128),
-        ]
-        return nn.Sequential(*body, Head(128))
-    body = [layer(channels, 16), layer(16, 32, 2), layer(32, 64, 2), layer(64, 96, 2)]
-    return nn.Sequential(*body, Head(96))
+def network(channels: int, block: int = 1, *, small: bool = False) -> nn.Module:
+    """For the whole image, or for the grid of blocks; of blocks of 8 there are few enough for six layers."""
+    whole = [(16, 1), (32, 2), (32, 1), (64, 2), (128, 2), (128, 1)]
+    fine = [(16, 1), (32, 2), (64, 2), (96, 2)]
+    coarse = [(24, 1), (24, 1), (48, 2), (48, 1), (96, 2), (96, 1)]
+    body: list[nn.Module] = []
+    for behind, stride in whole if block == 1 else coarse if block == 8 and not small else fine:
+        body.append(layer(channels, behind, stride))
+        channels = behind
+    return nn.Sequential(*body, Head(channels))
 
 
-def trained(made: nn.Module, x: np.ndarray, y: np.ndarray, settings: Settings, seed: int) -> nn.Module:
+def disturbed_pixels(images: torch.Tensor, chance: torch.Generator) -> torch.Tensor:
+    """What comes nearest to ``disturbed`` on (n, 1, h, w): contrast lost, noise, detail of other images in blocks."""
+    count, _, high, wide = images.shape
+
+    def random() -> torch.Tensor:
+        return torch.rand(count, 1, 1, 1, generator=chance)
+
+    kept = torch.exp2(-2.7 * random() * (random() < 0.5))
+    others = images[torch.randperm(count, generator=chance)]
+    detail = others - functional.interpolate(functional.avg_pool2d(others, 8), scale_factor=8)
+    places = (torch.rand(count, 1, high // 8, wide // 8, generator=chance) < 0.3 * random()).float()
+    images = images + detail * functional.interpolate(places, scale_factor=8)
+    mean = images.mean((2, 3), keepdim=True)
+    return mean + (images - mean) * kept + 0.03 * random() * torch.randn(images.shape, generator=chance)
+
+
+def disturbs(overlay: Overlay | None, settings: Settings) -> bool:
+    return overlay is not None and overlay.log and not overlay.low and settings.disturbance is not None
+
+
+def trained(
+    made: nn.Module, x: np.ndarray, y: np.ndarray, overlay: Overlay | None, settings: Settings, seed: int
+) -> nn.Module:
     """After so many epochs of AdamW whose rate rises and falls once."""
     images, labels = torch.from_numpy(x).to(memory_format=torch.channels_last), torch.from_numpy(y)
     made = made.to(memory_format=torch.channels_last)
@@ -117,8 +155,13 @@ def trained(made: nn.Module, x: np.ndarray, y: np.ndarray, settings: Settings, s
     made.train()
     for _ in range(settings.epochs):
         for part in torch.randperm(len(x), generator=chance)[: len(x) // batch * batch].split(batch):
-            with torch.autocast("cpu", torch.bfloat16):
-                scores = made(images[part])
+            seen = images[part]
+            if overlay is not None and disturbs(overlay, settings):
+                seen = disturbed(seen, overlay, chance, **(settings.disturbance or {}))
+            elif settings.pixels:
+                seen = disturbed_pixels(seen, chance)
+            with torch.autocast("cpu", torch.bfloat16) if BFLOAT16 else nullcontext():
+                scores = made(seen)
             loss = functional.cross_entropy(scores.float(), labels[part], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
@@ -170,12 +213,15 @@ def tested(
     name: str, overlay: Overlay | None, data: dict[str, tuple[np.ndarray, np.ndarray]], settings: Settings, seeds: int
 ) -> Result:
     seen = {key: (x if overlay is None else overlay_channels(x, overlay), y) for key, (x, y) in data.items()}
+    if overlay is not None and disturbs(overlay, settings):  # what is not centred yet
+        x, y = data["train"]
+        seen["train"] = overlay_channels(x, replace(overlay, center=False)), y
     found: list[dict[str, float]] = []
     start = time.perf_counter()
     for seed in range(seeds):
         torch.manual_seed(seed)
-        made = network(seen["train"][0].shape[1], whole=overlay is None)
-        made = trained(made, *seen["train"], settings, seed)
+        made = network(seen["train"][0].shape[1], 1 if overlay is None else overlay.block, small=settings.small)
+        made = trained(made, *seen["train"], overlay, settings, seed)
         found.append({key: accuracy(made, *seen[key]) for key in seen if key != "train"})
         for one in found[-1:]:
             one["bad"] = float(np.mean([one[kind] for kind in BAD]))
@@ -203,18 +249,22 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--images", type=int, default=4000, help="for training")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--networks", nargs="+", choices=[WHOLE, *CHANNELS], default=[WHOLE, *CHANNELS])
+    parser.add_argument("--networks", nargs="+", choices=[WHOLE, PIXELS, *CHANNELS], default=[WHOLE, PIXELS, *CHANNELS])
     parser.add_argument("--ablation", action="store_true", help="the overlay's variants with one seed each, too")
     arguments = parser.parse_args()
-    settings = Settings(arguments.images, arguments.epochs)
+    settings = Settings(arguments.images, arguments.epochs, {})
     data = {"train": vehicles(settings.images, "mild", 1), "clear": vehicles(1000, "clear", 2)}
     data |= {kind: vehicles(400, kind, 3) for kind in BAD}
     found: dict[str, Result] = {}
-    for name, overlay in {WHOLE: None, **CHANNELS}.items():
+    for name, overlay in {WHOLE: None, PIXELS: None, **CHANNELS}.items():
         if name in arguments.networks:
-            found[name] = tested(name, overlay, data, settings, arguments.seeds)
+            found[name] = tested(name, overlay, data, replace(settings, pixels=name == PIXELS), arguments.seeds)
     for name, overlay in ABLATION.items() if arguments.ablation else ():
-        tested(name, overlay, data, settings, 1)
+        tested(name, overlay, data, replace(settings, disturbance=None, small=True), 1)
+    for name, left in DISTURBED.items() if arguments.ablation else ():
+        tested(name, CHANNELS[f"{OVERLAY}, 8"], data, replace(settings, disturbance=left), 1)
+    if arguments.ablation:
+        tested("four layers", CHANNELS[f"{OVERLAY}, 8"], data, replace(settings, small=True), 1)
     good = True
     for block in (4, 8):
         if {WHOLE, f"{OVERLAY}, {block}", f"{REDUCED} by {block}"} <= set(found):
