@@ -44,7 +44,7 @@ Edgec = Callable[..., tuple[int, str, str]]
         (["edgec", "schema", ""], []),
         (["bin/edgec-opt", "m.onnx", "-p", "fold,quan"], ["fold,quantize"]),
         (["bin/edgec-opt", "m.onnx", "-p", "quantize{"], []),
-        (["bin/edgec-opt", "m.onnx", "--target", "c"], ["coral-dev-board", "cpu"]),
+        (["bin/edgec-opt", "m.onnx", "--target", "c"], ["coral-dev-board", "cpu", "cpu-avx2"]),
         (["bin/edgec-opt", "m.onnx", "-o", ""], [FILES]),
     ],
 )  # fmt: skip
