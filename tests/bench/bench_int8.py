@@ -101,7 +101,7 @@ class Row:
         shares = [remark.get("figures", {}).get("float_share") for one in passes for remark in one["did"]]
         more = dict([("work in float", share) for share in shares if share is not None][:1])
         place, seconds = folder / "ours" / board, sum(one["seconds"] for one in passes)
-        if board == "cpu":
+        if board == HERE:
             graph = load(place / "model.onnx")
         else:
             manifest = read_manifest(place)
