@@ -1,10 +1,10 @@
 """The frequency overlay as ONNX operators that both TFLite and TensorRT take: strided convolutions and Relus.
 
 A convolution with the transform's kernels, as large as the block and as far apart, answers for every block at once;
-colour to luminance is in its kernels, and so is what preprocessing did to the pixels. The absolute value is the sum of
-Relu(x) and Relu(-x), and the logarithm a sum of Relus that begin one after the other: each a convolution of one pixel
-behind a Relu, which the Edge TPU and TensorRT fuse. The halves of many kernels are not all alive at once: their bands
-are made in groups, each of which has a range of its own in int8, too.
+colour to luminance is in its kernels, and so is what preprocessing did to the pixels. The absolute value is Relu(x) +
+Relu(-x), or 2 Relu(x) - x, and a band's sum of x is one kernel more; the logarithm is a sum of Relus that begin one
+after the other: each a convolution of one pixel behind a Relu, which the Edge TPU and TensorRT fuse. What many kernels
+answer is not all alive at once: their bands are made in groups, each of which has a range of its own in int8, too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from edgec.ir.errors import InputError
 from edgec.ir.frequency_bank import LUMA, Overlay, pieces
 from edgec.ir.graph import Graph, Tensor, Variable
 
-#: Most kernels whose halves are alive at once, if no band alone has more: half of those of blocks of 8.
-_TOGETHER = 32
+#: Most answers that are alive at once, if no band alone has more: of 78 of blocks of 8, and all without ``d1``.
+_TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,42 @@ def grouped(sizes: tuple[int, ...]) -> list[slice]:
     """
     begins, held = [0], 0
     for band, size in enumerate(sizes):
-        if held and held + size > _TOGETHER:
+        answers = size + min(size, 2)  # as `absolutes` makes them
+        if held and held + answers > _TOGETHER:
             begins.append(band)
             held = 0
-        held += size
+        held += answers
     return [slice(begin, end) for begin, end in zip(begins, [*begins[1:], len(sizes)], strict=True)]
+
+
+def absolutes(kernels: np.ndarray, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Bands of absolute values with few kernels: ``mixed @ Relu(answers)``.
+
+    ``|x|`` is ``Relu(x) + Relu(-x)``. In a band of many x it is ``2 Relu(x) - x``, whose last terms add up to the
+    answer of one kernel, the sum, which passes the Relu in two halves: n + 2 kernels and not 2 n.
+
+    Args:
+        kernels: (kernels, block, block), band after band.
+        sizes: how many kernels each band has.
+
+    Returns:
+        Kernels (answers, block, block), and what the Relu of each gives to each band: (bands, answers).
+    """
+    made: list[np.ndarray] = []
+    mixed = np.zeros((len(sizes), sum(size + min(size, 2) for size in sizes)))
+    begin = column = 0
+    for row, size in zip(mixed, sizes, strict=True):
+        own = kernels[begin : begin + size]
+        root = np.sqrt(size)
+        if size <= 2:
+            made += [own, -own]
+            row[column : column + 2 * size] = 1 / root
+        else:
+            total = own.sum(axis=0, keepdims=True) / root
+            made += [own, total, -total]
+            row[column : column + size + 2] = [*[2 / root] * size, -1, 1]
+        begin, column = begin + size, column + size + min(size, 2)
+    return np.concatenate([kernels[:0], *made]), mixed
 
 
 class _Writer:
@@ -129,10 +160,9 @@ class _Writer:
     def absolute(self, bands: slice, suffix: str) -> Variable:
         """The sums of absolute values of some of the bands."""
         first, last = (sum(self._overlay.sizes[:band]) for band in (bands.start, bands.stop))
-        kernels, mixing = self._overlay.kernels[first:last], self._overlay.mixing[bands, first:last]
-        answers = self.analysis(f"analysis{suffix}", np.concatenate([kernels, -kernels]))
-        sizes = self.op("Relu", f"sizes{suffix}", answers)
-        return self.pointwise(f"bands{suffix}", sizes, np.concatenate([mixing, mixing], axis=1))
+        kernels, mixing = absolutes(self._overlay.kernels[first:last], self._overlay.sizes[bands])
+        sizes = self.op("Relu", f"sizes{suffix}", self.analysis(f"analysis{suffix}", kernels))
+        return self.pointwise(f"bands{suffix}", sizes, mixing)
 
     def together(self) -> Variable:
         """Absolute values, with what is only made small through the same two convolutions."""
@@ -140,15 +170,15 @@ class _Writer:
         # What is never negative passes a Relu as it is; all else in two halves.
         whole = [self._light.positive and bool((row >= 0).all()) for row in self.small]
         signs = [(place, sign) for place, one in enumerate(whole) for sign in ((1,) if one else (1, -1))]
-        halves = self._kernels(np.concatenate([self._overlay.kernels, -self._overlay.kernels]))
-        weights = np.concatenate([*(sign * small[place : place + 1] for place, sign in signs), halves])
+        kernels, mixed = absolutes(self._overlay.kernels, self._overlay.sizes)
+        weights = np.concatenate([*(sign * small[place : place + 1] for place, sign in signs), self._kernels(kernels)])
         bias = np.zeros(len(weights))
         bias[: len(signs)] = [sign * offset[place] for place, sign in signs]
         answers = self._convolution("analysis", self._x, weights, bias, stride=self._overlay.block)
-        mixing = np.zeros((len(small) + len(self._overlay.mixing), len(weights)))
+        mixing = np.zeros((len(small) + len(mixed), len(weights)))
         for column, (place, sign) in enumerate(signs):
             mixing[place, column] = sign
-        mixing[len(small) :, len(signs) :] = np.concatenate([self._overlay.mixing, self._overlay.mixing], axis=1)
+        mixing[len(small) :, len(signs) :] = mixed
         return self.pointwise("channels", self.op("Relu", "sizes", answers), mixing)
 
     def compressed(self, bands: Variable) -> Variable:

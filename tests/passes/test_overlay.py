@@ -20,7 +20,7 @@ from edgec.ir.frequency_bank import Overlay as Channels
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.overlay import Overlay
 from edgec.passes.overlaying.composing import compose
-from edgec.passes.overlaying.stage import grouped, light_of, write_stage
+from edgec.passes.overlaying.stage import absolutes, grouped, light_of, write_stage
 from edgec.passes.pipeline import settle
 from edgec.passes.plan import plan
 from edgec.passes.protocol import Context
@@ -88,17 +88,38 @@ def test_it_is_convolutions_and_relus() -> None:
 
 
 def test_many_kernels_are_not_alive_at_once() -> None:
-    """Bands in groups of 32 kernels, as far as bands go."""
+    """Bands in groups of 64 answers, as far as bands go."""
     assert grouped((1, 4, 4)) == [slice(0, 3)]
     assert grouped(()) == [slice(0, 0)]
     assert grouped((4, 16, 64)) == [slice(0, 2), slice(2, 3)]
-    assert grouped(Channels(8).sizes) == [slice(0, 7), slice(7, 9)]
+    assert grouped((30, 30)) == [slice(0, 2)]
+    assert grouped((30, 31)) == [slice(0, 1), slice(1, 2)]
+    assert grouped(Channels(8).sizes) == [slice(0, 8), slice(8, 9)]
     graph = staged(Channels(8, log=True, low=0.0, center=True), 1, side=128)
     answers = [node.outputs[0].shape for node in graph.nodes if "analysis" in node.name]
-    assert answers == [[2, 62, 16, 17], [2, 64, 16, 17]]
+    assert answers == [[2, 60, 16, 17], [2, 18, 16, 17]]
     image, cells = 128 * 136, 16 * 17
-    # The image, the larger half and the first group's bands; a float32 has 4 bytes, and there are 2 images.
-    assert Cost(graph).peak_activation_bytes == (image + (64 + 7) * cells) * 4 * 2
+    # The image, the larger group's answers and its 8 bands; a float32 has 4 bytes, and there are 2 images.
+    assert Cost(graph).peak_activation_bytes == (image + (60 + 8) * cells) * 4 * 2
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (2, 5), (4, 1, 3)])
+def test_bands_of_absolute_values_with_few_kernels(sizes: tuple[int, ...]) -> None:
+    """A kernel for each, and two a band, however many the band has."""
+    random = np.random.default_rng(0)
+    kernels, x = random.standard_normal((sum(sizes), 4, 4)), random.standard_normal((4, 4))
+    made, mixed = absolutes(kernels, sizes)
+    assert len(made) == sum(sizes) + sum(min(size, 2) for size in sizes)
+    found = mixed @ np.maximum((made * x).sum((1, 2)), 0)
+    answers = np.abs((kernels * x).sum((1, 2)))
+    wanted = [part.sum() / np.sqrt(len(part)) for part in np.split(answers, np.cumsum(sizes)[:-1]) if len(part)]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_a_stage_without_bands() -> None:
+    x = np.random.default_rng(0).random((2, 1, 16, 24), np.float32)
+    found = next(iter(outputs(staged(Channels(4, bands=()), 1), {"x": x}).values()))
+    np.testing.assert_allclose(found, overlay_channels(x, Channels(4, bands=())), atol=2e-6)
 
 
 def test_sides_that_the_block_does_not_divide() -> None:
