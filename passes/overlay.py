@@ -14,6 +14,7 @@ from edgec.ir.errors import InputError, UsageError
 from edgec.ir.frequency_bank import Magnitude, Transform
 from edgec.ir.graph import Graph, Variable
 from edgec.passes import input_domain
+from edgec.passes.overlaying.absorbing import absorb
 from edgec.passes.overlaying.conversion import convert, first_convolution
 from edgec.passes.overlaying.selection import select_bands
 from edgec.passes.overlaying.stage import Light, light_of, write_stage
@@ -57,11 +58,26 @@ class Overlay(Pass):
         Literal["gray", "rgb"], Field(description="with prepend: what images the compiled network takes")
     ] = "rgb"
     pad: Annotated[bool, Field(description="fill sides that the block does not divide with zeros")] = False
+    strides: Annotated[
+        Literal["keep", "absorb"],
+        Field(
+            description="with convert: keep all strides, on a coarser grid, or absorb those that multiply to the "
+            "block, with their layers, in one convolution: the rest runs on its own grid"
+        ),
+    ] = "keep"
+    reach: Annotated[
+        int | None,
+        Field(ge=0, description="with absorb: to how many blocks on each side a convolution sees; all that are needed"),
+    ] = None
     input: Annotated[str | None, Field(description="the input that images feed, where there are several")] = None
 
     def __post_init__(self) -> None:
         if isinstance(self.bands, int) and self.bands < 1:
             raise ValueError("bands is a number of bands, at least 1, or a list of names")
+        if self.strides == "absorb" and self.mode == "prepend":
+            raise ValueError("strides: absorb is for mode: convert")
+        if self.reach is not None and self.strides == "keep":
+            raise ValueError("reach is for strides: absorb")
         self._overlay(self.bands if isinstance(self.bands, list) else None)
 
     def missing_data(self, roles: frozenset[str]) -> str | None:
@@ -123,9 +139,12 @@ class Overlay(Pass):
             raise InputError(where, "is gray and has no chroma", "leave chroma out")
         cost = Cost(graph)
         overlay = self._chosen(graph, x, light, ctx)
-        made = convert(graph, first, x, overlay, light, ctx)
+        if self.strides == "absorb":
+            made = absorb(graph, first, x, overlay, light, self.reach, ctx)
+        else:
+            made = convert(graph, first, x, overlay, light, ctx)
         left = Cost(graph).macs / max(cost.macs, 1)
-        what = f"{self._words(overlay)}; the first convolution gives {made.explained:.1%} of its old response"
+        what = f"{self._words(overlay)}; {made.words}"
         figures = {"explained": round(made.explained, 4), "macs_left": round(left, 4)}
         ctx.did(first, what, channels=len(overlay.names), **figures)
         for words in made.changed:

@@ -9,7 +9,7 @@ from edgec.ir.frequency_bank import Overlay
 from edgec.ir.graph import Constant, Graph, Node, Variable
 from edgec.ir.shapes import Shapes
 from edgec.passes.overlaying.composing import compose
-from edgec.passes.overlaying.response import Geometry, Response, fit_response
+from edgec.passes.overlaying.response import Geometry, Response, fit_response, means
 from edgec.passes.overlaying.smaller_grid import make_smaller
 from edgec.passes.overlaying.stage import Light, write_stage
 from edgec.passes.protocol import Context
@@ -23,11 +23,13 @@ class Converted:
         explained: the part of its old response that the first convolution gives.
         changed: the layers that were adapted, in words.
         composed: whether it and the analysis became one.
+        words: how much of what the new convolution gives.
     """
 
     explained: float
     changed: list[str]
     composed: bool
+    words: str
 
 
 def convert(graph: Graph, first: Node, x: Variable, overlay: Overlay, light: Light, ctx: Context) -> Converted:
@@ -51,16 +53,26 @@ def convert(graph: Graph, first: Node, x: Variable, overlay: Overlay, light: Lig
     stage = write_stage(graph, x, overlay, light, f"{x.name}.overlay")
     weight, bias = (graph.const(f"{first.name}.overlay.{name}", getattr(response, name)) for name in ("weight", "bias"))
     first.inputs[:] = [stage, weight, bias]
-    (down, along), strides = geometry.pads, list(geometry.strides)
-    first.attrs = {"kernel_shape": list(geometry.size), "strides": strides, "pads": [down, along, down, along]}
+    first.attrs = dict(geometry.attrs)
+    composed = composable(overlay) and compose(graph, stage)
+    annotate_anew(graph)
+    words = f"the first convolution gives {response.explained:.1%} of its old response"
+    return Converted(response.explained, changed, composed, words)
+
+
+def composable(overlay: Overlay) -> bool:
+    """Whether the analysis is linear."""
+    return overlay.magnitude == "none" and not overlay.center
+
+
+def annotate_anew(graph: Graph) -> None:
+    """Sorts a graph, takes out what is dead, and writes the shapes that its tensors have now."""
     for tensor in graph.variables():
         if tensor not in graph.inputs and tensor not in graph.outputs:
             tensor.shape = None
     graph.sort()
-    composed = overlay.magnitude == "none" and not overlay.center and compose(graph, stage)
     graph.remove_dead()
     Shapes(graph).annotate(graph)
-    return Converted(response.explained, changed, composed)
 
 
 def _response(
@@ -72,7 +84,9 @@ def _response(
     given = next(tensor for tensor in staged.inputs if tensor.name == x.name)
     channels = write_stage(staged, given, overlay, light, f"{x.name}.overlay")
     staged.sort()
-    return fit_response(before, twin, staged, channels, geometry, overlay.block, ctx)
+    old = twin.outputs[0]
+    assert isinstance(old, Variable)
+    return fit_response(before, old, staged, channels, geometry, means(overlay.block), ctx)
 
 
 def first_convolution(graph: Graph, x: Variable) -> Node:

@@ -18,18 +18,18 @@ from edgec.ir.rules import registering
 from edgec.ir.shapes import Shapes
 
 Sides = tuple[int, int]
-_POINTWISE = frozenset(
+POINTWISE = frozenset(
     {"Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Elu", "Selu", "Celu", "Gelu"}
     | {"Softplus", "Softsign", "Mish", "Abs", "Neg", "Exp", "Sqrt", "Erf", "Identity", "Dropout", "Swish"}
 )
 # Operators that treat every place of an image alike, or a neighbourhood of it.
-_ANY_SIZE = _POINTWISE | {
+_ANY_SIZE = POINTWISE | {
     "Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "LRN", "Concat", "Add", "Sub", "Mul", "Div",
     "Max", "Min", "Softmax", "LogSoftmax", "ReduceMean", "ReduceMax", "DepthToSpace", "SpaceToDepth", "Pow",
     "Pad", "Slice", "Split",
 }  # fmt: skip
-_POOLS = frozenset({"AveragePool", "MaxPool", "LpPool"})
-_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"})
+POOLS = frozenset({"AveragePool", "MaxPool", "LpPool"})
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"})
 # Operators that may change an image's size by numbers that are written down.
 _CUTTING = frozenset({"Pad", "Slice", "Split"})
 _WHOLE = frozenset({"GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"})
@@ -100,9 +100,9 @@ class _Grid:
         rule = _RULES.get(node.op)
         if rule is not None and rule(self, node):
             return
-        if any(tensor in self.flat for tensor in read) and node.op not in _POINTWISE:
+        if any(tensor in self.flat for tensor in read) and node.op not in POINTWISE:
             self._refuse(node, "depends on the size of the image")
-        if node.op in _POINTWISE and read[0] in self.flat:
+        if node.op in POINTWISE and read[0] in self.flat:
             self.flat[node.outputs[0]] = self.flat[read[0]]
             return
         if node.op not in _ANY_SIZE:
@@ -117,7 +117,7 @@ class _Grid:
             shape = self.shapes.shape(other)
             if shape is not None and len(shape) == 4 and any(size not in (1, None) for size in shape[2:]):
                 self._refuse(node, f"meets '{other.name}', which does not come from the first convolution")
-        for constant in node.inputs if node.op in _ARITHMETIC else ():
+        for constant in node.inputs if node.op in ARITHMETIC else ():
             if isinstance(constant, Constant) and any(size > 1 for size in constant.values.shape[-2:]):
                 self._refuse(node, "has a constant for each place of the image")
         for tensor in node.outputs:
@@ -136,7 +136,7 @@ class _Grid:
         """The sides that a node gives now."""
         source = next(tensor for tensor in node.inputs if tensor in self.shrunk)
         now, was = self.shrunk[source], self.sides(source)
-        if node.op in ("Conv", *_POOLS):
+        if node.op in ("Conv", *POOLS):
             return self._windowed(node, now)
         if node.op == "ConvTranspose" and not {"output_shape", "auto_pad"} & set(node.attrs):
             return self._spread(node, now)
@@ -191,7 +191,7 @@ class _Grid:
         if (now[0] * factor, now[1] * factor) != before:
             self._refuse(producer(output), f"gives {now[0]}x{now[1]} values now instead of {before[0]}x{before[1]}")
         last = producer(output)
-        while last is not None and last.op in _POINTWISE - {"PRelu"} and len(consumers(last.inputs[0])) == 1:
+        while last is not None and last.op in POINTWISE - {"PRelu"} and len(consumers(last.inputs[0])) == 1:
             last = producer(last.inputs[0])
         fits = last is not None and last.op in ("Conv", "ConvTranspose") and int(last.attrs.get("group", 1)) == 1
         if not fits or consumers(output):
@@ -226,7 +226,7 @@ def whole(grid: _Grid, node: Node) -> bool:
     return node.inputs[0] in grid.shrunk
 
 
-@rules(*_POOLS)
+@rules(*POOLS)
 def pool(grid: _Grid, node: Node) -> bool:
     """A pool over the whole image covers what is left of it."""
     source = node.inputs[0]
