@@ -54,15 +54,10 @@ def convert(graph: Graph, first: Node, x: Variable, overlay: Overlay, light: Lig
     weight, bias = (graph.const(f"{first.name}.overlay.{name}", getattr(response, name)) for name in ("weight", "bias"))
     first.inputs[:] = [stage, weight, bias]
     first.attrs = dict(geometry.attrs)
-    composed = composable(overlay) and compose(graph, stage)
+    composed = overlay.magnitude == "none" and not overlay.center and compose(graph, stage)
     annotate_anew(graph)
     words = f"the first convolution gives {response.explained:.1%} of its old response"
     return Converted(response.explained, changed, composed, words)
-
-
-def composable(overlay: Overlay) -> bool:
-    """Whether the analysis is linear."""
-    return overlay.magnitude == "none" and not overlay.center
 
 
 def annotate_anew(graph: Graph) -> None:

@@ -28,6 +28,7 @@ passes:
   - quantize: {effort: fast}
 targets: [cpu, coral-dev-board, jetson-nano, jetson-orin-nano]
 """
+ABSORB = CONVERT.replace("{block: 2}", "{block: 2, magnitude: none, strides: absorb}")
 PREPEND = """\
 data:
   preprocess: {size: [16, 16], color: gray, scale: 1/255}
@@ -57,6 +58,24 @@ def test_convert_distill_and_quantize_for_every_target(job: Path, edgec: Edgec) 
         assert entry["sqnr_db_to_graph"] is None or entry["sqnr_db_to_graph"] > 20, name
     check = json.loads((job / "build/model/coral-dev-board/check.json").read_text())
     # All but the DEPTH_TO_SPACE at the end, which spreads the cells.
+    assert check["edge_tpu"]["mapped"] == check["edge_tpu"]["operators"] - 1
+
+
+def test_absorb_distill_and_quantize_for_every_target(job: Path, edgec: Edgec) -> None:
+    (job / "compress.yaml").write_text(ABSORB, encoding="utf-8")
+    status, out, err = edgec("model.onnx", "-O", "compress.yaml", "-q", "--no-timing", "--json")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert [remark["what"] for remark in report["passes"][1]["did"]] == [
+        "the luminance of each block, and dct bands h1, v1, d1; one convolution in the place of 'encoder' gives 100.0% "
+        "of the old response",
+        "one convolution in the place of 'decoder' gives 2x2 pixels for each of its cells, and 100.0% of the old "
+        "response",
+    ]
+    assert report["passes"][1]["sqnr_db"] > 20
+    for name, entry in report["targets"].items():
+        assert entry["sqnr_db_to_graph"] is None or entry["sqnr_db_to_graph"] > 20, name
+    check = json.loads((job / "build/model/coral-dev-board/check.json").read_text())
     assert check["edge_tpu"]["mapped"] == check["edge_tpu"]["operators"] - 1
 
 

@@ -84,7 +84,7 @@ def test_a_classifier_runs_on_its_own_grid() -> None:
     figures = ctx.done[0].figures
     assert ctx.done[0].what == (
         "the luminance and colour of each block, and dct bands h2, v2, d2, h1, v1, d1; one convolution in the place of "
-        f"'first' gives {figures['explained']:.1%} of their response"
+        f"'first' gives {figures['explained']:.1%} of the old response"
     )
     assert 0.5 < figures["explained"] < 1
     assert Cost(graph).macs / cost.macs == pytest.approx(figures["macs_left"], abs=1e-3)
@@ -110,6 +110,8 @@ def test_an_autoencoder_keeps_its_middle(block: Any, channels: int) -> None:
     assert words.startswith(f"one convolution in the place of {layers} gives {block}x{block} pixels for each of its ")
     assert [(tensor.name, tensor.shape) for tensor in graph.outputs] == [("y", [1, channels, 32, 32])]
     assert [node.op for node in graph.nodes][-1] == "DepthToSpace"
+    # It stays a layer of its own: training and prune see frequencies.
+    assert graph.node("x.overlay.analysis") is not None
     kept = ["c3", "u3"] if block == 4 else []
     for name in kept:
         old, new = before.node(name), graph.node(name)
@@ -137,7 +139,7 @@ def test_what_is_linear_is_given_exactly() -> None:
     ctx = converted(graph, absorbing(block=4))
     assert ctx.done[0].figures["explained"] > 0.9999
     assert did(ctx)[1][1] == (
-        "one convolution in the place of 'u2' and 'u1' gives 4x4 pixels for each of its cells, and 100.0% of their "
+        "one convolution in the place of 'u2' and 'u1' gives 4x4 pixels for each of its cells, and 100.0% of the old "
         "response"
     )
     for feeds in smooth(3, 1, 32, seed=1):
