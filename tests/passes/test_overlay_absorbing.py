@@ -71,7 +71,8 @@ AUTOENCODER = """
 def autoencoder(channels: int = 1, body: str = AUTOENCODER) -> Graph:
     weights = (
         f"float[6,{channels},4,4] w1, float[6] b1, float[8,6,4,4] w2, float[8] b2, float[8,8,4,4] w3, "
-        f"float[8,8,4,4] v3, float[8,6,4,4] v2, float[6,{channels},4,4] v1, float[{channels}] o1"
+        f"float[8,8,4,4] v3, float[8,6,4,4] v2, float[6,{channels},4,4] v1, "
+        f"float[{channels}] o1, float[{channels},1,1] s1"
     )
     return model(body, f"(float[1,{channels},32,32] x) => (float[1,{channels},32,32] y)", weights)
 
@@ -144,6 +145,20 @@ def test_what_is_linear_is_given_exactly() -> None:
     )
     for feeds in smooth(3, 1, 32, seed=1):
         np.testing.assert_allclose(outputs(graph, feeds)["y"], outputs(before, feeds)["y"], atol=1e-3)
+
+
+@pytest.mark.parametrize("end", ["", "PRelu"])
+def test_an_image_that_the_last_layer_gives(end: str) -> None:
+    """No activation behind it; or one with a slope for each channel as it was, which is fitted over."""
+    body = AUTOENCODER.replace("[end] y = Sigmoid (f)", "[end] y = PRelu (f, s1)" if end else "").replace(
+        "f = ConvTranspose", "f = ConvTranspose" if end else "y = ConvTranspose"
+    )
+    graph = autoencoder(3, body=body)
+    before = graph.copy()
+    converted(graph, absorbing(block=4, chroma=True))
+    assert [node.op for node in graph.nodes][-2:] == ["Conv", "DepthToSpace"]
+    feeds = smooth(3, 3, 32, seed=1)
+    assert min(sqnr_db(outputs(before, f), outputs(graph, f)) for f in feeds) > 5
 
 
 def test_the_rest_computes_what_it_did() -> None:
