@@ -108,14 +108,20 @@ def test_the_same_bytes_twice(tmp_path: Path) -> None:
 
 
 def test_saturating_kernels_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "sqnr_db", lambda *runs: 11.23)
     monkeypatch.setattr(module, "has_vnni", lambda: False)
+    monkeypatch.setattr(module, "sqnr_db", lambda *runs: 24.5)
+    assert len(CpuBackend().emit(network(), CPU, tmp_path, []).notes) == 1, "with VNNI that is only rounding"
+    assert CpuBackend().emit(network(), AVX2, tmp_path, []).notes == []
+    monkeypatch.setattr(module, "sqnr_db", lambda *runs: 11.23)
     made = CpuBackend().emit(network(), CPU, tmp_path, [])
     assert made.notes == [
         "onnxruntime's integer kernels differ from the quantized graph by 11.2 dB on this machine, because its CPU has "
         "no VNNI and sums of products saturate; the target 'cpu-avx2' avoids it at the price of one bit of the weights."
     ]
     monkeypatch.setattr(module, "has_vnni", lambda: True)
+    monkeypatch.setattr(module, "sqnr_db", lambda *runs: 24.5)
+    assert CpuBackend().emit(network(), CPU, tmp_path, []).notes == []
+    monkeypatch.setattr(module, "sqnr_db", lambda *runs: 11.23)
     made = CpuBackend().emit(network(), CPU, tmp_path, [])
     assert made.notes == [
         "onnxruntime's integer kernels differ from the quantized graph by 11.2 dB on this machine; "
