@@ -30,13 +30,8 @@ def absorb(
     """Rewrites ``graph`` in place.
 
     Args:
-        graph: sorted.
-        first: its first convolution.
-        x: its input that images feed.
-        overlay: which channels.
-        light: how ``x`` gives luminance.
+        graph, first, x, overlay, light, ctx: as :func:`.conversion.convert` takes them.
         reach: how many blocks the new convolutions see to each side, at most.
-        ctx: the calibration data.
 
     Raises:
         InputError: the first layers cannot be replaced.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import networkx as nx
 
-from edgec.ir.graph import Constant, Graph, Node, Variable, producer
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, producer
 from edgec.ir.shapes import Shapes
 from edgec.passes.linear_layers import LINEAR
 
@@ -23,11 +23,11 @@ _HOMOGENEOUS = frozenset(
     {"Add", "AveragePool", "Clip", "Dropout", "GlobalAveragePool", "GlobalMaxPool", "Identity", "LeakyRelu", "Max"}
     | {"MaxPool", "Min", "PRelu", "ReduceMean", "Relu", "Sub", "Sum"}
 )
-# Those of them that keep the channels only where they do not merge them with what lies around.
+# What keeps channels only where it does not merge them with what lies around.
 _VIEWS = frozenset({"Flatten", "Reshape", "Squeeze"})
 #: Operators that give a channel shifted where they read it shifted.
 SHIFTED = frozenset({"Dropout", "GlobalAveragePool", "GlobalMaxPool", "Identity", "ReduceMean"}) | _VIEWS
-_OTHER_INPUTS = {"Clip": 1, "Dropout": 1, "PRelu": 1, "ReduceMean": 1, "Reshape": 1, "Squeeze": 1}
+_DATA_INPUTS = {"Clip": 1, "Dropout": 1, "PRelu": 1, "ReduceMean": 1, "Reshape": 1, "Squeeze": 1}
 
 
 @dataclass
@@ -93,29 +93,28 @@ def _is_layer(node: Node, shapes: Shapes) -> bool:
 def _keeps_channels(node: Node, shapes: Shapes) -> bool:
     if node.domain not in ("", "ai.onnx") or any(True for _ in node.subgraphs()):
         return False
-    variables = list(_activations(node))
+    data, outputs = list(_data(node)), [tensor for tensor in node.outputs if tensor.name]
+    # A mask or indices beside the output are no activations, and a setting that is computed may depend on one.
+    if len(outputs) != 1 or any(isinstance(t, Constant) for t in data):
+        return False
+    if any(isinstance(t, Variable) and t.name for t in node.inputs if t not in data):
+        return False
+    variables = [tensor for tensor in (*data, *outputs) if isinstance(tensor, Variable)]
     widths = {_width(tensor, shapes) for tensor in variables}
     if len(widths) != 1 or None in widths:
         return False
     if node.op in _VIEWS:
         return all(_elements_beside(tensor, shapes) == 1 for tensor in variables)
-    if node.op not in _HOMOGENEOUS or any(isinstance(t, Constant) for t in _data(node)):
+    # Of other ranks, axis 1 is another axis: of what is broadcast, and of a mean that drops its axes.
+    if node.op not in _HOMOGENEOUS or len({_rank(tensor, shapes) for tensor in variables}) != 1:
         return False
-    if node.op == "ReduceMean":
-        return _elements_beside(node.outputs[0], shapes) == 1
     return node.op != "Clip" or (_bound(node, 1) == 0 and _bound(node, 2) is None)
 
 
-def _data(node: Node) -> Iterator[object]:
+def _data(node: Node) -> Iterator[Tensor]:
     """The inputs that are not settings."""
-    count = _OTHER_INPUTS.get(node.op, len(node.inputs))
+    count = _DATA_INPUTS.get(node.op, len(node.inputs))
     return (tensor for tensor in list(node.inputs)[:count] if tensor.name)
-
-
-def _activations(node: Node) -> Iterator[Variable]:
-    for tensor in (*_data(node), *[t for t in node.outputs if t.name]):
-        if isinstance(tensor, Variable):
-            yield tensor
 
 
 def _width(tensor: Variable, shapes: Shapes) -> int | None:

@@ -1,4 +1,4 @@
-"""Folders of small images and recipes that refer to them."""
+"""Files that a user may have: models, and folders of small images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx.numpy_helper import from_array
 from PIL import Image
 
 Save = Callable[..., Path]
@@ -38,3 +40,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The test's folder as the working folder, so that messages name short paths."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Save:
+    """Writes a model of onnx.parser's text, with the weights given, as ``model.onnx``."""
+
+    def write(body: str, opset: str = '"" : 17', rest: str = "", **weights: np.ndarray) -> Path:
+        text = f"<ir_version: 8, opset_import: [{opset}]> g {body} {rest}"
+        model = onnx.parser.parse_model(text)
+        model.graph.initializer.extend(from_array(values, name) for name, values in weights.items())
+        path = tmp_path / "model.onnx"
+        onnx.save(model, path)
+        return path
+
+    return write

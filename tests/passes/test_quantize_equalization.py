@@ -73,7 +73,42 @@ def test_what_ends_a_stream(between: str) -> None:
     assert streams(graph, Shapes(graph)) == []
 
 
-def test_an_output_and_shared_weights_are_left_alone() -> None:
+def test_axes_of_other_ranks_are_other_axes() -> None:
+    """As many rows as channels: what is broadcast along them, and a mean that leaves the columns, are no streams."""
+    weights = "float[4,4,1,1] w, float[4,4,1,1] v, float[4,4] m"
+    broadcast = model(
+        "c = Conv(x, w)\ns = Squeeze(c, axes)\na = Add(c, s)\ny = Conv(a, v)",
+        "(float[1,4,4,4] x) => (float[1,4,4,4] y)",
+        f"{weights}, int64[1] axes = {{0}}",
+    )
+    mean = model(
+        "c = Conv(x, w)\nr = ReduceMean<axes=[1,2], keepdims=0>(c)\ny = Gemm(r, m)",
+        "(float[1,4,4,4] x) => (float[1,4] y)",
+        weights,
+    )
+    for graph in (broadcast, mean):
+        assert streams(graph, Shapes(graph)) == []
+
+
+def test_a_mean_over_the_image_is_inside() -> None:
+    graph = model(
+        "c = Conv(x, w)\nr = ReduceMean<axes=[2,3], keepdims=1>(c)\nf = Flatten(r)\ny = Gemm(f, m)",
+        "(float[1,4,6,6] x) => (float[1,4] y)",
+        "float[4,4,1,1] w, float[4,4] m",
+    )
+    assert [[t.name for t in stream.tensors] for stream in streams(graph, Shapes(graph))] == [["c", "r", "f"]]
+
+
+def test_indices_are_no_activations() -> None:
+    graph = model(
+        "c = Conv(x, w)\np, i = MaxPool<kernel_shape=[2,2]>(c)\ny = Conv(p, v)",
+        "(float[1,4,6,6] x) => (float[1,4,5,5] y, int64[1,4,5,5] i)",
+        "float[4,4,1,1] w, float[4,4,1,1] v",
+    )
+    assert streams(graph, Shapes(graph)) == []
+
+
+def test_outputs_are_left_alone() -> None:
     graph = model(
         "y = Conv(x, w)\nz = Conv(y, w)",
         "(float[1,4,6,6] x) => (float[1,4,6,6] y, float[1,4,6,6] z)",
