@@ -10,6 +10,7 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.calibration import calibrate
 from edgec.passes.quantization.calibrators import COUNTING, Calibrator, ranges
+from edgec.passes.quantization.float_ends import unrounded_ends
 from edgec.passes.quantization.input_placement import place_at_inputs
 from edgec.passes.quantization.joins import uneven_joins
 from edgec.passes.quantization.placement import KeepFloat, Placement, candidates, place
@@ -70,6 +71,7 @@ def prepare(
     placing = place if scheme.rounds == "all" else place_at_inputs
     while True:
         placement = placing(graph, scheme, shapes, target.title, lambda node: keep_float(node) or coarse.get(node))
+        placement = unrounded_ends(placement, scheme)
         wanted = quantized_tensors(placement)
         if not wanted:
             return Prepared(placement, Problem(graph, placement, {}, {}, scheme, ctx), {}, [])

@@ -71,7 +71,8 @@ def test_every_convolution_runs_on_integers(tmp_path: Path) -> None:
     found = [node.op for node in load(tmp_path / "optimized.onnx").nodes]
     assert "Conv" not in found and "Clip" not in found and "Gemm" not in found
     assert (found.count("QLinearConv"), found.count("QGemm"), found.count("QLinearAdd")) == (2, 1, 1)
-    assert (found.count("QuantizeLinear"), found.count("DequantizeLinear")) == (1, 1)
+    # The last product gives floats by itself.
+    assert (found.count("QuantizeLinear"), found.count("DequantizeLinear")) == (1, 0)
 
 
 def test_the_runner_runs_what_was_written(tmp_path: Path) -> None:

@@ -56,8 +56,9 @@ def test_it_keeps_at_least_what_onnxruntime_keeps(folded: Graph, calibration: Sa
         ctx = run_pass(Quantize(), graph, target=target(board), data=data, shared=shared, threads=2)
         assert not ctx.left
         operators = [node.op for node in graph.nodes]
-        # One tensor behind each operator with its activation, and the input: nothing is rounded twice.
-        assert operators.count("QuantizeLinear") == 62
+        # One tensor behind each operator with its activation, and the input: nothing is rounded twice, and the scores
+        # not at all where the kernel gives floats.
+        assert operators.count("QuantizeLinear") == (61 if board == "cpu" else 62)
         kept[board] = sqnr_db(reference, scores(graph, held_out))
     peer = sqnr_db(reference, scores(load(quantized_by_onnxruntime(folded, calibration.feeds, tmp_path)), held_out))
     # Min-max is min-max: what is left between them is the luck of rounding.
