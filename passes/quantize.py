@@ -34,7 +34,7 @@ from edgec.passes.streaming import ROLE
 from edgec.passes.target import Scheme, Target
 
 _LEAST_OPSET = 13
-_CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse", "max": "mse"}
+_CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse", "max": "output"}
 # Batches on which the error of each layer is measured.
 _LOOKED_AT = {"fast": 4, "balanced": 8, "max": 16}
 
@@ -53,7 +53,9 @@ class Quantize(Pass):
 
     calibrator: Annotated[
         Literal["auto"] | Calibrator,
-        Field(description="where activations saturate; auto is minmax where the effort is fast, else mse"),
+        Field(
+            description="where activations saturate; by effort, auto is minmax (fast), mse (balanced) or output (max)"
+        ),
     ] = "auto"
     percentile: Annotated[
         float, Field(gt=50, le=100, description="the upper percentile; the lower one is 100 less it")

@@ -6,6 +6,8 @@
   tensor that feeds SiLU needs no steps where SiLU is flat).
 - ``entropy``: the range that loses least of the distribution, by the Kullback-Leibler divergence (Migacz, "8-bit
   Inference with TensorRT", GTC 2017).
+- ``output``: that of ``mse``, or another where that one makes much less noise on the network's outputs
+  (:mod:`.output_ranges`).
 
 Whatever the calibrator, the scores of a detector or classifier that a Sigmoid turns into probabilities at the end may
 be anything, though no calibration image may have shown a confident one.
@@ -27,9 +29,9 @@ from edgec.passes.quantization.pointwise import functions_of
 from edgec.passes.quantization.ranges import Range, parameters
 from edgec.passes.target import Scheme
 
-Calibrator = Literal["minmax", "percentile", "mse", "entropy"]
+Calibrator = Literal["minmax", "percentile", "mse", "entropy", "output"]
 #: The calibrators that look at histograms.
-COUNTING = frozenset({"percentile", "mse", "entropy"})
+COUNTING = frozenset({"percentile", "mse", "entropy", "output"})
 #: A Sigmoid gives 0.018 and 0.982 at the ends.
 RESPONSIVE = Range(-4.0, 4.0)
 _PROBABILITY = Range(0.0, 1.0)
@@ -57,14 +59,17 @@ def ranges(
             found[tensor] = statistics.range(percentile)
         elif calibrator == "minmax" or statistics.histogram is None or statistics.low == statistics.high:
             found[tensor] = statistics.range()
-        elif calibrator == "mse":
+        elif calibrator in ("mse", "output"):
             found[tensor] = _least_error(graph, tensor, statistics.range(), statistics.histogram, scheme)
         else:
             found[tensor] = _least_divergence(statistics.range(), statistics.histogram)
-    for tensor, least in _probabilities(graph).items():
-        if tensor in found:
-            found[tensor] = found[tensor].union(least)
-    return found
+    return responsive(graph, found)
+
+
+def responsive(graph: Graph, spans: Mapping[Variable, Range]) -> dict[Variable, Range]:
+    """``spans``, wide enough for what Sigmoids at the end of the network may read and give."""
+    least = _probabilities(graph)
+    return {tensor: span.union(least[tensor]) if tensor in least else span for tensor, span in spans.items()}
 
 
 def _least_error(graph: Graph, tensor: Variable, widest: Range, histogram: Histogram, scheme: Scheme) -> Range:
@@ -88,16 +93,27 @@ def _least_error(graph: Graph, tensor: Variable, widest: Range, histogram: Histo
             apart = ((made - wanted) ** 2).sum(axis=0)
         return float(counts @ apart)
 
-    low, high = min(widest.low, 0.0), max(widest.high, 0.0)
+    return drawn_in(widest, widest, error)
+
+
+def drawn_in(start: Range, widest: Range, error: Callable[..., float]) -> Range:
+    """The range of least error that is found by moving one end after the other.
+
+    Args:
+        start: where the ends begin.
+        widest: what holds every value.
+        error: of a range, by its ends ``low`` and ``high``.
+    """
+    low, high = min(start.low, 0.0), max(start.high, 0.0)
     for _ in range(_ROUNDS):
-        if low < 0:
-            low = _drawn_in(low, min(widest.low, 0.0), partial(error, high=high))
-        if high > 0:
-            high = _drawn_in(high, max(widest.high, 0.0), partial(error, low))
+        if widest.low < 0:
+            low = _end(low, widest.low, partial(error, high=high))
+        if widest.high > 0:
+            high = _end(high, widest.high, partial(error, low))
     return Range(low, high)
 
 
-def _drawn_in(now: float, widest: float, error: Callable[[float], float]) -> float:
+def _end(now: float, widest: float, error: Callable[[float], float]) -> float:
     """The end of least error between a part of the widest one and itself."""
     coarse = np.linspace(_LEAST_PART, 1.0, _COARSE)
     errors = [error(float(part) * widest) for part in coarse]

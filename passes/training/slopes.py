@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,6 +13,23 @@ from edgec.ir.torch_module.module import TorchModule
 
 # Random vectors for each sample and output.
 _PROBES = 4
+
+
+@dataclass(frozen=True)
+class Derivatives:
+    """Tensors of a network on one batch, and how its results depend on them.
+
+    Attributes:
+        values: the tensors, as asked for.
+        slopes: by result, the derivative of a random combination of its elements by each of the tensors, in the
+            tensor's shape; ``None`` where it does not depend on it. The square of its product with a tensor's error is
+            on the mean the squared distance that the result moves.
+        powers: the squares of each result, summed: (results,).
+    """
+
+    values: list[np.ndarray]
+    slopes: list[list[np.ndarray | None]]
+    powers: np.ndarray
 
 
 class Slopes:
@@ -52,3 +70,16 @@ class Slopes:
                 along = [0.0 if s is None else float(s.reshape(-1) @ e) for s, e in zip(slopes, wrong, strict=True)]
                 squares[:, place] += np.square(along) / _PROBES
         return squares, np.array([float(values[result].detach().square().sum()) for result in results])
+
+    def derivatives(self, feeds: Mapping[str, np.ndarray], names: Sequence[str], results: Sequence[str]) -> Derivatives:
+        """The tensors ``names`` and the derivatives of ``results`` by them, along one random vector for each result."""
+        inputs = {name: torch.from_numpy(np.ascontiguousarray(x)).requires_grad_() for name, x in feeds.items()}
+        values = self._module(inputs, list(dict.fromkeys([*names, *results])))
+        inside = [values[name] for name in names]
+        slopes = []
+        for result in results:
+            vector = torch.randn(values[result].shape, generator=self._chance)
+            found = torch.autograd.grad(values[result], inside, vector, retain_graph=True, allow_unused=True)
+            slopes.append([None if slope is None else slope.numpy() for slope in found])
+        powers = np.array([float(values[result].detach().square().sum()) for result in results])
+        return Derivatives([tensor.detach().numpy() for tensor in inside], slopes, powers)

@@ -1,0 +1,147 @@
+"""The ranges with which the network's outputs err least, by derivatives.
+
+The squared error of a tensor says little about its range. The few large values of a detector's last layers are the
+objects, and must not saturate; those of its first layers are edges, which later layers ignore, and their range costs
+all other values their steps. To first order the outputs move by J e, with e what rounding does to a tensor and J the
+derivative of the outputs by it, and the mean of (v . J e)^2 over random vectors v is |J e|^2 (Hutchinson, "A stochastic
+estimator of the trace of the influence matrix", 1990). One run backwards gives v^T J of all tensors at once.
+
+What rounding does to a value depends on that value alone. So a histogram over values, weighted by v^T J, holds all that
+is needed to tell the error of any range, and memory does not depend on how many images there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgec.ir.execution import batch_size
+from edgec.ir.graph import Graph, Variable
+from edgec.passes.joined_outputs import joined_parts
+from edgec.passes.judging import Part, context, spread
+from edgec.passes.protocol import Context
+from edgec.passes.quantization.calibration import Statistics
+from edgec.passes.quantization.calibrators import drawn_in
+from edgec.passes.quantization.fingerprints import fingerprints
+from edgec.passes.quantization.ranges import Range, parameters
+from edgec.passes.streaming import ROLE, batches
+from edgec.passes.target import Scheme
+from edgec.passes.training_pass import torch_wanted
+
+# Batches that are looked at, and sums of random vectors that are kept apart.
+_BATCHES, _SUMS = 64, 64
+# Bins of a histogram on each side of zero, and what all of them may take, in bytes.
+_BINS, _MEMORY = 1024, 1 << 28
+# A range is left as it is where another takes less of the noise away than this: estimates of less are chance.
+_WORTHWHILE = 0.5
+
+
+class _Weighted:
+    """Histograms of one tensor's values, weighted by derivatives; bins lie about zero, which is in the middle of one.
+
+    Attributes:
+        width: of a bin.
+        sums: (results, sums, bins).
+        chosen: ranges that were found already, by where the search began and the scheme's integers.
+    """
+
+    def __init__(self, seen: Statistics, results: int, sums: int) -> None:
+        self.width = max(seen.high, -seen.low, 1e-30) / _BINS
+        self.sums = np.zeros((results, sums, 2 * _BINS + 1), np.float32)
+        self.chosen: dict[tuple[Range, str, bool], Range] = {}
+
+    def add(self, values: np.ndarray, slopes: Sequence[np.ndarray | None], place: int) -> None:
+        """Adds a batch to the sums at ``place``."""
+        bins = np.rint(values.reshape(-1) / np.float32(self.width)).astype(np.intp)
+        np.clip(bins + _BINS, 0, 2 * _BINS, out=bins)
+        for result, slope in enumerate(slopes):
+            if slope is not None:
+                self.sums[result, place] += np.bincount(bins, slope.reshape(-1), 2 * _BINS + 1).astype(np.float32)
+
+    def noise(self, low: float, high: float, scheme: Scheme, powers: np.ndarray) -> float:
+        """What a range does to the results, relative to their power, summed over them."""
+        by = parameters(Range(low, high), scheme.activations, symmetric=scheme.symmetric)
+        limits = np.iinfo(by.dtype)
+        values = np.arange(-_BINS, _BINS + 1, dtype=np.float32) * np.float32(self.width)
+        steps = np.rint(values / np.float32(by.scale)).clip(limits.min - by.zero_point, limits.max - by.zero_point)
+        moved = self.sums @ (steps * np.float32(by.scale) - values)
+        return float((np.square(moved, dtype=np.float64).sum(axis=1) / powers).sum())
+
+
+def output_ranges(
+    graph: Graph,
+    spans: Mapping[Variable, Range],
+    seen: Mapping[Variable, Statistics],
+    others: Mapping[Variable, Statistics],
+    scheme: Scheme,
+    samples: int | None,
+    ctx: Context,
+) -> dict[Variable, Range]:
+    """``spans``, where no other range takes half of a tensor's noise off the outputs; else that range.
+
+    Args:
+        graph: sorted; not changed.
+        spans: the range of each tensor so far.
+        seen: what was seen of these tensors.
+        others: the same of what other targets may want, which is looked at in the same run.
+        scheme: of the target.
+        samples: how many samples to look at; all by default.
+        ctx: the data, the seed, and what was gathered before.
+
+    Raises:
+        InputError: torch cannot run an operator.
+        UsageError: torch is not installed.
+    """
+    prints = fingerprints(graph)
+    key = ("weighted histograms", samples, *(prints[tensor] for tensor in graph.outputs))
+    known: dict[str, _Weighted] = ctx.shared.setdefault(key, {})
+    if any(prints[tensor] not in known for tensor in seen):
+        wanted = {tensor: what for tensor, what in {**others, **seen}.items() if prints[tensor] not in known}
+        found, powers = _gather(graph, wanted, samples, ctx)
+        known.update({prints[tensor]: one for tensor, one in found.items()})
+        ctx.shared[(*key, "powers")] = powers
+    powers = ctx.shared[(*key, "powers")]
+    return {
+        tensor: _least_noise(known[prints[tensor]], span, seen[tensor], scheme, powers)
+        for tensor, span in spans.items()
+    }
+
+
+def _gather(
+    graph: Graph, wanted: Mapping[Variable, Statistics], samples: int | None, ctx: Context
+) -> tuple[dict[Variable, _Weighted], np.ndarray]:
+    """Runs the data forwards and backwards; the histograms, and the power of each result."""
+    with torch_wanted("quantize: calibrator", ", or write calibrator: mse"):
+        from edgec.passes.training.slopes import Slopes
+    size = batch_size(graph)
+    usable = batches(graph, ctx) if samples is None else min(batches(graph, ctx), -(-samples // size))
+    numbers = spread(np.arange(usable), _BATCHES)
+    inner = context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, size)})
+    results = [joined.tensor.name for joined in joined_parts(graph)]
+    room = _MEMORY // (len(wanted) * len(results) * (2 * _BINS + 1) * 4)
+    sums = max(1, min(_SUMS, room))
+    rounds = -(-sums // len(numbers))
+    found = {tensor: _Weighted(what, len(results), sums) for tensor, what in wanted.items()}
+    slopes, names = Slopes(graph, ctx.seed), [tensor.name for tensor in found]
+    powers = np.zeros(len(results))
+    for number, feeds in enumerate(inner.feeds(graph, ROLE)):
+        for again in range(rounds):
+            made = slopes.derivatives(feeds, names, results)
+            powers += made.powers
+            for place, one in enumerate(found.values()):
+                one.add(made.values[place], [row[place] for row in made.slopes], (number * rounds + again) % sums)
+        ctx.progress(number + 1, len(numbers), "what ranges do to the outputs")
+    return found, np.maximum(powers, np.finfo(np.float64).tiny)
+
+
+def _least_noise(one: _Weighted, span: Range, seen: Statistics, scheme: Scheme, powers: np.ndarray) -> Range:
+    def noise(low: float, high: float) -> float:
+        return one.noise(low, high, scheme, powers)
+
+    key = span, scheme.activations, scheme.symmetric
+    if key not in one.chosen:
+        found = drawn_in(span, seen.range(), noise)
+        better = noise(found.low, found.high) < _WORTHWHILE * noise(span.low, span.high)
+        one.chosen[key] = found if better else span
+    return one.chosen[key]
