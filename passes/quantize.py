@@ -14,6 +14,7 @@ from edgec.ir.graph import Graph, Node
 from edgec.passes.judging import context
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.quantization.calibrators import Calibrator
+from edgec.passes.quantization.channel_splitting import split_channels
 from edgec.passes.quantization.effects import noise_shares
 from edgec.passes.quantization.ends import ends_in_float
 from edgec.passes.quantization.equalization import equalize
@@ -35,6 +36,7 @@ from edgec.passes.target import Scheme, Target
 
 _LEAST_OPSET = 13
 _CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse", "max": "output"}
+_SPLIT = {"fast": 0.0, "balanced": 0.0, "max": 0.02}
 # Batches on which the error of each layer is measured.
 _LOOKED_AT = {"fast": 4, "balanced": 8, "max": 16}
 
@@ -81,6 +83,15 @@ class Quantize(Pass):
         Literal["int8", "auto"],
         Field(description="auto keeps the fewest layers in float with which budget, or what is required, is met"),
     ] = "int8"
+    split_channels: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=3,
+            description="the part of multiply-accumulates that may be added to compute channels twice "
+            "whose rounding harms most; 0.02 with effort max, else 0",
+        ),
+    ] = None
     weights_only: Annotated[
         Stored | None, Field(description="store weights so, and compute in float32: for files that must only be small")
     ] = None
@@ -126,6 +137,9 @@ class Quantize(Pass):
         if self.effort == "max" or (self.effort == "balanced" and not self.per_channel):
             rounding = Rounding(scheme.symmetric, scheme.rounds == "inputs", self.per_channel)
             equalize(graph, rounding, self._attempt(graph, scheme, ctx.target, ctx), ctx)
+        share = self.split_channels if self.split_channels is not None else _SPLIT[self.effort]
+        if share > 0:
+            self._split(graph, share, scheme, ctx.target, ctx)
         floats: Mapping[Node, str] = {}
         if self.precision == "auto":
             floats = self._mixed(graph, scheme, ctx.target, ctx)
@@ -160,6 +174,16 @@ class Quantize(Pass):
         calibrator: Calibrator = self.calibrator if self.calibrator != "auto" else _CALIBRATOR[self.effort]
         calibration = Calibration(calibrator, self.percentile, self.samples)
         return prepare(graph, scheme, target, lambda node: self._kept_float(node) or floats.get(node), calibration, ctx)
+
+    def _split(self, graph: Graph, share: float, scheme: Scheme, target: Target, ctx: Context) -> None:
+        """Computes those channels more than once whose rounding harms most."""
+
+        def quantized(one: Graph) -> Graph:
+            pair, _ = self._attempt(one, scheme, target, context(one, ctx, ctx.data, ctx.shared))({})
+            return pair.rounded_activations()
+
+        ready = self._prepared(graph, scheme, target, {}, ctx)
+        split_channels(graph, share, ready, quantized, target.channel_multiple, ctx)
 
     def _mixed(self, graph: Graph, scheme: Scheme, target: Target, ctx: Context) -> Mapping[Node, str]:
         """The nodes that stay float so that what is asked is met, and why."""

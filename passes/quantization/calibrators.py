@@ -83,9 +83,7 @@ def _least_error(graph: Graph, tensor: Variable, widest: Range, histogram: Histo
 
     def error(low: float, high: float) -> float:
         by = parameters(Range(low, high), scheme.activations, symmetric=scheme.symmetric)
-        limits = np.iinfo(by.dtype)
-        steps = np.rint(values / np.float32(by.scale)).clip(limits.min - by.zero_point, limits.max - by.zero_point)
-        rounded = steps * np.float32(by.scale)
+        rounded = by.rounded(values)
         if exact:
             apart = (rounded - values).astype(np.float64) ** 2
         else:

@@ -62,10 +62,8 @@ class _Weighted:
     def noise(self, low: float, high: float, scheme: Scheme, powers: np.ndarray) -> float:
         """What a range does to the results, relative to their power, summed over them."""
         by = parameters(Range(low, high), scheme.activations, symmetric=scheme.symmetric)
-        limits = np.iinfo(by.dtype)
         values = np.arange(-_BINS, _BINS + 1, dtype=np.float32) * np.float32(self.width)
-        steps = np.rint(values / np.float32(by.scale)).clip(limits.min - by.zero_point, limits.max - by.zero_point)
-        moved = self.sums @ (steps * np.float32(by.scale) - values)
+        moved = self.sums @ (by.rounded(values) - values)
         return float((np.square(moved, dtype=np.float64).sum(axis=1) / powers).sum())
 
 

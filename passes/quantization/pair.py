@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgec.ir.graph import Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 
 _AROUND = ("QuantizeLinear", "DequantizeLinear")
 
@@ -35,3 +35,14 @@ class Pair:
         for exact, quantized in self.operators:
             found.update(zip(quantized.outputs, exact.outputs, strict=True))
         return found
+
+    def rounded_activations(self) -> Graph:
+        """A copy of the quantized network whose weights and biases are the float network's."""
+        graph = self.quantized.copy()
+        for (exact, own), node in zip(
+            self.operators, (node for node in graph.nodes if node.op not in _AROUND), strict=True
+        ):
+            for place, (before, now) in enumerate(zip(exact.inputs, own.inputs, strict=False)):
+                if isinstance(before, Constant) and not isinstance(now, Constant):
+                    node.inputs[place] = graph.const(before.name, before.values)
+        return graph.sort()

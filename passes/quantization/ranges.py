@@ -54,6 +54,13 @@ class Parameters:
         limits = np.iinfo(self.dtype)
         return Range(self.scale * (limits.min - self.zero_point), self.scale * (limits.max - self.zero_point))
 
+    def rounded(self, values: np.ndarray) -> np.ndarray:
+        """What the integers make of float32 values."""
+        limits = np.iinfo(self.dtype)
+        steps = np.rint(values / np.float32(self.scale))
+        steps.clip(limits.min - self.zero_point, limits.max - self.zero_point, out=steps)
+        return steps * np.float32(self.scale)
+
     def covers(self, values: Range) -> bool:
         """Whether the integers reach as far as ``values``, to within one step (1 is out of reach of 255 / 256)."""
         reach, slack = self.range, self.scale * (1 + 1e-6)
