@@ -14,6 +14,7 @@ from edgec.passes.factorization.layers import find_layers
 from edgec.passes.judging import Judge, Part, context, split, spread
 from edgec.passes.linear_layers import output_channels
 from edgec.passes.protocol import Context
+from edgec.passes.quantization.block_reconstruction import reconstruct
 from edgec.passes.quantization.layer_by_layer import ANSWERS, recover
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
@@ -49,7 +50,7 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None =
         ctx: the calibration data; it is told what was gained.
         limit: integers of weights are from ``-limit`` to ``limit``.
         samples: how many of the data to look at, from the first on; all by default.
-        train: train all layers together, through the rounding, once each has been chosen.
+        train: learn the rounding block by block once each layer has been chosen, then train all layers together.
 
     Raises:
         InputError: an activation is not finite.
@@ -74,6 +75,9 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None =
     judged = "images held out" if parts.apart else "the images that they were fitted to"
     _kept_where_it_helps(pair, judge, judged, choose, "fitted", ctx, layers=len(stored))
     if train:
+        _kept_where_it_helps(
+            pair, judge, judged, lambda: reconstruct(pair, stored, parts, inner), "reconstructed block by block", ctx
+        )
         _kept_where_it_helps(pair, judge, judged, lambda: train_rounded(pair, parts, inner), "trained", ctx)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -24,6 +23,7 @@ from edgec.passes.training.learner import Learner, Objective
 from edgec.passes.training.objective import Task, find_task
 from edgec.passes.training.parallel import World, joined
 from edgec.passes.training.teacher import Distance, Match, Teacher, find_matches
+from edgec.passes.training.threads import torch_threads
 from edgec.passes.training.trainer import History, Monitor, Trainer
 from edgec.passes.training_pass import TRAIN, Teaching, TrainingPass
 
@@ -32,7 +32,7 @@ _JUDGED_AT_ONCE = 32
 
 def train(options: TrainingPass, graph: Graph, ctx: Context) -> None:
     """Trains the weights of ``graph`` in place; see :meth:`TrainingPass.run`."""
-    with _threads(ctx.threads), joined() as world:
+    with torch_threads(ctx.threads), joined() as world:
         run = _Run(options, graph, ctx, world)
         history = run.trainer.run()
         network = run.learner.network.cpu()
@@ -170,14 +170,3 @@ def _kept(history: History) -> str:
     if not history.best:
         return "none of them is better than the weights as they were, which are kept,"
     return f"epoch {history.best} is the best"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Torch on so many threads; the last bits of its sums depend on their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(count, 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,0 +1,165 @@
+"""Rounding and biases learnt block by block, so that each block computes what the float network's computes there.
+
+Layer by layer, each weight is rounded for the output of its own layer. Here that of a whole block counts (BRECQ, Li et
+al., "BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction", ICLR 2021), of a residual block
+for instance: what one layer does wrong another one may make up for. A block reads what the quantized network computes
+in front of it, and keeps what was learnt only where it errs less on images that were not learnt from. How the rounding
+is learnt: see :mod:`edgec.passes.training.learnt_rounding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgec.ir.execution import Feeds
+from edgec.ir.graph import Constant, Node, Variable
+from edgec.ir.shapes import Shapes
+from edgec.passes.judging import Split, spread
+from edgec.passes.protocol import Context
+from edgec.passes.quantization.block_network import BlockNetwork
+from edgec.passes.quantization.blocks import Block, find_blocks
+from edgec.passes.quantization.pair import Pair
+from edgec.passes.quantization.stored_layers import StoredLayer
+from edgec.passes.resuming import Resuming
+from edgec.passes.streaming import Tapped
+from edgec.passes.training_pass import torch_wanted
+
+# Bytes of what a block reads and computes that are held at once; fewer images are looked at where they do not suffice.
+_MOST_BYTES = 2**29
+_STEPS = 150
+
+
+def reconstruct(pair: Pair, layers: Sequence[StoredLayer], parts: Split, ctx: Context) -> str:
+    """Chooses the integers and biases of ``layers`` block by block, in place; what was done, in a few words.
+
+    Args:
+        pair: the networks.
+        layers: of the quantized one.
+        parts: which batches of the calibration data are learnt from, and which judge.
+        ctx: the data, the threads and the seed.
+
+    Raises:
+        UsageError: torch is not installed.
+        InputError: an operator cannot be trained through.
+    """
+    before, now = Resuming(pair.original, ctx), Resuming(pair.quantized, ctx)
+    shapes, blocks = Shapes(pair.original), find_blocks(pair, layers)
+    kept = moved = weights = 0
+    for number, block in enumerate(blocks):
+        integers = [layer.weight.values for layer in block.layers]
+        size = _bytes(block, shapes)
+        if size is None:
+            ctx.missed(
+                block.layers[0].node, "its block is not reconstructed: the shapes that it works on are not known"
+            )
+        elif _reconstructed(pair, block, _Seen.of(block, size, parts, before, now), ctx, number):
+            kept += 1
+            moved += sum(int((a != layer.weight.values).sum()) for a, layer in zip(integers, block.layers, strict=True))
+        weights += sum(values.size for values in integers)
+        ctx.progress(number + 1, len(blocks), "reconstructing blocks")
+    closer = f"{kept} of {len(blocks)} blocks came closer"
+    return f"reconstructed block by block: {closer}, and {moved / max(weights, 1):.1%} of the weights moved a step"
+
+
+class _Seen:
+    """What both networks compute around a block.
+
+    Attributes:
+        given: by entry, what the quantized network computes there, (batches, *shape).
+        exact: the same of the float network.
+        wanted: what the float network's block computes, (batches, *shape).
+        fit, judge: the batches that are learnt from, and those that judge.
+    """
+
+    def __init__(
+        self, given: dict[str, np.ndarray], exact: dict[str, np.ndarray], wanted: np.ndarray, fit: list[int],
+        judge: list[int],
+    ) -> None:  # fmt: skip
+        self.given, self.exact, self.wanted, self.fit, self.judge = given, exact, wanted, fit, judge
+
+    @staticmethod
+    def of(block: Block, size: int, parts: Split, before: Resuming, now: Resuming) -> _Seen:
+        """Runs both networks; of ``size`` bytes a batch, as many batches as may be held."""
+        share = min(1.0, _MOST_BYTES / max(size * len({*parts.fit, *parts.judge}), 1))
+        fit, judge = (spread(np.array(n), max(1, int(share * len(n)))) for n in (parts.fit, parts.judge))
+        numbers = sorted({*fit, *judge})
+        exits = list(dict.fromkeys([*block.exact_entries, block.exact_exit]))
+        exact = _values(before, block.exact_first, exits, numbers)
+        given = _values(now, block.first, list(dict.fromkeys(block.entries)), numbers)
+        entries = zip(block.entries, block.exact_entries, strict=True)
+        return _Seen(
+            given, {entry.name: exact[twin.name] for entry, twin in entries}, exact[block.exact_exit.name],
+            [numbers.index(n) for n in fit], [numbers.index(n) for n in judge],
+        )  # fmt: skip
+
+    def feeds(self, batch: int) -> dict[str, np.ndarray]:
+        """What the block reads in one batch."""
+        return {name: values[batch] for name, values in self.given.items()}
+
+
+def _values(network: Resuming, first: Node, taps: list[Variable], numbers: list[int]) -> dict[str, np.ndarray]:
+    """Tensors by name, (batches, *shape), on the batches of those numbers."""
+    wanted = set(numbers)
+
+    def observe(number: int, values: Feeds) -> list[np.ndarray] | None:
+        return [values[tap.name] for tap in taps] if number in wanted else None
+
+    rows = [row for row in network.run(first, taps, observe) if row is not None]
+    return {tap.name: np.stack(column) for tap, column in zip(taps, zip(*rows, strict=True), strict=True)}
+
+
+def _bytes(block: Block, shapes: Shapes) -> int | None:
+    """Of what is held of a batch: what is read, in both networks, and computed; ``None`` where that is not known."""
+    total = 0
+    for tensor in (*block.exact_entries, *block.exact_entries, block.exact_exit):
+        shape = shapes.shape(tensor)
+        if shape is None or None in shape:
+            return None
+        total += int(np.prod([size or 0 for size in shape])) * np.dtype(np.float32).itemsize
+    return total
+
+
+def _reconstructed(pair: Pair, block: Block, seen: _Seen, ctx: Context, number: int) -> bool:
+    """Whether the block errs less with what was learnt; it is as it was otherwise."""
+    with torch_wanted("quantize: effort", ", or write effort: balanced"):
+        from edgec.passes.training.learnt_rounding import Examples, learn_rounding
+    network = BlockNetwork.of(pair, block, {name: values.shape[1:] for name, values in seen.given.items()})
+    error = _judged(pair, block, seen)
+    before = error()
+    examples = Examples(
+        {name: values[seen.fit] for name, values in seen.given.items()},
+        {name: values[seen.fit] for name, values in seen.exact.items()},
+        seen.wanted[seen.fit],
+    )
+    learnt = learn_rounding(network, examples, before, _STEPS, ctx.threads, ctx.seed + number)
+    kept = {constant: constant.values for layer in block.layers for constant in _constants(layer)}
+    for layer, (integers, bias) in zip(block.layers, learnt, strict=True):
+        layer.weight.values = integers.astype(layer.weight.dtype)
+        values = layer.values()
+        layer.write(replace(values, bias=bias.astype(np.float64).reshape(values.bias.shape) / layer.factor))
+    if error() < before:
+        return True
+    for constant, values in kept.items():
+        constant.values = values
+    return False
+
+
+def _judged(pair: Pair, block: Block, seen: _Seen) -> Callable[[], float]:
+    """What measures the mean squared error of the block as it is, on the batches that judge."""
+    entries = {entry: seen.given[entry.name][0] for entry in block.entries}
+
+    def error() -> float:
+        network = Tapped(pair.quantized, [block.exit], entries)
+        made = (network.run(seen.feeds(batch))[block.exit.name] for batch in seen.judge)
+        errors = [np.square(y - seen.wanted[batch]).mean() for y, batch in zip(made, seen.judge, strict=True)]
+        return float(np.mean(errors, dtype=np.float64))
+
+    return error
+
+
+def _constants(layer: StoredLayer) -> list[Constant]:
+    scales = [layer.weight_scale] if layer.bias_scale is None else [layer.weight_scale, layer.bias_scale]
+    return [layer.weight, layer.bias, *scales]
