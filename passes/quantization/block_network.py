@@ -95,14 +95,14 @@ def _rounds(node: Node, graph: Graph) -> bool:
     maker = producer(node.inputs[0]) if node.op == "DequantizeLinear" else None
     if maker is None or maker.op != "QuantizeLinear" or node.outputs[0] in graph.outputs:
         return False
-    shape = maker.inputs[0].shape
+    shape = node.outputs[0].shape
     return shape is not None and all(isinstance(size, int) for size in shape)
 
 
 def _sparing(node: Node, graph: Graph) -> Variable:
     """What reads the DQ ``node`` reads the value in front of its Q where the mask says so; the mask."""
     rounded, exact = node.outputs[0], node.inputs[0].inputs[0].inputs[0]
-    mask = Variable(graph.fresh(f"{exact.name}.exact"), bool, list(exact.shape or ()))
+    mask = Variable(graph.fresh(f"{exact.name}.exact"), bool, list(rounded.shape or ()))
     graph.inputs.append(mask)
     readers = consumers(rounded)
     mixed = graph.op("Where", [mask, exact, rounded])

@@ -142,8 +142,8 @@ def _reconstructed(pair: Pair, block: Block, seen: _Seen, ctx: Context, number: 
         layer.write(replace(values, bias=bias.astype(np.float64).reshape(values.bias.shape) / layer.factor))
     if error() < before:
         return True
-    for constant, values in kept.items():
-        constant.values = values
+    for constant, held in kept.items():
+        constant.values = held
     return False
 
 

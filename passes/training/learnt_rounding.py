@@ -167,17 +167,21 @@ class _Feeding:
 
     def __init__(self, network: BlockNetwork, examples: Examples, together: bool, chance: torch.Generator) -> None:
         self._together, self._chance = together, chance
-        self._given, self._exact = (
-            {n: self._held(x) for n, x in xs.items()} for xs in (examples.given, examples.exact)
-        )
+        self._given = {name: self._held(values) for name, values in examples.given.items()}
+        self._exact = {name: self._held(values) for name, values in examples.exact.items()}
         self._wanted = self._held(examples.wanted)
-        self._masks = {mask.name: tuple(int(size or 0) for size in mask.shape or ()) for mask in network.masks}
-        self._size = next(iter(examples.given.values())).shape[1] if together else 1
-        largest = max(math.prod(x.shape[1:]) for x in (self._wanted, *self._given.values()))
-        self._count = max(1, min(_BATCH, _MOST_ELEMENTS // max(largest, 1), len(self._wanted))) if together else 1
+        batches = [values.shape[1:] for values in (examples.wanted, *examples.given.values())]
+        masks = {mask.name: tuple(int(size or 0) for size in mask.shape or ()) for mask in network.masks}
+        most, size = max(math.prod(shape) for shape in (*batches, *masks.values())), 1
+        if together:
+            size = batches[-1][0]
+            self._count = max(1, min(_BATCH, _MOST_ELEMENTS * size // max(most, 1), len(self._wanted)))
+            masks = {name: (shape[0] * self._count // size, *shape[1:]) for name, shape in masks.items()}
+        else:
+            self._count = 1
+        self._masks = masks
         self._order = torch.zeros(0, dtype=torch.long)
-        most = max([largest, *(math.prod(shape) for shape in self._masks.values())]) * self._count
-        self._bits = torch.rand(max(2 * most, _FEWEST_BITS), generator=chance) < _DROPPED
+        self._bits = torch.rand(max(2 * most * self._count // size, _FEWEST_BITS), generator=chance) < _DROPPED
 
     def draw(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """What the block reads in one step, masks included, and what it should compute of that."""
@@ -189,8 +193,7 @@ class _Feeding:
             own, exact = self._chosen(x, chosen), self._chosen(self._exact[name], chosen)
             feeds[name] = torch.where(self._mask(own.shape), exact, own)
         for name, shape in self._masks.items():
-            rows = (shape[0] * self._count // self._size,) if self._together and shape else shape[:1]
-            feeds[name] = self._mask((*rows, *shape[1:]))
+            feeds[name] = self._mask(shape)
         return feeds, self._chosen(self._wanted, chosen)
 
     def _held(self, values: np.ndarray) -> torch.Tensor:
