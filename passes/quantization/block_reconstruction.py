@@ -9,8 +9,9 @@ is learnt: see :mod:`edgec.passes.training.learnt_rounding`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,7 +28,8 @@ from edgec.passes.resuming import Resuming
 from edgec.passes.streaming import Tapped
 from edgec.passes.training_pass import torch_wanted
 
-# Bytes of what a block reads and computes that are held at once; fewer images are looked at where they do not suffice.
+# Bytes of what a block reads and computes that are held at once, beside what lets the networks run from there on; fewer
+# images are looked at where they do not suffice.
 _MOST_BYTES = 2**29
 _STEPS = 150
 
@@ -50,12 +52,12 @@ def reconstruct(pair: Pair, layers: Sequence[StoredLayer], parts: Split, ctx: Co
     kept = moved = weights = 0
     for number, block in enumerate(blocks):
         integers = [layer.weight.values for layer in block.layers]
-        size = _bytes(block, shapes)
-        if size is None:
+        sizes = _Sizes.of(block, shapes)
+        if sizes is None:
             ctx.missed(
                 block.layers[0].node, "its block is not reconstructed: the shapes that it works on are not known"
             )
-        elif _reconstructed(pair, block, _Seen.of(block, size, parts, before, now), ctx, number):
+        elif _reconstructed(pair, block, _Seen.of(block, sizes, parts, before, now), ctx, number):
             kept += 1
             moved += sum(int((a != layer.weight.values).sum()) for a, layer in zip(integers, block.layers, strict=True))
         weights += sum(values.size for values in integers)
@@ -64,6 +66,7 @@ def reconstruct(pair: Pair, layers: Sequence[StoredLayer], parts: Split, ctx: Co
     return f"reconstructed block by block: {closer}, and {moved / max(weights, 1):.1%} of the weights moved a step"
 
 
+@dataclass(frozen=True)
 class _Seen:
     """What both networks compute around a block.
 
@@ -71,28 +74,28 @@ class _Seen:
         given: by entry, what the quantized network computes there, (batches, *shape).
         exact: the same of the float network.
         wanted: what the float network's block computes, (batches, *shape).
-        fit, judge: the batches that are learnt from, and those that judge.
+        fit: how many of the batches are learnt from: the first ones.
+        judge: which batches judge.
     """
 
-    def __init__(
-        self, given: dict[str, np.ndarray], exact: dict[str, np.ndarray], wanted: np.ndarray, fit: list[int],
-        judge: list[int],
-    ) -> None:  # fmt: skip
-        self.given, self.exact, self.wanted, self.fit, self.judge = given, exact, wanted, fit, judge
+    given: Mapping[str, np.ndarray]
+    exact: Mapping[str, np.ndarray]
+    wanted: np.ndarray
+    fit: int
+    judge: tuple[int, ...]
 
     @staticmethod
-    def of(block: Block, size: int, parts: Split, before: Resuming, now: Resuming) -> _Seen:
-        """Runs both networks; of ``size`` bytes a batch, as many batches as may be held."""
-        share = min(1.0, _MOST_BYTES / max(size * len({*parts.fit, *parts.judge}), 1))
+    def of(block: Block, sizes: _Sizes, parts: Split, before: Resuming, now: Resuming) -> _Seen:
+        """Runs both networks, on as many batches as may be held."""
+        share = min(1.0, _MOST_BYTES / max(sizes.bytes * len({*parts.fit, *parts.judge}), 1))
         fit, judge = (spread(np.array(n), max(1, int(share * len(n)))) for n in (parts.fit, parts.judge))
-        numbers = sorted({*fit, *judge})
-        exits = list(dict.fromkeys([*block.exact_entries, block.exact_exit]))
-        exact = _values(before, block.exact_first, exits, numbers)
-        given = _values(now, block.first, list(dict.fromkeys(block.entries)), numbers)
+        numbers = list(dict.fromkeys([*fit, *judge]))
+        exact = _values(before, block.exact_first, (*block.exact_entries, block.exact_exit), sizes.exact, numbers)
+        given = _values(now, block.first, block.entries, sizes.given, numbers)
         entries = zip(block.entries, block.exact_entries, strict=True)
         return _Seen(
-            given, {entry.name: exact[twin.name] for entry, twin in entries}, exact[block.exact_exit.name],
-            [numbers.index(n) for n in fit], [numbers.index(n) for n in judge],
+            given, {entry.name: exact[twin.name] for entry, twin in entries}, exact[block.exact_exit.name], len(fit),
+            tuple(numbers.index(number) for number in judge),
         )  # fmt: skip
 
     def feeds(self, batch: int) -> dict[str, np.ndarray]:
@@ -100,26 +103,52 @@ class _Seen:
         return {name: values[batch] for name, values in self.given.items()}
 
 
-def _values(network: Resuming, first: Node, taps: list[Variable], numbers: list[int]) -> dict[str, np.ndarray]:
-    """Tensors by name, (batches, *shape), on the batches of those numbers."""
-    wanted = set(numbers)
+def _values(
+    network: Resuming, first: Node, taps: Sequence[Variable], shapes: Mapping[str, tuple[int, ...]], numbers: list[int]
+) -> dict[str, np.ndarray]:
+    """Tensors by name, (batches, *shape), on the batches of those numbers, in their order."""
+    held = {tap.name: np.empty((len(numbers), *shapes[tap.name]), np.float32) for tap in taps}
+    places = {number: place for place, number in enumerate(numbers)}
 
-    def observe(number: int, values: Feeds) -> list[np.ndarray] | None:
-        return [values[tap.name] for tap in taps] if number in wanted else None
+    def observe(number: int, values: Feeds) -> None:
+        if number in places:
+            for name, x in held.items():
+                x[places[number]] = values[name]
 
-    rows = [row for row in network.run(first, taps, observe) if row is not None]
-    return {tap.name: np.stack(column) for tap, column in zip(taps, zip(*rows, strict=True), strict=True)}
+    for _ in network.run(first, list(dict.fromkeys(taps)), observe):
+        pass
+    return held
 
 
-def _bytes(block: Block, shapes: Shapes) -> int | None:
-    """Of what is held of a batch: what is read, in both networks, and computed; ``None`` where that is not known."""
-    total = 0
-    for tensor in (*block.exact_entries, *block.exact_entries, block.exact_exit):
-        shape = shapes.shape(tensor)
-        if shape is None or None in shape:
-            return None
-        total += int(np.prod([size or 0 for size in shape])) * np.dtype(np.float32).itemsize
-    return total
+@dataclass(frozen=True)
+class _Sizes:
+    """Shapes of what a block reads and computes in a batch, by name.
+
+    Attributes:
+        exact: in the float network.
+        given: of the entries in the quantized one.
+    """
+
+    exact: Mapping[str, tuple[int, ...]]
+    given: Mapping[str, tuple[int, ...]]
+
+    @staticmethod
+    def of(block: Block, shapes: Shapes) -> _Sizes | None:
+        """``None`` where they are not known."""
+        exact: dict[str, tuple[int, ...]] = {}
+        for tensor in (*block.exact_entries, block.exact_exit):
+            shape = shapes.shape(tensor)
+            if shape is None or None in shape:
+                return None
+            exact[tensor.name] = tuple(size or 0 for size in shape)
+        entries = zip(block.entries, block.exact_entries, strict=True)
+        return _Sizes(exact, {entry.name: exact[twin.name] for entry, twin in entries})
+
+    @property
+    def bytes(self) -> int:
+        """Of all in a batch."""
+        elements = sum(math.prod(shape) for shape in (*self.exact.values(), *self.given.values()))
+        return elements * np.dtype(np.float32).itemsize
 
 
 def _reconstructed(pair: Pair, block: Block, seen: _Seen, ctx: Context, number: int) -> bool:
@@ -130,9 +159,9 @@ def _reconstructed(pair: Pair, block: Block, seen: _Seen, ctx: Context, number: 
     error = _judged(pair, block, seen)
     before = error()
     examples = Examples(
-        {name: values[seen.fit] for name, values in seen.given.items()},
-        {name: values[seen.fit] for name, values in seen.exact.items()},
-        seen.wanted[seen.fit],
+        {name: values[: seen.fit] for name, values in seen.given.items()},
+        {name: values[: seen.fit] for name, values in seen.exact.items()},
+        seen.wanted[: seen.fit],
     )
     learnt = learn_rounding(network, examples, before, _STEPS, ctx.threads, ctx.seed + number)
     kept = {constant: constant.values for layer in block.layers for constant in _constants(layer)}
