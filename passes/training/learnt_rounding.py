@@ -7,9 +7,10 @@ number. The biases are trained along. What the block reads, and what is rounded 
 or the quantized one's, element by element (QDrop, Wei et al., ICLR 2022).
 
 AdaRound's h is from 0 to 1, above the integer below the float weight. Here it is from -1 to 1 around integers that were
-chosen with regard to the data already, and is 0 in the beginning: training starts from exactly these. Starting from the
-float weights, or from a tenth of a step beside the integers, the first layers of EfficientNet-Lite0 were left with two
-to four times the error that they had had.
+chosen with regard to the data already, and is 0 in the beginning: training starts from exactly these. Measured on two
+blocks of EfficientNet-Lite0 behind ``balanced``, as the error on images that were not learnt from: that fell by 1.7 and
+1.9 %; with h from 0 to 1 it rose, by 1.5 and 2.6 % from the float weights (within one step of the integers), and by 1.2
+and 0.7 % from 0.03 of a step beside the integers, towards the float weights.
 """
 
 from __future__ import annotations
