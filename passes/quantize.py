@@ -136,7 +136,9 @@ class Quantize(Pass):
             ctx.missed("the network", "calibrated on noise: neither ranges nor accuracy say anything about real data")
         if self.effort == "max" or (self.effort == "balanced" and not self.per_channel):
             rounding = Rounding(scheme.symmetric, scheme.rounds == "inputs", self.per_channel)
-            equalize(graph, rounding, self._attempt(graph, scheme, ctx.target, ctx), ctx)
+            # What equal channels cost the weights is partly mended later: with time for it, what is left then decides.
+            attempt = self._attempt(graph, scheme, ctx.target, ctx, recovered=self.effort == "max")
+            equalize(graph, rounding, attempt, ctx)
         share = self.split_channels if self.split_channels is not None else _SPLIT[self.effort]
         if share > 0:
             self._split(graph, share, scheme, ctx.target, ctx)
@@ -197,8 +199,8 @@ class Quantize(Pass):
             ctx.missed("the network", f"{goal.words} is not met even so: {what}", **figures)
         return mixed.floats
 
-    def _attempt(self, graph: Graph, scheme: Scheme, target: Target, ctx: Context) -> Try:
-        """Quantizes copies of ``graph``, every weight rounded to the nearest integer."""
+    def _attempt(self, graph: Graph, scheme: Scheme, target: Target, ctx: Context, *, recovered: bool = False) -> Try:
+        """Quantizes copies of ``graph``: weights rounded to the nearest integers, or chosen for what they compute."""
 
         def attempt(floats: Mapping[Node, str]) -> tuple[Pair, Sequence[Site]]:
             copy = graph.copy()
@@ -206,8 +208,12 @@ class Quantize(Pass):
             inner = context(copy, ctx, ctx.data, ctx.shared)
             kept = {twins[node]: reason for node, reason in floats.items()}
             ready = self._prepared(copy, scheme, target, kept, inner)
+            if recovered:
+                ready.placement.sites = with_biases(copy, ready.placement.sites)
             pair = Pair(copy.copy(), copy)
             write(copy, ready, inner, scheme=scheme, per_channel=self.per_channel)
+            if recovered:
+                recover_accuracy(pair, inner, LIMIT[scheme.reduce_range], self.samples)
             return pair, ready.placement.sites
 
         return attempt

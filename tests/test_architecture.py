@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,15 @@ def test_there_are_modules_to_look_at() -> None:
     assert {path.relative_to(ROOT).parts[0] for path in MODULES} == set(FOLDERS)
     found = set(imports(ast.parse("import a.b\ndef f():\n    from edgec.ir import graph\n")))
     assert found == {"a.b", "edgec.ir.graph"}
+
+
+def test_every_package_is_installed() -> None:
+    """What an editable installation finds by itself a built one has only where pyproject.toml names it."""
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("__init__.py")}
+    wanted = {f"edgec.{'.'.join(folder.parts)}": folder.as_posix() for folder in folders} | {"edgec": "edgec"}
+    assert sorted(setup["packages"]) == sorted(wanted)
+    assert setup["package-dir"] == wanted
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)

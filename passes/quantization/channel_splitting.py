@@ -236,7 +236,7 @@ def _noise(
     results = [joined.tensor.name for joined in joined_parts(graph)]
     numbers = spread(np.arange(batches(graph, ctx)), _BATCHES)
     inner = context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, batch_size(graph))})
-    slopes, names = Slopes(graph, ctx.seed), [tensor.name for tensor in rounded]
+    slopes, names = Slopes(graph, ctx.seed, ctx.threads), [tensor.name for tensor in rounded]
     squares: dict[Variable, np.ndarray] = {}
     powers = np.zeros(len(results))
     for number, feeds in enumerate(inner.feeds(graph, ROLE)):

@@ -56,7 +56,7 @@ def output_effects(pair: Pair, outputs: Sequence[Output], ctx: Context) -> np.nd
     def errors(number: int, values: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
         return [values[0][alone.name] - values[0][exact.name] for exact, alone in names]
 
-    slopes = Slopes(pair.original, ctx.seed)
+    slopes = Slopes(pair.original, ctx.seed, ctx.threads)
     inside = [output.exact.name for output in outputs]
     wanted = [joined.tensor.name for joined in joined_parts(pair.original)]
     total, power = np.zeros((len(outputs), len(wanted))), np.zeros(len(wanted))

@@ -121,7 +121,7 @@ def _gather(
     sums = max(1, min(_SUMS, room))
     rounds = -(-sums // len(numbers))
     found = {tensor: _Weighted(what, len(results), sums) for tensor, what in wanted.items()}
-    slopes, names = Slopes(graph, ctx.seed), [tensor.name for tensor in found]
+    slopes, names = Slopes(graph, ctx.seed, ctx.threads), [tensor.name for tensor in found]
     powers = np.zeros(len(results))
     for number, feeds in enumerate(inner.feeds(graph, ROLE)):
         for again in range(rounds):

@@ -10,6 +10,7 @@ import torch
 
 from edgec.ir.graph import Graph
 from edgec.ir.torch_module.module import TorchModule
+from edgec.passes.training.threads import torch_threads
 
 # Random vectors for each sample and output.
 _PROBES = 4
@@ -38,13 +39,15 @@ class Slopes:
     Args:
         graph: the network, sorted.
         seed: of the random vectors.
+        threads: that torch uses.
 
     Raises:
         InputError: torch cannot run an operator of it.
     """
 
-    def __init__(self, graph: Graph, seed: int) -> None:
+    def __init__(self, graph: Graph, seed: int, threads: int) -> None:
         self._module = TorchModule(graph, any_batch=False)
+        self._threads = threads
         self._chance = torch.Generator().manual_seed(seed)
 
     def moved(
@@ -59,27 +62,43 @@ class Slopes:
         Returns:
             Estimates of the squared distances, (names, results), and the power of each result.
         """
-        inputs = {name: torch.from_numpy(np.ascontiguousarray(x)).requires_grad_() for name, x in feeds.items()}
-        values = self._module(inputs, list(dict.fromkeys([*names, *results])))
+        with torch_threads(self._threads):
+            return self._moved(feeds, names, errors, results)
+
+    def derivatives(self, feeds: Mapping[str, np.ndarray], names: Sequence[str], results: Sequence[str]) -> Derivatives:
+        """The tensors ``names`` and the derivatives of ``results`` by them, along one random vector for each result."""
+        with torch_threads(self._threads):
+            values = self._run(feeds, names, results)
+            slopes = [self._along_random(values[result], [values[name] for name in names]) for result in results]
+        powers = np.array([float(values[result].detach().square().sum()) for result in results])
+        found = [[None if slope is None else slope.numpy() for slope in row] for row in slopes]
+        return Derivatives([values[name].detach().numpy() for name in names], found, powers)
+
+    def _moved(
+        self,
+        feeds: Mapping[str, np.ndarray],
+        names: Sequence[str],
+        errors: Sequence[np.ndarray],
+        results: Sequence[str],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        values = self._run(feeds, names, results)
         layers, wrong = [values[name] for name in names], [torch.from_numpy(error).reshape(-1) for error in errors]
         squares = np.zeros((len(names), len(results)))
         for place, result in enumerate(results):
             for _ in range(_PROBES):
-                vector = torch.randn(values[result].shape, generator=self._chance)
-                slopes = torch.autograd.grad(values[result], layers, vector, retain_graph=True, allow_unused=True)
+                slopes = self._along_random(values[result], layers)
                 along = [0.0 if s is None else float(s.reshape(-1) @ e) for s, e in zip(slopes, wrong, strict=True)]
                 squares[:, place] += np.square(along) / _PROBES
         return squares, np.array([float(values[result].detach().square().sum()) for result in results])
 
-    def derivatives(self, feeds: Mapping[str, np.ndarray], names: Sequence[str], results: Sequence[str]) -> Derivatives:
-        """The tensors ``names`` and the derivatives of ``results`` by them, along one random vector for each result."""
+    def _run(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str], results: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
         inputs = {name: torch.from_numpy(np.ascontiguousarray(x)).requires_grad_() for name, x in feeds.items()}
-        values = self._module(inputs, list(dict.fromkeys([*names, *results])))
-        inside = [values[name] for name in names]
-        slopes = []
-        for result in results:
-            vector = torch.randn(values[result].shape, generator=self._chance)
-            found = torch.autograd.grad(values[result], inside, vector, retain_graph=True, allow_unused=True)
-            slopes.append([None if slope is None else slope.numpy() for slope in found])
-        powers = np.array([float(values[result].detach().square().sum()) for result in results])
-        return Derivatives([tensor.detach().numpy() for tensor in inside], slopes, powers)
+        made: dict[str, torch.Tensor] = self._module(inputs, list(dict.fromkeys([*names, *results])))
+        return made
+
+    def _along_random(self, result: torch.Tensor, layers: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+        """The derivatives of a random combination of the elements of ``result``."""
+        vector = torch.randn(result.shape, generator=self._chance)
+        return torch.autograd.grad(result, layers, vector, retain_graph=True, allow_unused=True)
