@@ -140,7 +140,10 @@ class Quantize(Pass):
             attempt = self._attempt(graph, scheme, ctx.target, ctx, recovered=self.effort == "max")
             equalize(graph, rounding, attempt, ctx)
         share = self.split_channels if self.split_channels is not None else _SPLIT[self.effort]
-        if share > 0:
+        if len(graph.graphs()) > 1 and (share or self.calibrator == "output"):
+            what = "ranges are those of mse, and channels are computed once: it has control flow"
+            ctx.missed("the network", what)
+        elif share > 0:
             self._split(graph, share, scheme, ctx.target, ctx)
         floats: Mapping[Node, str] = {}
         if self.precision == "auto":
@@ -174,6 +177,8 @@ class Quantize(Pass):
         self, graph: Graph, scheme: Scheme, target: Target, floats: Mapping[Node, str], ctx: Context
     ) -> Prepared:
         calibrator: Calibrator = self.calibrator if self.calibrator != "auto" else _CALIBRATOR[self.effort]
+        if calibrator == "output" and len(graph.graphs()) > 1:
+            calibrator = "mse"
         calibration = Calibration(calibrator, self.percentile, self.samples)
         return prepare(graph, scheme, target, lambda node: self._kept_float(node) or floats.get(node), calibration, ctx)
 

@@ -24,6 +24,8 @@ from edgec.passes.streaming import ROLE, batches
 
 # Batches that are fitted to, at most: more images change little, and take their time.
 _MOST_BATCHES = 64
+# What learning must gain, in dB: a seed alone moves that by half of one on a dozen held-out images.
+_LEAST_GAIN_DB = 0.5
 
 
 def with_biases(graph: Graph, sites: Sequence[Site]) -> list[Site]:
@@ -75,22 +77,30 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None =
     judged = "images held out" if parts.apart else "the images that they were fitted to"
     _kept_where_it_helps(pair, judge, judged, choose, "fitted", ctx, layers=len(stored))
     if train:
-        _kept_where_it_helps(
-            pair, judge, judged, lambda: reconstruct(pair, stored, parts, inner), "reconstructed block by block", ctx
-        )
-        _kept_where_it_helps(pair, judge, judged, lambda: train_rounded(pair, parts, inner), "trained", ctx)
+        for step, verb in (
+            (lambda: reconstruct(pair, stored, parts, inner), "reconstructed block by block"),
+            (lambda: train_rounded(pair, parts, inner), "trained"),
+        ):
+            _kept_where_it_helps(pair, judge, judged, step, verb, ctx, _LEAST_GAIN_DB)
 
 
 def _kept_where_it_helps(
-    pair: Pair, judge: Judge, judged: str, step: Callable[[], str], verb: str, ctx: Context, **figures: float
+    pair: Pair,
+    judge: Judge,
+    judged: str,
+    step: Callable[[], str],
+    verb: str,
+    ctx: Context,
+    least: float = 0.0,
+    **figures: float,
 ) -> None:
-    """Takes a step and reports it, or undoes it where the outputs are no closer than before."""
+    """Takes a step and reports it, or undoes it where the outputs are not closer by more than ``least`` dB."""
     kept = {constant: constant.values for constant in pair.quantized.constants()}
     before = judge.sqnr_db(pair.quantized)
     what = step()
     after = judge.sqnr_db(pair.quantized)
     figures = {"before_db": before, "after_db": after, **figures}
-    if after > before:
+    if after > before + least:
         ctx.did("the network", f"weights and biases {what}", **figures)
         return
     for constant, values in kept.items():

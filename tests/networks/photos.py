@@ -24,6 +24,8 @@ HELD_OUT = (
     (_SKIMAGE, "grass.png"), (_SKIMAGE, "gravel.png"), (_SKIMAGE, "hubble_deep_field.jpg"), (_SKIMAGE, "ihc.png"),
     (_SKIMAGE, "rocket.jpg"),
 )  # fmt: skip
+#: Photographs of what is in none of ImageNet's classes: cells, grass, gravel, stars, a stained tissue.
+OF_NO_CLASS = frozenset({"cell.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png"})
 # Twenty of ImageNet's, numbered in their files' names beside their class.
 TRAINING = CALIBRATION + tuple(
     (_FOOLBOX, f"data/imagenet_{number:02}_{label}.jpg")

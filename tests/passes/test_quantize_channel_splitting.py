@@ -191,3 +191,14 @@ def test_without_the_option_nothing_is_split() -> None:
     for effort in ("fast", "balanced"):
         made, _ = quantized(graph, effort=effort)
         assert Cost(made).macs == Cost(graph).macs
+
+
+def test_a_network_with_control_flow_is_left_as_it_is() -> None:
+    body = """[one] c = Conv(x, a)
+y = If(flag) <
+  then_branch = yes () => (float[1,5,8,8] p) { p = Relu(c) },
+  else_branch = no () => (float[1,5,8,8] q) { q = Identity(c) }>"""
+    graph = model(body, "(float[1,3,8,8] x) => (float[1,5,8,8] y)", "float[5,3,1,1] a, bool flag = {1}")
+    made, ctx = quantized(graph, calibrator="output", split_channels=0.5)
+    assert any("it has control flow" in what for _, what in missed(ctx))
+    assert Cost(made).macs == Cost(graph).macs
