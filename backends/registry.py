@@ -67,6 +67,7 @@ def target(name: str, where: str = "the command line") -> Target:
             operators=frozenset(scheme["operators"]),
             rounds=scheme.get("rounds", "all"),
             fewest_channels=int(scheme.get("fewest_channels", 1)),
+            channel_block=int(scheme.get("channel_block", 1)),
             float_results=frozenset(scheme.get("float_results", ())),
             reduce_range=scheme.get("reduce_range", False),
         )

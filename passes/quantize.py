@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import lcm
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -36,7 +37,7 @@ from edgec.passes.target import Scheme, Target
 
 _LEAST_OPSET = 13
 _CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse", "max": "output"}
-_SPLIT = {"fast": 0.0, "balanced": 0.0, "max": 0.02}
+_SPLIT = {"fast": 0.0, "balanced": 0.0, "max": 0.05}
 # Batches on which the error of each layer is measured.
 _LOOKED_AT = {"fast": 4, "balanced": 8, "max": 16}
 
@@ -89,7 +90,7 @@ class Quantize(Pass):
             ge=0,
             le=3,
             description="the part of multiply-accumulates that may be added to compute channels twice "
-            "whose rounding harms most; 0.02 with effort max, else 0",
+            "whose rounding harms most; 0.05 with effort max, else 0",
         ),
     ] = None
     weights_only: Annotated[
@@ -190,7 +191,8 @@ class Quantize(Pass):
             return pair.rounded_activations()
 
         ready = self._prepared(graph, scheme, target, {}, ctx)
-        split_channels(graph, share, ready, quantized, target.channel_multiple, ctx)
+        multiple = lcm(target.channel_multiple, scheme.channel_block)
+        split_channels(graph, share, ready, quantized, multiple, ctx)
 
     def _mixed(self, graph: Graph, scheme: Scheme, target: Target, ctx: Context) -> Mapping[Node, str]:
         """The nodes that stay float so that what is asked is met, and why."""

@@ -26,6 +26,7 @@ class Scheme:
         rounds: which tensors are rounded: ``all`` that those operators read and give, or only the ``inputs`` of layers
             with weights, for compilers that find by themselves what of the rest may run on integers.
         fewest_channels: layers that read or give fewer channels than this stay in float, where they are faster.
+        channel_block: integer kernels are fast where numbers of channels are multiples of this.
         float_results: operators with weights whose integer kernel gives floats where nothing rounds them behind it.
         reduce_range: weights use 7 bits (for x86 CPUs without VNNI, whose u8s8 kernels saturate).
     """
@@ -39,6 +40,7 @@ class Scheme:
     operators: frozenset[str]
     rounds: Literal["all", "inputs"] = "all"
     fewest_channels: int = 1
+    channel_block: int = 1
     float_results: frozenset[str] = frozenset()
     reduce_range: bool = False
 

@@ -124,8 +124,8 @@ def test_random_networks_compute_what_they_did(network: Graph) -> None:
 
 def quantized(graph: Graph, board: str = "cpu", **options: Any) -> tuple[Graph, Context]:
     copy, device = graph.copy(), target(board)
+    assert device.scheme is not None
     if board == "trt-host":  # its own bound is above what so small a network has
-        assert device.scheme is not None
         device = replace(device, scheme=replace(device.scheme, fewest_channels=1))
     data = {"calibration": Samples(feeds(graph))}
     return copy, run_pass(Quantize(**options), copy, target=device, data=data)
