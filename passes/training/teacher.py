@@ -13,7 +13,8 @@ from edgec.ir.graph import Graph, Variable
 from edgec.ir.shapes import Shapes
 from edgec.ir.torch_module.layout import channels_last
 from edgec.ir.torch_module.module import TorchModule
-from edgec.passes.training.feeding import Batch
+from edgec.passes import input_domain
+from edgec.passes.training.feeding import Batch, Entrance
 from edgec.passes.training.objective import Tensors, log_probabilities
 
 # Where tensors inside are matched by name: what stands behind a block, at most so many, evenly spread.
@@ -59,6 +60,8 @@ class Teacher:
     ) -> None:
         self.outputs = _paired(graph, student, where)
         self.matches = list(matches)
+        # A teacher may itself take raw values, whether the student does or not.
+        self._entrance = Entrance({tensor.name: input_domain.folded(graph, tensor.name) for tensor in graph.inputs})
         self._module = channels_last(TorchModule(graph)).to(device).eval()
         self._module.requires_grad_(False)
         self._samples = samples
@@ -75,7 +78,7 @@ class Teacher:
             return {name: kept[numbers].to(batch.numbers.device) for name, kept in self._answers.items()}
         taps = [match.teacher for match in self.matches if match.teacher not in self.outputs.values()]
         with torch.no_grad():
-            made = {name: x.float() for name, x in self._module(batch.feeds, taps).items()}
+            made = {name: x.float() for name, x in self._module(self._entrance(batch.feeds), taps).items()}
         self._keep(numbers, made)
         return made
 

@@ -14,6 +14,7 @@ from edgec.ir.errors import UsageError
 from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
+from edgec.passes import input_domain
 from edgec.passes.distill import Distill
 from edgec.passes.protocol import Context
 from edgec.passes.training.teacher import find_matches
@@ -139,3 +140,13 @@ def test_the_teacher_runs_once_over_the_data(monkeypatch: pytest.MonkeyPatch) ->
     assert made[0][0] < 100 < 200 < made[1][0]  # 40 samples, some of them twice while not all of a batch are known
     assert made[0][1] == made[1][1]
     assert torch.is_grad_enabled()
+
+
+def test_a_teacher_that_takes_raw_values_is_fed_them() -> None:
+    """A student that is its own teacher is right from the start, also where both take pixels."""
+    student = network()
+    input_domain.record(student, "x", np.array([1 / 255]), np.array([-0.5]))
+    teacher = student.copy()
+    ctx = distilled(student, Distill(epochs=2, rate=1e-3), original=teacher)
+    assert "to the teacher" in did(ctx)[0][1]
+    assert sqnr(teacher, student) > 60
