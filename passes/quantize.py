@@ -141,7 +141,7 @@ class Quantize(Pass):
             attempt = self._attempt(graph, scheme, ctx.target, ctx, recovered=self.effort == "max")
             equalize(graph, rounding, attempt, ctx)
         share = self.split_channels if self.split_channels is not None else _SPLIT[self.effort]
-        if len(graph.graphs()) > 1 and (share or self.calibrator == "output"):
+        if len(graph.graphs()) > 1 and (share or self._calibrator() == "output"):
             what = "ranges are those of mse, and channels are computed once: it has control flow"
             ctx.missed("the network", what)
         elif share > 0:
@@ -177,11 +177,14 @@ class Quantize(Pass):
     def _prepared(
         self, graph: Graph, scheme: Scheme, target: Target, floats: Mapping[Node, str], ctx: Context
     ) -> Prepared:
-        calibrator: Calibrator = self.calibrator if self.calibrator != "auto" else _CALIBRATOR[self.effort]
+        calibrator = self._calibrator()
         if calibrator == "output" and len(graph.graphs()) > 1:
             calibrator = "mse"
         calibration = Calibration(calibrator, self.percentile, self.samples)
         return prepare(graph, scheme, target, lambda node: self._kept_float(node) or floats.get(node), calibration, ctx)
+
+    def _calibrator(self) -> Calibrator:
+        return self.calibrator if self.calibrator != "auto" else _CALIBRATOR[self.effort]
 
     def _split(self, graph: Graph, share: float, scheme: Scheme, target: Target, ctx: Context) -> None:
         """Computes those channels more than once whose rounding harms most."""

@@ -21,6 +21,26 @@ from edgec.passes.quantization.stored_layers import StoredLayer
 _USUAL = 128
 
 
+@dataclass(frozen=True)
+class Examples:
+    """What a block reads and should compute, in batches of the size that the network is exported at.
+
+    Attributes:
+        given: by entry, what the quantized network computes there, (batches, *shape).
+        exact: the same of the float network.
+        wanted: what the float network's block computes, (batches, *shape).
+    """
+
+    given: Mapping[str, np.ndarray]
+    exact: Mapping[str, np.ndarray]
+    wanted: np.ndarray
+
+    def first(self, count: int) -> Examples:
+        """The first batches, not copied."""
+        given, exact = ({name: x[:count] for name, x in of.items()} for of in (self.given, self.exact))
+        return Examples(given, exact, self.wanted[:count])
+
+
 @dataclass(frozen=True, eq=False)
 class Rounded:
     """A layer in a block's network.

@@ -23,7 +23,7 @@ from edgec.ir.graph import Constant, Node, Variable
 from edgec.ir.shapes import Shapes
 from edgec.passes.judging import Split, spread
 from edgec.passes.protocol import Context
-from edgec.passes.quantization.block_network import BlockNetwork
+from edgec.passes.quantization.block_network import BlockNetwork, Examples
 from edgec.passes.quantization.blocks import Block, find_blocks
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.stored_layers import StoredLayer
@@ -74,16 +74,12 @@ class _Seen:
     """What both networks compute around a block.
 
     Attributes:
-        given: by entry, what the quantized network computes there, (batches, *shape).
-        exact: the same of the float network.
-        wanted: what the float network's block computes, (batches, *shape).
+        examples: of all batches that are looked at.
         fit: how many of the batches are learnt from: the first ones.
         judge: which batches judge.
     """
 
-    given: Mapping[str, np.ndarray]
-    exact: Mapping[str, np.ndarray]
-    wanted: np.ndarray
+    examples: Examples
     fit: int
     judge: tuple[int, ...]
 
@@ -96,14 +92,13 @@ class _Seen:
         exact = _values(before, block.exact_first, (*block.exact_entries, block.exact_exit), sizes.exact, numbers)
         given = _values(now, block.first, block.entries, sizes.given, numbers)
         entries = zip(block.entries, block.exact_entries, strict=True)
-        return _Seen(
-            given, {entry.name: exact[twin.name] for entry, twin in entries}, exact[block.exact_exit.name], len(fit),
-            tuple(numbers.index(number) for number in judge),
-        )  # fmt: skip
+        read = {entry.name: exact[twin.name] for entry, twin in entries}
+        examples = Examples(given, read, exact[block.exact_exit.name])
+        return _Seen(examples, len(fit), tuple(numbers.index(number) for number in judge))
 
     def feeds(self, batch: int) -> dict[str, np.ndarray]:
         """What the block reads in one batch."""
-        return {name: values[batch] for name, values in self.given.items()}
+        return {name: values[batch] for name, values in self.examples.given.items()}
 
 
 def _values(
@@ -157,16 +152,11 @@ class _Sizes:
 def _reconstructed(pair: Pair, block: Block, seen: _Seen, ctx: Context, number: int) -> bool:
     """Whether the block errs less with what was learnt; it is as it was otherwise."""
     with torch_wanted("quantize: effort", ", or write effort: balanced"):
-        from edgec.passes.training.learnt_rounding import Examples, learn_rounding
-    network = BlockNetwork.of(pair, block, {name: values.shape[1:] for name, values in seen.given.items()})
+        from edgec.passes.training.learnt_rounding import learn_rounding
+    network = BlockNetwork.of(pair, block, {name: values.shape[1:] for name, values in seen.examples.given.items()})
     error = _judged(pair, block, seen)
     before = error()
-    examples = Examples(
-        {name: values[: seen.fit] for name, values in seen.given.items()},
-        {name: values[: seen.fit] for name, values in seen.exact.items()},
-        seen.wanted[: seen.fit],
-    )
-    learnt = learn_rounding(network, examples, before, _STEPS, ctx.threads, ctx.seed + number)
+    learnt = learn_rounding(network, seen.examples.first(seen.fit), before, _STEPS, ctx.threads, ctx.seed + number)
     kept = {constant: constant.values for layer in block.layers for constant in _constants(layer)}
     for layer, (integers, bias) in zip(block.layers, learnt, strict=True):
         layer.weight.values = integers.astype(layer.weight.dtype)
@@ -181,12 +171,12 @@ def _reconstructed(pair: Pair, block: Block, seen: _Seen, ctx: Context, number: 
 
 def _judged(pair: Pair, block: Block, seen: _Seen) -> Callable[[], float]:
     """What measures the mean squared error of the block as it is, on the batches that judge."""
-    entries = {entry: seen.given[entry.name][0] for entry in block.entries}
+    entries = {entry: seen.examples.given[entry.name][0] for entry in block.entries}
 
     def error() -> float:
         network = Tapped(pair.quantized, [block.exit], entries)
         made = (network.run(seen.feeds(batch))[block.exit.name] for batch in seen.judge)
-        errors = [np.square(y - seen.wanted[batch]).mean() for y, batch in zip(made, seen.judge, strict=True)]
+        errors = [np.square(y - seen.examples.wanted[batch]).mean() for y, batch in zip(made, seen.judge, strict=True)]
         return float(np.mean(errors, dtype=np.float64))
 
     return error

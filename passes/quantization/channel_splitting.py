@@ -18,16 +18,15 @@ import numpy as np
 
 from edgec.ir.channels import Channels, Group
 from edgec.ir.cost import Cost
-from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph, Node, Tensor, Variable, consumers
 from edgec.passes.joined_outputs import joined_parts
-from edgec.passes.judging import Judge, Part, context, split, spread
+from edgec.passes.judging import Judge, split
 from edgec.passes.protocol import Context
+from edgec.passes.quantization.output_derivatives import looked_at, output_derivatives
 from edgec.passes.quantization.prepared import Prepared
 from edgec.passes.quantization.ranges import Parameters
 from edgec.passes.quantization.widening import obstacle, widen, writers
-from edgec.passes.streaming import ROLE, batches
-from edgec.passes.training_pass import torch_wanted
+from edgec.passes.streaming import batches
 
 # Batches that are looked at, and random vectors for each.
 _BATCHES, _PROBES = 16, 4
@@ -231,24 +230,18 @@ def _noise(
     graph: Graph, rounded: Mapping[Variable, Parameters], axes: Mapping[Variable, int], ctx: Context
 ) -> dict[Variable, np.ndarray]:
     """What rounding each position along an axis of each tensor does to the outputs, relative to their power."""
-    with torch_wanted("quantize: split_channels", ", or write split_channels: 0"):
-        from edgec.passes.training.slopes import Slopes
-    results = [joined.tensor.name for joined in joined_parts(graph)]
-    numbers = spread(np.arange(batches(graph, ctx)), _BATCHES)
-    inner = context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, batch_size(graph))})
-    slopes, names = Slopes(graph, ctx.seed, ctx.threads), [tensor.name for tensor in rounded]
+    option = "quantize: split_channels", ", or write split_channels: 0"
+    doing = "what the rounding of channels does to the outputs"
+    found = output_derivatives(graph, list(rounded), looked_at(graph, _BATCHES, ctx), _PROBES, ctx, option, doing)
     squares: dict[Variable, np.ndarray] = {}
-    powers = np.zeros(len(results))
-    for number, feeds in enumerate(inner.feeds(graph, ROLE)):
-        for _ in range(_PROBES):
-            made = slopes.derivatives(feeds, names, results)
-            powers += made.powers
-            for place, (tensor, by) in enumerate(rounded.items()):
-                wrong = by.rounded(made.values[place]) - made.values[place]
-                others = tuple(axis for axis in range(wrong.ndim) if axis != axes[tensor])
-                moved = [np.zeros(wrong.shape[axes[tensor]]) if row[place] is None
-                         else (row[place] * wrong).sum(axis=others) for row in made.slopes]  # fmt: skip
-                squares[tensor] = squares.get(tensor, 0) + np.square(np.stack(moved), dtype=np.float64)
-        ctx.progress(number + 1, len(numbers), "what the rounding of channels does to the outputs")
-    powers = np.maximum(powers, np.finfo(np.float64).tiny)
-    return {tensor: (found / powers[:, None]).sum(axis=0) for tensor, found in squares.items()}
+    total = np.zeros(len(joined_parts(graph)))
+    for values, slopes, powers in found:
+        total += powers
+        for place, (tensor, by) in enumerate(rounded.items()):
+            wrong = by.rounded(values[place]) - values[place]
+            others = tuple(axis for axis in range(wrong.ndim) if axis != axes[tensor])
+            moved = [np.zeros(wrong.shape[axes[tensor]]) if row[place] is None
+                     else (row[place] * wrong).sum(axis=others) for row in slopes]  # fmt: skip
+            squares[tensor] = squares.get(tensor, 0) + np.square(np.stack(moved), dtype=np.float64)
+    total = np.maximum(total, np.finfo(np.float64).tiny)
+    return {tensor: (square / total[:, None]).sum(axis=0) for tensor, square in squares.items()}

@@ -13,26 +13,26 @@ is needed to tell the error of any range, and memory does not depend on how many
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.joined_outputs import joined_parts
-from edgec.passes.judging import Part, context, spread
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.calibration import Statistics
 from edgec.passes.quantization.calibrators import drawn_in
 from edgec.passes.quantization.fingerprints import fingerprints
+from edgec.passes.quantization.output_derivatives import looked_at, output_derivatives
 from edgec.passes.quantization.ranges import Range, parameters
-from edgec.passes.streaming import ROLE, batches
 from edgec.passes.target import Scheme
-from edgec.passes.training_pass import torch_wanted
 
 # Batches that are looked at, and sums of random vectors that are kept apart.
 _BATCHES, _SUMS = 64, 64
 # Bins of a histogram on each side of zero, and what all of them may take, in bytes.
 _BINS, _MEMORY = 1024, 1 << 28
+# Networks of which they are kept: that which is quantized, and a change of it that is tried.
+_NETWORKS = 2
 # A range is left as it is where another takes less of the noise away than this: estimates of less are chance.
 _WORTHWHILE = 0.5
 
@@ -67,6 +67,14 @@ class _Weighted:
         return float((np.square(moved, dtype=np.float64).sum(axis=1) / powers).sum())
 
 
+@dataclass(frozen=True)
+class _Gathered:
+    """What was gathered of one network: histograms by tensor, and the power of each result."""
+
+    histograms: dict[str, _Weighted]
+    powers: np.ndarray
+
+
 def output_ranges(
     graph: Graph,
     spans: Mapping[Variable, Range],
@@ -92,16 +100,17 @@ def output_ranges(
         UsageError: torch is not installed.
     """
     prints = fingerprints(graph)
-    key = ("weighted histograms", samples, *(prints[tensor] for tensor in graph.outputs))
-    known: dict[str, _Weighted] = ctx.shared.setdefault(key, {})
-    if any(prints[tensor] not in known for tensor in seen):
-        wanted = {tensor: what for tensor, what in {**others, **seen}.items() if prints[tensor] not in known}
-        found, powers = _gather(graph, wanted, samples, ctx)
-        known.update({prints[tensor]: one for tensor, one in found.items()})
-        ctx.shared[(*key, "powers")] = powers
-    powers = ctx.shared[(*key, "powers")]
+    kept: dict[tuple[object, ...], _Gathered] = ctx.shared.setdefault("weighted histograms", {})
+    key = (samples, *(prints[tensor] for tensor in graph.outputs))
+    known = kept.pop(key, None)
+    if known is None or any(prints[tensor] not in known.histograms for tensor in seen):
+        found, powers = _gather(graph, {**others, **seen}, samples, ctx)
+        known = _Gathered({prints[tensor]: one for tensor, one in found.items()}, powers)
+    kept[key] = known
+    while len(kept) > _NETWORKS:
+        del kept[next(iter(kept))]
     return {
-        tensor: _least_noise(known[prints[tensor]], span, seen[tensor], scheme, powers)
+        tensor: _least_noise(known.histograms[prints[tensor]], span, seen[tensor], scheme, known.powers)
         for tensor, span in spans.items()
     }
 
@@ -110,27 +119,19 @@ def _gather(
     graph: Graph, wanted: Mapping[Variable, Statistics], samples: int | None, ctx: Context
 ) -> tuple[dict[Variable, _Weighted], np.ndarray]:
     """Runs the data forwards and backwards; the histograms, and the power of each result."""
-    with torch_wanted("quantize: calibrator", ", or write calibrator: mse"):
-        from edgec.passes.training.slopes import Slopes
-    size = batch_size(graph)
-    usable = batches(graph, ctx) if samples is None else min(batches(graph, ctx), -(-samples // size))
-    numbers = spread(np.arange(usable), _BATCHES)
-    inner = context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, size)})
-    results = [joined.tensor.name for joined in joined_parts(graph)]
-    room = _MEMORY // (len(wanted) * len(results) * (2 * _BINS + 1) * 4)
+    numbers, parts = looked_at(graph, _BATCHES, ctx, samples), len(joined_parts(graph))
+    room = _MEMORY // (len(wanted) * parts * (2 * _BINS + 1) * 4)
     sums = max(1, min(_SUMS, room))
     rounds = -(-sums // len(numbers))
-    found = {tensor: _Weighted(what, len(results), sums) for tensor, what in wanted.items()}
-    slopes, names = Slopes(graph, ctx.seed, ctx.threads), [tensor.name for tensor in found]
-    powers = np.zeros(len(results))
-    for number, feeds in enumerate(inner.feeds(graph, ROLE)):
-        for again in range(rounds):
-            made = slopes.derivatives(feeds, names, results)
-            powers += made.powers
-            for place, one in enumerate(found.values()):
-                one.add(made.values[place], [row[place] for row in made.slopes], (number * rounds + again) % sums)
-        ctx.progress(number + 1, len(numbers), "what ranges do to the outputs")
-    return found, np.maximum(powers, np.finfo(np.float64).tiny)
+    found = {tensor: _Weighted(what, parts, sums) for tensor, what in wanted.items()}
+    option = "quantize: calibrator", ", or write calibrator: mse"
+    made = output_derivatives(graph, list(found), numbers, rounds, ctx, option, "what ranges do to the outputs")
+    total = np.zeros(parts)
+    for number, (values, slopes, powers) in enumerate(made):
+        total += powers
+        for place, one in enumerate(found.values()):
+            one.add(values[place], [row[place] for row in slopes], number % sums)
+    return found, np.maximum(total, np.finfo(np.float64).tiny)
 
 
 def _least_noise(one: _Weighted, span: Range, seen: Statistics, scheme: Scheme, powers: np.ndarray) -> Range:

@@ -16,8 +16,7 @@ and 0.7 % from 0.03 of a step beside the integers, towards the float weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from edgec.ir.errors import InputError
 from edgec.ir.torch_module.conversion import to_numpy, to_torch
 from edgec.ir.torch_module.layout import channels_last
 from edgec.ir.torch_module.module import TorchModule
-from edgec.passes.quantization.block_network import BlockNetwork, Rounded
+from edgec.passes.quantization.block_network import BlockNetwork, Examples, Rounded
 from edgec.passes.training.threads import torch_threads
 
 # How far the sigmoid is stretched, and how large the penalty is beside the error, in parts of what it was.
@@ -41,21 +40,6 @@ _DROPPED = 0.5
 _BATCH, _MOST_ELEMENTS = 8, 2**21
 # Bits that masks are pieces of, at least.
 _FEWEST_BITS = 2**20
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What a block reads and should compute, in batches of the size that the network is exported at.
-
-    Attributes:
-        given: by entry, what the quantized network computes there, (batches, *shape).
-        exact: the same of the float network.
-        wanted: what the float network's block computes, (batches, *shape).
-    """
-
-    given: Mapping[str, np.ndarray]
-    exact: Mapping[str, np.ndarray]
-    wanted: np.ndarray
 
 
 def learn_rounding(

@@ -62,34 +62,24 @@ class Slopes:
         Returns:
             Estimates of the squared distances, (names, results), and the power of each result.
         """
+        squares = np.zeros((len(names), len(results)))
         with torch_threads(self._threads):
-            return self._moved(feeds, names, errors, results)
+            values = self._run(feeds, names, results)
+            layers, wrong = [values[name] for name in names], [torch.from_numpy(error).reshape(-1) for error in errors]
+            for place, result in enumerate(results):
+                for _ in range(_PROBES):
+                    slopes = self._along_random(values[result], layers)
+                    along = [0.0 if s is None else float(s.reshape(-1) @ e) for s, e in zip(slopes, wrong, strict=True)]
+                    squares[:, place] += np.square(along) / _PROBES
+        return squares, _powers(values, results)
 
     def derivatives(self, feeds: Mapping[str, np.ndarray], names: Sequence[str], results: Sequence[str]) -> Derivatives:
         """The tensors ``names`` and the derivatives of ``results`` by them, along one random vector for each result."""
         with torch_threads(self._threads):
             values = self._run(feeds, names, results)
             slopes = [self._along_random(values[result], [values[name] for name in names]) for result in results]
-        powers = np.array([float(values[result].detach().square().sum()) for result in results])
         found = [[None if slope is None else slope.numpy() for slope in row] for row in slopes]
-        return Derivatives([values[name].detach().numpy() for name in names], found, powers)
-
-    def _moved(
-        self,
-        feeds: Mapping[str, np.ndarray],
-        names: Sequence[str],
-        errors: Sequence[np.ndarray],
-        results: Sequence[str],
-    ) -> tuple[np.ndarray, np.ndarray]:
-        values = self._run(feeds, names, results)
-        layers, wrong = [values[name] for name in names], [torch.from_numpy(error).reshape(-1) for error in errors]
-        squares = np.zeros((len(names), len(results)))
-        for place, result in enumerate(results):
-            for _ in range(_PROBES):
-                slopes = self._along_random(values[result], layers)
-                along = [0.0 if s is None else float(s.reshape(-1) @ e) for s, e in zip(slopes, wrong, strict=True)]
-                squares[:, place] += np.square(along) / _PROBES
-        return squares, np.array([float(values[result].detach().square().sum()) for result in results])
+        return Derivatives([values[name].detach().numpy() for name in names], found, _powers(values, results))
 
     def _run(
         self, feeds: Mapping[str, np.ndarray], names: Sequence[str], results: Sequence[str]
@@ -102,3 +92,7 @@ class Slopes:
         """The derivatives of a random combination of the elements of ``result``."""
         vector = torch.randn(result.shape, generator=self._chance)
         return torch.autograd.grad(result, layers, vector, retain_graph=True, allow_unused=True)
+
+
+def _powers(values: Mapping[str, torch.Tensor], results: Sequence[str]) -> np.ndarray:
+    return np.array([float(values[result].detach().square().sum()) for result in results])
