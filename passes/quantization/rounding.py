@@ -3,7 +3,7 @@
 Weights are rounded input by input; what rounding one of them does to the output is taken away, as far as the inputs'
 covariance allows, from those that are still floats (Frantar et al., "GPTQ: Accurate Post-Training Quantization for
 Generative Pre-trained Transformers", ICLR 2023, after optimal brain surgeon). With R the covariance of the inputs and
-U the upper Cholesky factor of its inverse, rounding column i errs by e and moves a column j behind it by
+U the upper Cholesky factor of its inverse, rounding input i errs by e and moves an input j behind it by
 ``-e * U[i, j] / U[i, i]``. Inputs of large variance come first: their errors have the most others to go to.
 """
 
@@ -14,8 +14,8 @@ from scipy import linalg
 
 from edgec.passes.factorization.regression import cholesky
 
-# Columns whose errors are handed on together to all that are behind them.
-_BLOCK = 64
+# Inputs whose errors are handed on together to all that are behind them.
+_BLOCK = 32
 
 
 def round_in_order(kernel: np.ndarray, scale: np.ndarray, second: np.ndarray, limit: int) -> np.ndarray:
@@ -32,22 +32,24 @@ def round_in_order(kernel: np.ndarray, scale: np.ndarray, second: np.ndarray, li
     """
     order = np.argsort(-np.einsum("gii->gi", second), axis=1, kind="stable")
     ordered = np.take_along_axis(np.take_along_axis(second, order[:, :, None], 1), order[:, None, :], 2)
-    upper = _inverse_factor(ordered)
-    left = np.take_along_axis(kernel.astype(np.float64) / scale[:, :, None], order[:, None, :], 2)
-    columns = left.shape[2]
-    for start in range(0, columns, _BLOCK):
-        end = min(start + _BLOCK, columns)
-        errors = np.empty((*left.shape[:2], end - start))
+    passed_on = _inverse_factor(ordered)
+    passed_on /= np.einsum("gii->gi", passed_on)[:, :, None]
+    # An input's weights lie together: one after the other is read and written.
+    weights = (kernel / scale[:, :, None]).swapaxes(1, 2)
+    left = np.take_along_axis(weights, order[:, :, None], 1).astype(np.float64, copy=False)
+    inputs = left.shape[1]
+    for start in range(0, inputs, _BLOCK):
+        end = min(start + _BLOCK, inputs)
+        errors = np.empty((len(left), end - start, left.shape[2]))
         for i in range(start, end):
-            exact = left[:, :, i]
-            whole = np.clip(np.rint(exact), -limit, limit)
-            errors[:, :, i - start] = error = (exact - whole) / upper[:, i, i, None]
-            left[:, :, i] = whole
-            left[:, :, i + 1 : end] -= error[:, :, None] * upper[:, None, i, i + 1 : end]
-        left[:, :, end:] -= errors @ upper[:, start:end, end:]
+            whole = np.rint(left[:, i]).clip(-limit, limit)
+            error = np.subtract(left[:, i], whole, out=errors[:, i - start])
+            left[:, i] = whole
+            left[:, i + 1 : end] -= passed_on[:, i, i + 1 : end, None] * error[:, None]
+        left[:, end:] -= passed_on[:, start:end, end:].swapaxes(1, 2) @ errors
     rounded = np.empty_like(left)
-    np.put_along_axis(rounded, np.broadcast_to(order[:, None, :], left.shape), left, 2)
-    return rounded
+    np.put_along_axis(rounded, np.broadcast_to(order[:, :, None], left.shape), left, 1)
+    return rounded.swapaxes(1, 2)
 
 
 def _inverse_factor(second: np.ndarray) -> np.ndarray:
