@@ -9,8 +9,7 @@
 - ``output``: that of ``mse``, or another where that one makes much less noise on the network's outputs
   (:mod:`.output_ranges`).
 
-Whatever the calibrator, the scores of a detector or classifier that a Sigmoid turns into probabilities at the end may
-be anything, though no calibration image may have shown a confident one.
+Whatever the calibrator, scores get room for what no calibration image showed (:mod:`.scores`).
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from typing import Literal
 
 import numpy as np
 
-from edgec.ir.graph import Graph, Node, Variable, consumers, producer
+from edgec.ir.graph import Graph, Variable
 from edgec.passes.quantization.calibration import Statistics
 from edgec.passes.quantization.histograms import BINS, Histogram
-from edgec.passes.quantization.placement import MOVES
 from edgec.passes.quantization.pointwise import functions_of
 from edgec.passes.quantization.ranges import Range, parameters
 from edgec.passes.target import Scheme
@@ -32,9 +30,6 @@ from edgec.passes.target import Scheme
 Calibrator = Literal["minmax", "percentile", "mse", "entropy", "output"]
 #: The calibrators that look at histograms.
 COUNTING = frozenset({"percentile", "mse", "entropy", "output"})
-#: A Sigmoid gives 0.018 and 0.982 at the ends.
-RESPONSIVE = Range(-4.0, 4.0)
-_PROBABILITY = Range(0.0, 1.0)
 # How far each end is drawn in, at most, and in how many steps; then between the best one's neighbours.
 _LEAST_PART, _COARSE, _FINE, _ROUNDS = 0.05, 12, 8, 2
 # Entropy: steps of the quantized distribution, and thresholds that are tried.
@@ -63,13 +58,7 @@ def ranges(
             found[tensor] = _least_error(graph, tensor, statistics.range(), statistics.histogram, scheme)
         else:
             found[tensor] = _least_divergence(statistics.range(), statistics.histogram)
-    return responsive(graph, found)
-
-
-def responsive(graph: Graph, spans: Mapping[Variable, Range]) -> dict[Variable, Range]:
-    """``spans``, wide enough for what Sigmoids at the end of the network may read and give."""
-    least = _probabilities(graph)
-    return {tensor: span.union(least[tensor]) if tensor in least else span for tensor, span in spans.items()}
+    return found
 
 
 def _least_error(graph: Graph, tensor: Variable, widest: Range, histogram: Histogram, scheme: Scheme) -> Range:
@@ -145,38 +134,3 @@ def _least_divergence(widest: Range, histogram: Histogram) -> Range:
             best, least = int(end), divergence
     threshold = best * histogram.width
     return Range(max(widest.low, -threshold), min(widest.high, threshold))
-
-
-def _probabilities(graph: Graph) -> dict[Variable, Range]:
-    """What Sigmoids at the end of the network read and give, with the tensors that are only moved to and from them."""
-    found: dict[Variable, Range] = {}
-    outputs = set(graph.outputs)
-    for node in graph.nodes:
-        if node.op != "Sigmoid" or not _ends(node, outputs):
-            continue
-        found[node.outputs[0]] = _PROBABILITY
-        for tensor in _sources(node):
-            found[tensor] = RESPONSIVE
-    return found
-
-
-def _ends(node: Node, outputs: set[Variable]) -> bool:
-    """Whether what a node gives is only moved, and reaches an output of the network."""
-    waiting, reached = [node.outputs[0]], False
-    for tensor in waiting:
-        reached = reached or tensor in outputs
-        for reader in consumers(tensor):
-            if reader.op not in MOVES:
-                return False
-            waiting += [t for t in reader.outputs if t not in waiting]
-    return reached
-
-
-def _sources(node: Node) -> list[Variable]:
-    """What a node reads, and what that was before it was moved."""
-    waiting = [tensor for tensor in node.inputs if isinstance(tensor, Variable)]
-    for tensor in waiting:
-        maker = producer(tensor)
-        if maker is not None and maker.op in MOVES:
-            waiting += [t for t in maker.inputs if isinstance(t, Variable) and t not in waiting]
-    return waiting

@@ -9,7 +9,7 @@ from edgec.ir.graph import Graph, Node
 from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.calibration import calibrate
-from edgec.passes.quantization.calibrators import COUNTING, Calibrator, ranges, responsive
+from edgec.passes.quantization.calibrators import COUNTING, Calibrator, ranges
 from edgec.passes.quantization.float_ends import unrounded_ends
 from edgec.passes.quantization.input_placement import place_at_inputs
 from edgec.passes.quantization.joins import uneven_joins
@@ -18,6 +18,7 @@ from edgec.passes.quantization.placement import KeepFloat, Placement, candidates
 from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
 from edgec.passes.quantization.ranges import Parameters
 from edgec.passes.quantization.scale_constraints import Activation, solve
+from edgec.passes.quantization.scores import responsive
 from edgec.passes.target import Scheme, Target
 
 
@@ -86,7 +87,7 @@ def prepare(
     spans = ranges(graph, seen, calibration.calibrator, calibration.percentile, scheme)
     if calibration.calibrator == "output":
         also = calibrate(graph, others, others, ctx, samples=calibration.samples, histograms=counting)
-        spans = responsive(graph, output_ranges(graph, spans, seen, also, scheme, calibration.samples, ctx))
-    problem = Problem(graph, placement, seen, spans, scheme, ctx)
+        spans = output_ranges(graph, spans, seen, also, scheme, calibration.samples, ctx)
+    problem = Problem(graph, placement, seen, responsive(graph, spans), scheme, ctx)
     chosen, broken = solve(problem.activations, problem.ties, scheme)
     return Prepared(placement, problem, chosen, broken)

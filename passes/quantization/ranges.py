@@ -33,6 +33,10 @@ class Range:
         """The least range that holds both."""
         return Range(min(self.low, other.low), max(self.high, other.high))
 
+    def times(self, factor: float) -> Range:
+        """Both ends moved from zero by a positive factor."""
+        return Range(factor * self.low, factor * self.high)
+
 
 @dataclass(frozen=True)
 class Parameters:

@@ -1,4 +1,4 @@
-"""Where activations saturate: by error, by distribution, behind functions of single values, and at joins and scores."""
+"""Where activations saturate: by error, by distribution, behind functions of single values, and at joins."""
 
 from __future__ import annotations
 
@@ -94,19 +94,6 @@ def test_functions_of_single_values() -> None:
     )
     both = functions_of(graph, named(graph, "c"), values)
     np.testing.assert_allclose(both, [values, np.maximum(values, 0) + 3])
-
-
-def test_scores_may_be_what_no_image_showed() -> None:
-    graph = model(
-        "c = Conv (x, w)\nr = Reshape (c, flat)\ny = Sigmoid (r)",
-        "(float[1,4,8,8] x) => (float[1,256] y)",
-        "float[4,4,1,1] w, int64[2] flat",
-        flat=[1, -1],
-    )
-    unsure = np.linspace(-15, -9, 100)
-    assert span(unsure, "minmax", graph, "c") == span(unsure, "minmax", graph, "r") == Range(-15.0, 4.0)
-    assert span(np.array([0.0, 0.1]), "minmax", graph, "y") == Range(0.0, 1.0)
-    assert span(unsure, "minmax", name="c").high == -9, "a Sigmoid that gates is no score"
 
 
 # -- joins -------------------------------------------------------------------------------------------------------------
