@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgec.ir.channels import Channels, Group
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph, Node, Tensor, Variable, consumers
-from edgec.passes.joined_outputs import joined_parts
 from edgec.passes.judging import Judge, split
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.output_derivatives import looked_at, output_derivatives
@@ -27,6 +27,9 @@ from edgec.passes.quantization.prepared import Prepared
 from edgec.passes.quantization.ranges import Parameters
 from edgec.passes.quantization.widening import obstacle, widen, writers
 from edgec.passes.streaming import batches
+
+if TYPE_CHECKING:
+    from edgec.passes.training.slopes import Derivatives
 
 # Batches that are looked at, and random vectors for each.
 _BATCHES, _PROBES = 16, 4
@@ -232,16 +235,27 @@ def _noise(
     """What rounding each position along an axis of each tensor does to the outputs, relative to their power."""
     option = "quantize: split_channels", ", or write split_channels: 0"
     doing = "what the rounding of channels does to the outputs"
-    found = output_derivatives(graph, list(rounded), looked_at(graph, _BATCHES, ctx), _PROBES, ctx, option, doing)
-    squares: dict[Variable, np.ndarray] = {}
-    total = np.zeros(len(joined_parts(graph)))
-    for values, slopes, powers in found:
-        total += powers
-        for place, (tensor, by) in enumerate(rounded.items()):
-            wrong = by.rounded(values[place]) - values[place]
-            others = tuple(axis for axis in range(wrong.ndim) if axis != axes[tensor])
-            moved = [np.zeros(wrong.shape[axes[tensor]]) if row[place] is None
-                     else (row[place] * wrong).sum(axis=others) for row in slopes]  # fmt: skip
-            squares[tensor] = squares.get(tensor, 0) + np.square(np.stack(moved), dtype=np.float64)
-    total = np.maximum(total, np.finfo(np.float64).tiny)
-    return {tensor: (square / total[:, None]).sum(axis=0) for tensor, square in squares.items()}
+
+    def squares(made: Derivatives) -> tuple[list[np.ndarray], np.ndarray]:
+        moved = [
+            _moved_by_channel(by.rounded(values) - values, slopes, axes[tensor])
+            for (tensor, by), values, *slopes in zip(rounded.items(), made.values, *made.slopes, strict=True)
+        ]
+        return moved, made.powers
+
+    some = looked_at(graph, _BATCHES, ctx)
+    found = list(output_derivatives(graph, list(rounded), some, _PROBES, ctx, option, doing, squares))
+    total = np.maximum(sum(powers for _, powers in found), np.finfo(np.float64).tiny)
+    summed = (np.sum(each, axis=0) for each in zip(*(moved for moved, _ in found), strict=True))
+    return {tensor: (each / total[:, None]).sum(axis=0) for tensor, each in zip(rounded, summed, strict=True)}
+
+
+def _moved_by_channel(wrong: np.ndarray, slopes: Sequence[np.ndarray | None], axis: int) -> np.ndarray:
+    """How far each result moves by the errors at each position along an axis, squared: (results, positions).
+
+    Rounding errs by chance, here upwards and there downwards: squares add up, and that of a sum has far more variance.
+    """
+    others = tuple(other for other in range(wrong.ndim) if other != axis)
+    none = np.zeros(wrong.shape[axis])
+    moved = [none if s is None else np.square(s * wrong).sum(axis=others, dtype=np.float64) for s in slopes]
+    return np.stack(moved)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgec.ir.execution import batch_size
+from edgec.ir.execution import Feeds, batch_size
 from edgec.ir.graph import Node
 from edgec.passes.joined_outputs import joined_parts
 from edgec.passes.judging import Part, context, spread
@@ -21,7 +21,7 @@ from edgec.passes.protocol import Context
 from edgec.passes.quantization.isolation import Output, isolated, layer_outputs
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
-from edgec.passes.streaming import ROLE, Tapped, batches, stream
+from edgec.passes.streaming import ROLE, Tapped, batches, each
 from edgec.passes.training_pass import torch_wanted
 
 # Batches that are looked at.
@@ -47,24 +47,27 @@ def output_effects(pair: Pair, outputs: Sequence[Output], ctx: Context) -> np.nd
     """
     with torch_wanted("quantize", ", or leave out precision: auto and sensitivity"):
         from edgec.passes.training.slopes import Slopes
+        from edgec.passes.training.threads import torch_threads
     side, names, _ = isolated(pair, outputs)
     network = Tapped(side, [tensor for both in names for tensor in both])
     numbers = spread(np.arange(batches(pair.original, ctx)), _BATCHES)
     part = Part(ctx.data[ROLE], numbers, batch_size(pair.original))
     inner = context(pair.original, ctx, {ROLE: part})
 
-    def errors(number: int, values: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
-        return [values[0][alone.name] - values[0][exact.name] for exact, alone in names]
-
-    slopes = Slopes(pair.original, ctx.seed, ctx.threads)
+    slopes = Slopes(pair.original, ctx.seed)
     inside = [output.exact.name for output in outputs]
     wanted = [joined.tensor.name for joined in joined_parts(pair.original)]
+
+    def moved(number: int, feeds: Feeds) -> tuple[np.ndarray, np.ndarray]:
+        values = network.run(feeds)
+        errors = [values[alone.name] - values[exact.name] for exact, alone in names]
+        return slopes.moved(feeds, inside, errors, wanted, number)
+
     total, power = np.zeros((len(outputs), len(wanted))), np.zeros(len(wanted))
-    feeds = inner.feeds(pair.original, ROLE)
-    for made, fed in zip(stream(pair.original, inner, [network], errors), feeds, strict=True):
-        squares, signal = slopes.moved(fed, inside, made, wanted)
-        total += squares
-        power += signal
+    with torch_threads(1):
+        for squares, signal in each(inner, inner.feeds(pair.original, ROLE), moved):
+            total += squares
+            power += signal
     return (total / np.maximum(power, _LEAST_POWER)).sum(axis=1)
 
 

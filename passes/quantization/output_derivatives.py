@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from edgec.ir.execution import batch_size
+from edgec.ir.execution import Feeds, batch_size
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.joined_outputs import joined_parts
 from edgec.passes.judging import Part, context, spread
 from edgec.passes.protocol import Context
-from edgec.passes.streaming import ROLE, batches
+from edgec.passes.streaming import ROLE, batches, each
 from edgec.passes.training_pass import torch_wanted
+
+if TYPE_CHECKING:
+    from edgec.passes.training.slopes import Derivatives
+
+T = TypeVar("T")
 
 
 def looked_at(graph: Graph, most: int, ctx: Context, samples: int | None = None) -> tuple[int, ...]:
@@ -30,8 +36,12 @@ def output_derivatives(
     ctx: Context,
     option: tuple[str, str],
     doing: str,
-) -> Iterator[tuple[list[np.ndarray], list[list[np.ndarray | None]], np.ndarray]]:
-    """Tensors and the derivatives of the outputs, or of the parts that these join, along random vectors.
+    work: Callable[[Derivatives], T],
+) -> Iterator[T]:
+    """What ``work`` makes of tensors and the derivatives of the outputs, or of their parts, along random vectors.
+
+    Every batch is a thread's own: where threads share one they wait for each other, which takes ten times the time as
+    soon as anything else runs.
 
     Args:
         graph: sorted; not changed.
@@ -41,10 +51,11 @@ def output_derivatives(
         ctx: the data, the seed and the threads; it is told how far this is.
         option: what wants this, and what else helps where torch is missing.
         doing: what this is for, for the user.
+        work: gets what was found of ``tensors`` on a batch along a vector for each result, which are the outputs or
+            the parts that they join; called on several threads at once.
 
     Yields:
-        For each batch and vector the tensors' values, by output part the derivatives (``None`` where a part does not
-        depend on a tensor), and the power of each part.
+        What ``work`` returned, by batch and vector, in order.
 
     Raises:
         InputError: torch cannot run an operator, or there are no samples.
@@ -52,11 +63,15 @@ def output_derivatives(
     """
     with torch_wanted(*option):
         from edgec.passes.training.slopes import Slopes
+        from edgec.passes.training.threads import torch_threads
     inner = context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, batch_size(graph))})
     results = [joined.tensor.name for joined in joined_parts(graph)]
-    slopes, names = Slopes(graph, ctx.seed, ctx.threads), [tensor.name for tensor in tensors]
-    for number, feeds in enumerate(inner.feeds(graph, ROLE)):
-        for _ in range(rounds):
-            made = slopes.derivatives(feeds, names, results)
-            yield made.values, made.slopes, made.powers
-        ctx.progress(number + 1, len(numbers), doing)
+    slopes, names = Slopes(graph, ctx.seed), [tensor.name for tensor in tensors]
+
+    def one(number: int, feeds: Feeds) -> list[T]:
+        return [work(slopes.derivatives(feeds, names, results, number, probe)) for probe in range(rounds)]
+
+    with torch_threads(1):
+        for number, made in enumerate(each(inner, inner.feeds(graph, ROLE), one)):
+            yield from made
+            ctx.progress(number + 1, len(numbers), doing)

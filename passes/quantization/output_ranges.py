@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +27,9 @@ from edgec.passes.quantization.fingerprints import fingerprints
 from edgec.passes.quantization.output_derivatives import looked_at, output_derivatives
 from edgec.passes.quantization.ranges import Range, parameters
 from edgec.passes.target import Scheme
+
+if TYPE_CHECKING:
+    from edgec.passes.training.slopes import Derivatives
 
 # Batches that are looked at, and sums of random vectors that are kept apart.
 _BATCHES, _SUMS = 64, 64
@@ -51,13 +55,15 @@ class _Weighted:
         self.sums = np.zeros((results, sums, 2 * _BINS + 1), np.float32)
         self.chosen: dict[tuple[Range, str, bool], Range] = {}
 
-    def add(self, values: np.ndarray, slopes: Sequence[np.ndarray | None], place: int) -> None:
-        """Adds a batch to the sums at ``place``."""
+    def counted(self, values: np.ndarray, slopes: Sequence[np.ndarray | None]) -> np.ndarray:
+        """The histograms of a batch: (results, bins), float32."""
         bins = np.rint(values.reshape(-1) / np.float32(self.width)).astype(np.intp)
         np.clip(bins + _BINS, 0, 2 * _BINS, out=bins)
+        found = np.zeros((len(slopes), 2 * _BINS + 1), np.float32)
         for result, slope in enumerate(slopes):
             if slope is not None:
-                self.sums[result, place] += np.bincount(bins, slope.reshape(-1), 2 * _BINS + 1).astype(np.float32)
+                found[result] = np.bincount(bins, slope.reshape(-1), 2 * _BINS + 1)
+        return found
 
     def noise(self, low: float, high: float, scheme: Scheme, powers: np.ndarray) -> float:
         """What a range does to the results, relative to their power, summed over them."""
@@ -125,12 +131,18 @@ def _gather(
     rounds = -(-sums // len(numbers))
     found = {tensor: _Weighted(what, parts, sums) for tensor, what in wanted.items()}
     option = "quantize: calibrator", ", or write calibrator: mse"
-    made = output_derivatives(graph, list(found), numbers, rounds, ctx, option, "what ranges do to the outputs")
+
+    def count(made: Derivatives) -> tuple[list[np.ndarray], np.ndarray]:
+        slopes = zip(*made.slopes, strict=True)
+        return [one.counted(*each) for one, *each in zip(found.values(), made.values, slopes, strict=True)], made.powers
+
+    doing = "what ranges do to the outputs"
+    counts = output_derivatives(graph, list(found), numbers, rounds, ctx, option, doing, count)
     total = np.zeros(parts)
-    for number, (values, slopes, powers) in enumerate(made):
+    for number, (histograms, powers) in enumerate(counts):
         total += powers
-        for place, one in enumerate(found.values()):
-            one.add(values[place], [row[place] for row in slopes], number % sums)
+        for one, histogram in zip(found.values(), histograms, strict=True):
+            one.sums[:, number % sums] += histogram
     return found, np.maximum(total, np.finfo(np.float64).tiny)
 
 

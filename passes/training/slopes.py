@@ -10,7 +10,6 @@ import torch
 
 from edgec.ir.graph import Graph
 from edgec.ir.torch_module.module import TorchModule
-from edgec.passes.training.threads import torch_threads
 
 # Random vectors for each sample and output.
 _PROBES = 4
@@ -36,19 +35,19 @@ class Derivatives:
 class Slopes:
     """The derivatives of tensors of a network by others in front of them.
 
+    Its methods may be called on several threads at once; :func:`.torch_threads` around says how many each uses.
+
     Args:
         graph: the network, sorted.
         seed: of the random vectors.
-        threads: that torch uses.
 
     Raises:
         InputError: torch cannot run an operator of it.
     """
 
-    def __init__(self, graph: Graph, seed: int, threads: int) -> None:
+    def __init__(self, graph: Graph, seed: int) -> None:
         self._module = TorchModule(graph, any_batch=False)
-        self._threads = threads
-        self._chance = torch.Generator().manual_seed(seed)
+        self._seed = seed
 
     def moved(
         self,
@@ -56,30 +55,46 @@ class Slopes:
         names: Sequence[str],
         errors: Sequence[np.ndarray],
         results: Sequence[str],
+        batch: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """How far the tensors ``results`` move, to first order, where those of ``names`` err by ``errors``.
+
+        Args:
+            feeds: one batch.
+            names: of tensors of the network.
+            errors: of each, in its shape.
+            results: of tensors behind them.
+            batch: its number, which together with the seed says what the random vectors are.
 
         Returns:
             Estimates of the squared distances, (names, results), and the power of each result.
         """
-        squares = np.zeros((len(names), len(results)))
-        with torch_threads(self._threads):
-            values = self._run(feeds, names, results)
-            layers, wrong = [values[name] for name in names], [torch.from_numpy(error).reshape(-1) for error in errors]
-            for place, result in enumerate(results):
-                for _ in range(_PROBES):
-                    slopes = self._along_random(values[result], layers)
-                    along = [0.0 if s is None else float(s.reshape(-1) @ e) for s, e in zip(slopes, wrong, strict=True)]
-                    squares[:, place] += np.square(along) / _PROBES
+        squares, chance = np.zeros((len(names), len(results))), self._chance(batch, 0)
+        values = self._run(feeds, names, results)
+        layers, wrong = [values[name] for name in names], [torch.from_numpy(error).reshape(-1) for error in errors]
+        for place, result in enumerate(results):
+            for _ in range(_PROBES):
+                slopes = _along_random(values[result], layers, chance)
+                along = [0.0 if s is None else float(s.reshape(-1) @ e) for s, e in zip(slopes, wrong, strict=True)]
+                squares[:, place] += np.square(along) / _PROBES
         return squares, _powers(values, results)
 
-    def derivatives(self, feeds: Mapping[str, np.ndarray], names: Sequence[str], results: Sequence[str]) -> Derivatives:
-        """The tensors ``names`` and the derivatives of ``results`` by them, along one random vector for each result."""
-        with torch_threads(self._threads):
-            values = self._run(feeds, names, results)
-            slopes = [self._along_random(values[result], [values[name] for name in names]) for result in results]
+    def derivatives(
+        self, feeds: Mapping[str, np.ndarray], names: Sequence[str], results: Sequence[str], batch: int, probe: int
+    ) -> Derivatives:
+        """The tensors ``names`` and the derivatives of ``results`` by them, along one random vector for each result.
+
+        Args:
+            feeds: one batch.
+            names: of tensors of the network.
+            results: of tensors behind them.
+            batch, probe: numbers which together with the seed say what the random vectors are.
+        """
+        chance, values = self._chance(batch, probe), self._run(feeds, names, results)
+        layers = [values[name] for name in names]
+        slopes = [_along_random(values[result], layers, chance) for result in results]
         found = [[None if slope is None else slope.numpy() for slope in row] for row in slopes]
-        return Derivatives([values[name].detach().numpy() for name in names], found, _powers(values, results))
+        return Derivatives([layer.detach().numpy() for layer in layers], found, _powers(values, results))
 
     def _run(
         self, feeds: Mapping[str, np.ndarray], names: Sequence[str], results: Sequence[str]
@@ -88,10 +103,17 @@ class Slopes:
         made: dict[str, torch.Tensor] = self._module(inputs, list(dict.fromkeys([*names, *results])))
         return made
 
-    def _along_random(self, result: torch.Tensor, layers: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
-        """The derivatives of a random combination of the elements of ``result``."""
-        vector = torch.randn(result.shape, generator=self._chance)
-        return torch.autograd.grad(result, layers, vector, retain_graph=True, allow_unused=True)
+    def _chance(self, batch: int, probe: int) -> torch.Generator:
+        [seed] = np.random.SeedSequence([self._seed, batch, probe]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(seed >> 1))
+
+
+def _along_random(
+    result: torch.Tensor, layers: Sequence[torch.Tensor], chance: torch.Generator
+) -> Sequence[torch.Tensor | None]:
+    """The derivatives of a random combination of the elements of ``result``."""
+    vector = torch.randn(result.shape, generator=chance)
+    return torch.autograd.grad(result, layers, vector, retain_graph=True, allow_unused=True)
 
 
 def _powers(values: Mapping[str, torch.Tensor], results: Sequence[str]) -> np.ndarray:
