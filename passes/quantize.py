@@ -147,8 +147,9 @@ class Quantize(Pass):
         elif share > 0:
             self._split(graph, share, scheme, ctx.target, ctx)
         floats: Mapping[Node, str] = {}
-        if self.precision == "auto":
-            floats = self._mixed(graph, scheme, ctx.target, ctx)
+        goal = Goal(graph, ctx, self.budget) if self.precision == "auto" else None
+        if goal is not None:
+            floats = self._mixed(graph, scheme, ctx.target, goal, ctx)
         elif scheme.rounds == "inputs" and self.only is None:
             pair, sites = self._attempt(graph, scheme, ctx.target, ctx)({})
             floats = ends_in_float(graph, pair, sites, ctx)
@@ -169,7 +170,8 @@ class Quantize(Pass):
         scales = write(graph, ready, ctx, scheme=scheme, per_channel=self.per_channel)
         if self.effort != "fast":
             limit, train = LIMIT[scheme.reduce_range], self.effort == "max"
-            recover_accuracy(pair, ctx, limit, self.samples, train=train)
+            meets = None if goal is None else lambda one: goal.reached(one).met
+            recover_accuracy(pair, ctx, limit, self.samples, train=train, meets=meets)
         errors = layer_errors(pair, ready.placement.sites, ctx, _LOOKED_AT[self.effort])
         shares = noise_shares(pair, ready.placement.sites, ctx) if self.sensitivity else {}
         remark(ready.placement.sites, scheme, scales, errors, shares, ctx)
@@ -197,10 +199,10 @@ class Quantize(Pass):
         multiple = lcm(target.channel_multiple, scheme.channel_block)
         split_channels(graph, share, ready, quantized, multiple, ctx)
 
-    def _mixed(self, graph: Graph, scheme: Scheme, target: Target, ctx: Context) -> Mapping[Node, str]:
+    def _mixed(self, graph: Graph, scheme: Scheme, target: Target, goal: Goal, ctx: Context) -> Mapping[Node, str]:
         """The nodes that stay float so that what is asked is met, and why."""
-        goal = Goal(graph, ctx, self.budget)
-        mixed = choose(graph, self._attempt(graph, scheme, target, ctx), goal, ctx)
+        recovered = None if self.effort == "fast" else self._attempt(graph, scheme, target, ctx, recovered=True)
+        mixed = choose(graph, self._attempt(graph, scheme, target, ctx), recovered, goal, ctx)
         what = f"{len(mixed.floats)} of {len(graph.nodes)} operators stay float, {mixed.share:.1%} of the work"
         figures = {**mixed.reached.figures, "float_share": round(mixed.share, 4)}
         if mixed.reached.met:

@@ -34,7 +34,7 @@ class Mixed:
     Attributes:
         floats: by node of the float network, why.
         share: of the multiply-accumulates, in float.
-        reached: by the network without recovery of accuracy.
+        reached: by the network with these, weights rounded to the nearest integers where that suffices.
     """
 
     floats: Mapping[Node, str]
@@ -42,17 +42,20 @@ class Mixed:
     reached: Reached
 
 
-def choose(graph: Graph, attempt: Try, goal: Goal, ctx: Context) -> Mixed:
+def choose(graph: Graph, attempt: Try, recovered: Try | None, goal: Goal, ctx: Context) -> Mixed:
     """The fewest layers in float with which ``goal`` is met; all that harm where it is not met even so.
 
     Args:
         graph: the float network; not changed.
-        attempt: quantizes a copy of it.
+        attempt: quantizes a copy of it, weights rounded to the nearest integers.
+        recovered: the same with weights chosen for what they compute, where they will be.
         goal: what must be reached.
         ctx: of ``graph``.
     """
     pair, sites = attempt({})
     reached = goal.reached(pair.quantized)
+    if not reached.met and recovered is not None:
+        reached = goal.reached(recovered({})[0].quantized)
     if reached.met:
         return Mixed({}, 0.0, reached)
     steps = _ordered(graph, pair, sites, ctx)

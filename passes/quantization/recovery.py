@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,7 +44,15 @@ def _with_bias(graph: Graph, site: Site) -> Site:
     return replace(site, bias=2)
 
 
-def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None = None, *, train: bool = False) -> None:
+def recover_accuracy(
+    pair: Pair,
+    ctx: Context,
+    limit: int,
+    samples: int | None = None,
+    *,
+    train: bool = False,
+    meets: Callable[[Graph], bool] | None = None,
+) -> None:
     """Changes the weights and biases of ``pair.quantized`` so that its outputs come closer to the float network's.
 
     Args:
@@ -53,6 +61,8 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None =
         limit: integers of weights are from ``-limit`` to ``limit``.
         samples: how many of the data to look at, from the first on; all by default.
         train: learn the rounding block by block once each layer has been chosen, then train all layers together.
+        meets: whether a quantized network reaches what was asked; a network that does is not changed to one that
+            does not.
 
     Raises:
         InputError: an activation is not finite.
@@ -67,46 +77,49 @@ def recover_accuracy(pair: Pair, ctx: Context, limit: int, samples: int | None =
     stored = list(stored_layers(pair, layers, limit))
     if not stored:
         return
-    judge = Judge(pair.original, inner, parts)
+    judged = "images held out" if parts.apart else "the images that they were fitted to"
+    gate = _Gate(pair, Judge(pair.original, inner, parts), judged, meets, ctx)
 
     def choose() -> str:
         counts = np.sum([found.answers for found in recover(pair, stored, parts, inner)], axis=0)
         outputs = ", ".join(f"{count} {name}" for name, count in zip(ANSWERS, counts, strict=True) if count)
         return f"chosen by what they compute on {judged}; of the outputs {outputs}"
 
-    judged = "images held out" if parts.apart else "the images that they were fitted to"
-    _kept_where_it_helps(pair, judge, judged, choose, "fitted", ctx, layers=len(stored))
+    gate.pass_through(choose, "fitted", layers=len(stored))
     if train:
-        for step, verb in (
-            (lambda: reconstruct(pair, stored, parts, inner), "reconstructed block by block"),
-            (lambda: train_rounded(pair, parts, inner), "trained"),
-        ):
-            _kept_where_it_helps(pair, judge, judged, step, verb, ctx, _LEAST_GAIN_DB)
+        blocks = "reconstructed block by block"
+        gate.pass_through(lambda: reconstruct(pair, stored, parts, inner), blocks, _LEAST_GAIN_DB)
+        gate.pass_through(lambda: train_rounded(pair, parts, inner), "trained", _LEAST_GAIN_DB)
 
 
-def _kept_where_it_helps(
-    pair: Pair,
-    judge: Judge,
-    judged: str,
-    step: Callable[[], str],
-    verb: str,
-    ctx: Context,
-    least: float = 0.0,
-    **figures: float,
-) -> None:
-    """Takes a step and reports it, or undoes it where the outputs are not closer by more than ``least`` dB."""
-    kept = {constant: constant.values for constant in pair.quantized.constants()}
-    before = judge.sqnr_db(pair.quantized)
-    what = step()
-    after = judge.sqnr_db(pair.quantized)
-    figures = {"before_db": before, "after_db": after, **figures}
-    if after > before + least:
-        ctx.did("the network", f"weights and biases {what}", **figures)
-        return
-    for constant, values in kept.items():
-        constant.values = values
-    what = f"weights and biases stay as they were: {verb}, they gave {after:.1f} dB instead of {before:.1f} dB"
-    ctx.missed("the network", f"{what} on {judged}", **figures)
+@dataclass(frozen=True)
+class _Gate:
+    """Keeps what brings the outputs of ``pair.quantized`` closer to the float network's, and undoes all else."""
+
+    pair: Pair
+    judge: Judge
+    judged: str
+    meets: Callable[[Graph], bool] | None
+    ctx: Context
+
+    def pass_through(self, step: Callable[[], str], verb: str, least: float = 0.0, **figures: float) -> None:
+        """Takes a step and reports it, or undoes it where the outputs are not closer by more than ``least`` dB."""
+        network = self.pair.quantized
+        kept = {constant: constant.values for constant in network.constants()}
+        before, met = self.judge.sqnr_db(network), self.meets is not None and self.meets(network)
+        what = step()
+        after = self.judge.sqnr_db(network)
+        figures = {"before_db": before, "after_db": after, **figures}
+        missed = met and self.meets is not None and not self.meets(network)
+        if after > before + least and not missed:
+            self.ctx.did("the network", f"weights and biases {what}", **figures)
+            return
+        for constant, values in kept.items():
+            constant.values = values
+        what = f"gave {after:.1f} dB instead of {before:.1f} dB on {self.judged}"
+        if missed:
+            what += ", and missed what is asked"
+        self.ctx.missed("the network", f"weights and biases stay as they were: {verb}, they {what}", **figures)
 
 
 def _bounded(graph: Graph, ctx: Context, samples: int | None) -> Context:

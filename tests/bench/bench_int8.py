@@ -220,22 +220,31 @@ def inspection(folder: Path, _: bool) -> dict[str, bool]:
     capsule.render()
     data = capsule.EXAMPLE / "data"
     flaws = ", ".join(sorted(str(path) for path in (data / "test").iterdir() if path.name != "good"))
+    through_rounding = "finetune: {epochs: 10, batch: 4, rate: 0.0003, monitor: loss}"
     goals = {}
-    for name, passes in (("whole", "fold"), ("factorized", "fold, factorize: {params: 0.05}")):
+    for name, passes in (
+        ("whole", "fold, quantize"),
+        ("factorized", "fold, factorize: {params: 0.05}, quantize"),
+        ("whole, trained", f"fold, quantize, {through_rounding}"),
+        ("factorized, trained", f"fold, factorize: {{params: 0.05}}, quantize, {through_rounding}"),
+    ):
         recipe = folder / "recipe.yaml"
         recipe.write_text(
             "data:\n  preprocess: {size: [128, 128], color: gray, scale: 1/255}\n"
             f"  calibration: {{images: {data / 'train' / 'good'}, samples: 64}}\n"
+            f"  train: {{images: {data / 'train' / 'good'}}}\n"
             f"  eval: {{ok: {data / 'test' / 'good'}, ng: [{flaws}], metric: auroc}}\n"
-            f"passes: [{passes}, quantize]\ntargets: [{HERE}, coral-dev-board, trt-host]\n",
+            f"passes: [{passes}]\ntargets: [{HERE}, coral-dev-board, trt-host]\n",
             encoding="utf-8",
         )
+        start = time.perf_counter()
         report = edgec.compile(capsule.MODEL, recipe, folder / "out", timing=False)
         exact = report["quality"]["metric"]["compressed"]
         for board, entry in report["targets"].items():
             shown = f"AUROC {entry['metric']:.4f}  of float {exact:.4f}  dB to the original {entry['sqnr_db']:.2f}"
-            print(f"{'capsule':12} {f'{name}, {board}':32} {shown}", flush=True)
+            print(f"{'capsule':12} {f'{name}, {board}':36} {shown}", flush=True)
             goals[f"{name}, {board}: within 0.005 of float"] = abs(entry["metric"] - exact) <= 0.005
+        print(f"{'capsule':12} {name}: {time.perf_counter() - start:.0f} s", flush=True)
     return goals
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, missed, model, outputs, run_pass
+from running_passes import Samples, did, missed, model, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
@@ -281,3 +281,39 @@ def test_training_that_does_not_help_is_undone(monkeypatch: pytest.MonkeyPatch) 
     figures = trained(ctx)
     assert figures["after_db"] < figures["before_db"]
     assert missed(ctx)[-1][1].startswith("weights and biases stay as they were: trained, they gave ")
+
+
+# -- what was asked ----------------------------------------------------------------------------------------------------
+
+
+def gain(ctx: Context) -> tuple[float, float]:
+    """The SQNR before and after the weights were chosen."""
+    (figures,) = [remark.figures for remark in ctx.done if "weights and biases chosen" in remark.what]
+    return figures["before_db"], figures["after_db"]
+
+
+def test_nothing_stays_float_where_chosen_weights_suffice() -> None:
+    _, ctx = quantized(Quantize(calibrator="mse"), count=60)
+    before, after = gain(ctx)
+    assert after > before + 1
+    _, ctx = quantized(Quantize(calibrator="mse", precision="auto", budget=(before + after) / 2), count=60)
+    assert any(what.startswith("0 of 10 operators stay float") for _, what in did(ctx))
+    assert not any("stays float" in what for _, what in missed(ctx))
+
+
+def test_what_is_reached_is_not_given_away() -> None:
+    """Weights that bring the outputs closer, but the network behind what is asked, are not kept."""
+    graph = network()
+    pair = pair_of(graph)
+    kept = {constant.name: constant.values for constant in graph.constants()}
+
+    def meets(one: Graph) -> bool:
+        return all(np.array_equal(constant.values, kept[constant.name]) for constant in one.constants())
+
+    ctx = Context(pair.original, data={"calibration": Samples(images(24))}, target=CPU)
+    recovery.recover_accuracy(pair, ctx, 127, meets=meets)
+    assert meets(graph)
+    [(_, what)] = missed(ctx)
+    assert what.endswith("on images held out, and missed what is asked") or "fitted to, and missed" in what
+    recovery.recover_accuracy(pair, ctx, 127, meets=lambda one: False)
+    assert not meets(graph), "what is not met anyway is no reason"
