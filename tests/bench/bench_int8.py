@@ -122,11 +122,17 @@ class Row:
 
 
 def scores(wanted: np.ndarray, found: np.ndarray) -> Figures:
-    """Agreement on all crops, and on those of photographs that show something of the network's classes."""
-    same = wanted.argmax(1) == found.argmax(1)
+    """Agreement on all crops, on those of photographs that show something of the network's classes, and, "expected", on
+    all where the scores had white noise of the same power: scores that lie close together change places by chance."""
+    best = wanted.argmax(1)
+    same = best == found.argmax(1)
     sources = [name for _, name in JUDGED]
     known = np.array([sources[place % len(sources)] not in photos.OF_NO_CLASS for place in range(len(same))])
-    agreement = {"agreement": float(same.mean()), "of known things": float(same[known].mean())}
+    deviation = np.sqrt(np.square(found - wanted).mean())
+    random = np.random.default_rng(0)
+    noisy = (wanted + deviation * random.standard_normal(wanted.shape) for _ in range(100))
+    expected = float(np.mean([(one.argmax(1) == best).mean() for one in noisy]))
+    agreement = {"agreement": float(same.mean()), "expected": expected, "of known things": float(same[known].mean())}
     return {"dB": sqnr_db({"": wanted}, {"": found}), **agreement}
 
 
@@ -151,20 +157,33 @@ def efficientnet(folder: Path, most: bool) -> dict[str, bool]:
         "balanced: 98 % agreement": balanced["agreement"] >= 0.98,
     }
     goals["balanced: 98 % agreement on things of its classes"] = balanced["of known things"] >= 0.98
+    goals["balanced: a quarter of the peer's disagreements"] = _part(balanced, theirs) <= 1 / 4
     row.ours(folder, SPLIT, "{split_channels: 0.05}")
+    row.ours(folder, MIXED, "{split_channels: 0.05, precision: auto, budget: 29}")
+    goals["mixed: 98 % agreement"] = row.found[MIXED]["agreement"] >= 0.98
     row.peer(folder, SYMMETRIC, symmetric=True)
     row.ours(folder, TENSORRT, "{}", "trt-host")
     row.ours(folder, f"{TENSORRT}, split", "{split_channels: 0.05}", "trt-host")
+    row.ours(folder, f"{TENSORRT}, mixed", "{precision: auto, budget: 30}", "trt-host")
     theirs, ours, split = (row.found[way] for way in (SYMMETRIC, TENSORRT, f"{TENSORRT}, split"))
     goals["TensorRT's scheme: 6.7 dB above the peer"] = ours["dB"] >= theirs["dB"] + 6.7
     goals["TensorRT's scheme, split: 6.7 dB above the peer"] = split["dB"] >= theirs["dB"] + 6.7
     goals["TensorRT's scheme: 97 % agreement"] = ours["agreement"] >= 0.97
     goals["TensorRT's scheme: 97 % agreement on things of its classes"] = ours["of known things"] >= 0.97
+    goals["TensorRT's scheme, split: a third of the peer's disagreements"] = _part(split, theirs) <= 1 / 3
+    goals["TensorRT's scheme, mixed: 97 % agreement"] = row.found[f"{TENSORRT}, mixed"]["agreement"] >= 0.97
     if most:
         row.ours(folder, MOST, "{effort: max}")
+        goals["max: 99 % agreement"] = row.found[MOST]["agreement"] >= 0.99
+        goals["max: an eighth of the peer's disagreements"] = _part(row.found[MOST], row.found[PEER]) <= 1 / 8
         goals["max: 8.55 dB above the peer"] = row.found[MOST]["dB"] >= row.found[PEER]["dB"] + 8.55
         goals["max: no worse than balanced"] = row.found[MOST]["dB"] >= balanced["dB"]
     return goals
+
+
+def _part(ours: Figures, theirs: Figures) -> float:
+    """Our disagreements with the float network, as a part of the peer's."""
+    return (1 - ours["agreement"]) / max(1 - theirs["agreement"], 1e-9)
 
 
 def detector(folder: Path, _: bool) -> dict[str, bool]:
@@ -225,7 +244,6 @@ def inspection(folder: Path, _: bool) -> dict[str, bool]:
     for name, passes in (
         ("whole", "fold, quantize"),
         ("factorized", "fold, factorize: {params: 0.05}, quantize"),
-        ("whole, trained", f"fold, quantize, {through_rounding}"),
         ("factorized, trained", f"fold, factorize: {{params: 0.05}}, quantize, {through_rounding}"),
     ):
         recipe = folder / "recipe.yaml"
@@ -237,14 +255,12 @@ def inspection(folder: Path, _: bool) -> dict[str, bool]:
             f"passes: [{passes}]\ntargets: [{HERE}, coral-dev-board, trt-host]\n",
             encoding="utf-8",
         )
-        start = time.perf_counter()
         report = edgec.compile(capsule.MODEL, recipe, folder / "out", timing=False)
         exact = report["quality"]["metric"]["compressed"]
         for board, entry in report["targets"].items():
             shown = f"AUROC {entry['metric']:.4f}  of float {exact:.4f}  dB to the original {entry['sqnr_db']:.2f}"
             print(f"{'capsule':12} {f'{name}, {board}':36} {shown}", flush=True)
-            goals[f"{name}, {board}: within 0.005 of float"] = abs(entry["metric"] - exact) <= 0.005
-        print(f"{'capsule':12} {name}: {time.perf_counter() - start:.0f} s", flush=True)
+            goals[f"{name}, {board}: at most 0.005 below float"] = entry["metric"] >= exact - 0.005
     return goals
 
 
