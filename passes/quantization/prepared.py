@@ -18,7 +18,7 @@ from edgec.passes.quantization.placement import KeepFloat, Placement, candidates
 from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
 from edgec.passes.quantization.ranges import Parameters
 from edgec.passes.quantization.scale_constraints import Activation, solve
-from edgec.passes.quantization.scores import responsive
+from edgec.passes.quantization.scores import responsive, score_tensors
 from edgec.passes.target import Scheme, Target
 
 
@@ -88,6 +88,10 @@ def prepare(
     if calibration.calibrator == "output":
         also = calibrate(graph, others, others, ctx, samples=calibration.samples, histograms=counting)
         spans = output_ranges(graph, spans, seen, also, scheme, calibration.samples, ctx)
-    problem = Problem(graph, placement, seen, responsive(graph, spans), scheme, ctx)
+    # Scores that are not rounded themselves, as in TensorRT's scheme, say what the layer that makes them must read too.
+    scores = [tensor for tensor in score_tensors(graph) if tensor not in seen and tensor in others]
+    known = calibrate(graph, scores, others, ctx, samples=calibration.samples, histograms=counting)
+    unrounded = ranges(graph, known, calibration.calibrator, calibration.percentile, scheme)
+    problem = Problem(graph, placement, seen, responsive(graph, unrounded | spans), scheme, ctx)
     chosen, broken = solve(problem.activations, problem.ties, scheme)
     return Prepared(placement, problem, chosen, broken)

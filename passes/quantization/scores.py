@@ -24,12 +24,17 @@ _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BOUNDED = frozenset({"Sigmoid", "HardSigmoid", "Tanh", "Softmax", "Clip"})
 
 
+def score_tensors(graph: Graph) -> list[Variable]:
+    """What Sigmoids at the end of the network read, and what that was before it was moved."""
+    return [tensor for sigmoid in _final(graph) for tensor in _sources(sigmoid)]
+
+
 def responsive(graph: Graph, spans: Mapping[Variable, Range]) -> dict[Variable, Range]:
     """``spans``, wide enough for any score.
 
     Args:
         graph: sorted; not changed.
-        spans: the range of each tensor, by what was seen of it.
+        spans: the range of each tensor, by what was seen of it, those of :func:`score_tensors` among them.
     """
     least, room = _probabilities(graph), _room(graph, spans)
     wider = {tensor: span.times(room.get(tensor, 1.0)) for tensor, span in spans.items()}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-from running_passes import model, named
+from dataclasses import replace
 
-from edgec.ir.graph import Graph
+import numpy as np
+import pytest
+from running_passes import Samples, model, named, run_pass
+
+from edgec.backends.registry import target
+from edgec.ir.graph import Graph, producer
 from edgec.passes.quantization.ranges import Range
 from edgec.passes.quantization.scores import responsive
+from edgec.passes.quantize import Quantize
 
 DETECTOR = "h = Conv (x, w)\nr = Relu (h)\nc = Conv (r, w)\nf = Reshape (c, flat)\ny = Sigmoid (f)"
 SILU = "h = Conv (x, w)\ns = Sigmoid (h)\nr = Mul (h, s)\nc = Conv (r, w)\nf = Reshape (c, flat)\ny = Sigmoid (f)"
@@ -61,3 +66,22 @@ def test_what_others_read_keeps_its_range() -> None:
     assert widened(both, r=Range(0, 6), c=Range(-12, 0))["r"] == Range(0, 6)
     output = network(DETECTOR, "(float[1,4,8,8] x) => (float[1,256] y, float[1,4,8,8] r)")
     assert widened(output, r=Range(0, 6), c=Range(-12, 0))["r"] == Range(0, 6)
+
+
+@pytest.mark.parametrize("board", ["cpu", "coral-dev-board", "trt-host"])
+def test_every_scheme_gives_room(board: str) -> None:
+    """Scores from -12 to 0, of which TensorRT's scheme rounds none."""
+    graph = model(
+        "h = Conv (x, w)\nr = Relu (h)\nc = Conv (r, v, b)\ny = Sigmoid (c)",
+        "(float[1,1,8,8] x) => (float[1,1,8,8] y)",
+        "float[1,1,1,1] w = {1}, float[1,1,1,1] v = {2}, float[1] b = {-12}",
+    )
+    device = target(board)
+    assert device.scheme is not None
+    device = replace(device, scheme=replace(device.scheme, fewest_channels=1))
+    feeds = [{"x": np.linspace(0, 6, 64, dtype=np.float32).reshape(1, 1, 8, 8)}]
+    run_pass(Quantize(effort="fast", only=["*"]), graph, target=device, data={"calibration": Samples(feeds)})
+    node = producer(named(graph, "r.quantized"))
+    assert node is not None
+    reach = float(node.inputs[1].values) * (np.iinfo(node.inputs[2].dtype).max - int(node.inputs[2].values))
+    assert reach == pytest.approx(6 * 16 / 12, rel=0.02)
