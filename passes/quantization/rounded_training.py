@@ -7,6 +7,13 @@ as if it were none). Few images are enough: the network is almost right already,
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
+from edgec.ir.execution import batch_size
+from edgec.ir.graph import Graph
+from edgec.ir.shapes import Shapes
 from edgec.passes.distill import Distill
 from edgec.passes.judging import Part, Split
 from edgec.passes.protocol import Context
@@ -15,8 +22,11 @@ from edgec.passes.quantization.samples import Samples
 from edgec.passes.streaming import ROLE
 from edgec.passes.training_pass import TRAIN, torch_wanted
 
-# Steps of 8 images. The rate is that of weights that are almost right: a higher one moves them across many steps.
-_STEPS, _BATCH, _RATE = 120, 8, 5e-5
+# How many images are seen, and at most at once. The rate is that of weights that are almost right: a higher one moves
+# them across many steps.
+_SEEN, _BATCH, _RATE = 960, 8, 5e-5
+# Bytes that all tensors of a batch may take; gradients come on top.
+_MOST_BYTES = 1 << 29
 
 
 def train_rounded(pair: Pair, parts: Split, ctx: Context) -> str:
@@ -36,8 +46,8 @@ def train_rounded(pair: Pair, parts: Split, ctx: Context) -> str:
     whole = ctx.data[ROLE]
     size = -(-len(whole) // parts.count)
     images = Samples.of(list(Part(whole, parts.fit, size).batches(size)), whole.source)
-    epochs = max(1, round(_STEPS * _BATCH / len(images)))
-    options = Distill(epochs=epochs, batch=_BATCH, rate=_RATE, monitor="loss")
+    epochs = max(1, round(_SEEN / len(images)))
+    options = Distill(epochs=epochs, batch=_batch(pair.quantized), rate=_RATE, monitor="loss")
     inner = Context(
         pair.quantized,
         target=ctx.target,
@@ -50,3 +60,12 @@ def train_rounded(pair: Pair, parts: Split, ctx: Context) -> str:
     )
     train(options, pair.quantized, inner)
     return f"trained together for what the float network computes, {epochs} epochs of {len(images)} images"
+
+
+def _batch(graph: Graph) -> int:
+    """How many images are trained on at once: all that is computed of them is in memory together."""
+    shapes = Shapes(graph)
+    known = (shapes.shape(tensor) for tensor in graph.variables())
+    elements = sum(math.prod(size or 1 for size in shape) for shape in known if shape is not None)
+    each = elements * np.dtype(np.float32).itemsize / batch_size(graph)
+    return int(np.clip(_MOST_BYTES / max(each, 1), 1, _BATCH))

@@ -16,7 +16,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.factorization.layers import find_layers
 from edgec.passes.protocol import Context
-from edgec.passes.quantization import recovery
+from edgec.passes.quantization import recovery, rounded_training
 from edgec.passes.quantization.layer_by_layer import Recovered
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.rounding import round_in_order
@@ -317,3 +317,15 @@ def test_what_is_reached_is_not_given_away() -> None:
     assert what.endswith("on images held out, and missed what is asked") or "fitted to, and missed" in what
     recovery.recover_accuracy(pair, ctx, 127, meets=lambda one: False)
     assert not meets(graph), "what is not met anyway is no reason"
+
+
+def test_batches_of_large_networks_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = pair_of(network()).quantized
+    assert rounded_training._batch(graph) == 8
+    monkeypatch.setattr(rounded_training, "_MOST_BYTES", 200_000)
+    few = rounded_training._batch(graph)
+    assert 1 < few < 8
+    monkeypatch.setattr(rounded_training, "_MOST_BYTES", 100_000)
+    assert rounded_training._batch(graph) == pytest.approx(few / 2, abs=1)
+    monkeypatch.setattr(rounded_training, "_MOST_BYTES", 1)
+    assert rounded_training._batch(graph) == 1
