@@ -40,7 +40,7 @@ def output_derivatives(
 ) -> Iterator[T]:
     """What ``work`` makes of tensors and the derivatives of the outputs, or of their parts, along random vectors.
 
-    Every batch is a thread's own: where threads share one they wait for each other, which takes ten times the time as
+    Every batch is a thread's own: where threads share one they wait for each other, which takes many times the time as
     soon as anything else runs.
 
     Args:
