@@ -78,7 +78,8 @@ def recover_accuracy(
     if not stored:
         return
     judged = "images held out" if parts.apart else "the images that they were fitted to"
-    gate = _Gate(pair, Judge(pair.original, inner, parts), judged, meets, ctx)
+    met = meets is not None and meets(pair.quantized)
+    gate = _Gate(pair, Judge(pair.original, inner, parts), judged, meets, met, ctx)
 
     def choose() -> str:
         counts = np.sum([found.answers for found in recover(pair, stored, parts, inner)], axis=0)
@@ -92,32 +93,38 @@ def recover_accuracy(
         gate.pass_through(lambda: train_rounded(pair, parts, inner), "trained", _LEAST_GAIN_DB)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Gate:
-    """Keeps what brings the outputs of ``pair.quantized`` closer to the float network's, and undoes all else."""
+    """Keeps what brings the outputs of ``pair.quantized`` closer to the float network's, and undoes all else.
+
+    ``met`` says whether ``meets`` holds of it now; where it does, it is to hold of what is kept.
+    """
 
     pair: Pair
     judge: Judge
     judged: str
     meets: Callable[[Graph], bool] | None
+    met: bool
     ctx: Context
 
     def pass_through(self, step: Callable[[], str], verb: str, least: float = 0.0, **figures: float) -> None:
         """Takes a step and reports it, or undoes it where the outputs are not closer by more than ``least`` dB."""
         network = self.pair.quantized
         kept = {constant: constant.values for constant in network.constants()}
-        before, met = self.judge.sqnr_db(network), self.meets is not None and self.meets(network)
+        before = self.judge.sqnr_db(network)
         what = step()
         after = self.judge.sqnr_db(network)
         figures = {"before_db": before, "after_db": after, **figures}
-        missed = met and self.meets is not None and not self.meets(network)
-        if after > before + least and not missed:
+        closer = after > before + least
+        meets = closer and self.meets is not None and self.meets(network)
+        if closer and meets >= self.met:
+            self.met = meets
             self.ctx.did("the network", f"weights and biases {what}", **figures)
             return
         for constant, values in kept.items():
             constant.values = values
         what = f"gave {after:.1f} dB instead of {before:.1f} dB on {self.judged}"
-        if missed:
+        if closer:
             what += ", and missed what is asked"
         self.ctx.missed("the network", f"weights and biases stay as they were: {verb}, they {what}", **figures)
 

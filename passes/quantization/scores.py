@@ -59,15 +59,14 @@ def _room(graph: Graph, spans: Mapping[Variable, Range]) -> dict[Variable, float
     """
     found: dict[Variable, float] = {}
     outputs = set(graph.outputs)
-    for sigmoid in _final(graph):
-        for scores in _sources(sigmoid):
-            layer, span = producer(scores), spans.get(scores)
-            if layer is None or layer.op not in _WEIGHTED or span is None:
-                continue
-            if span.low <= RESPONSIVE.low and span.high < RESPONSIVE.high:
-                more = min(_MOST, (RESPONSIVE.high - span.low) / (span.high - span.low))
-                for tensor in _read_by_it_alone(layer, outputs):
-                    found[tensor] = max(more, found.get(tensor, 1.0))
+    for scores in score_tensors(graph):
+        layer, span = producer(scores), spans.get(scores)
+        if layer is None or layer.op not in _WEIGHTED or span is None:
+            continue
+        if span.low <= RESPONSIVE.low and span.high < RESPONSIVE.high:
+            more = min(_MOST, (RESPONSIVE.high - span.low) / (span.high - span.low))
+            for tensor in _read_by_it_alone(layer, outputs):
+                found[tensor] = max(more, found.get(tensor, 1.0))
     return found
 
 

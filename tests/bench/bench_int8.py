@@ -260,6 +260,7 @@ def inspection(folder: Path, _: bool) -> dict[str, bool]:
         for board, entry in report["targets"].items():
             shown = f"AUROC {entry['metric']:.4f}  of float {exact:.4f}  dB to the original {entry['sqnr_db']:.2f}"
             print(f"{'capsule':12} {f'{name}, {board}':36} {shown}", flush=True)
+            goals[f"{name}, {board}: within 0.005 of float"] = abs(entry["metric"] - exact) <= 0.005
             goals[f"{name}, {board}: at most 0.005 below float"] = entry["metric"] >= exact - 0.005
     return goals
 

@@ -146,16 +146,17 @@ def error_db(graph: Graph, made: Graph) -> float:
 
 @pytest.mark.parametrize("board", ["cpu", "coral-dev-board", "trt-host"])
 def test_channels_that_harm_are_computed_more_than_once(board: str) -> None:
-    """One network alone may gain little, by chance."""
+    """On the mean over three networks: one alone may gain little, by chance."""
     gains = []
     for seed in range(3):
         graph = network(seed)
         plain, _ = quantized(graph, board)
         made, ctx = quantized(graph, board, split_channels=0.5)
-        (said,) = [what for where, what in did(ctx) if "channels more" in what] or [""]
-        if said:
-            assert "more multiply-accumulates" in said
-            assert Cost(made).macs > Cost(graph).macs
+        said = [what for where, what in did(ctx) if "channels more" in what]
+        # What does not help on the images held out is undone; the first network is helped on every target.
+        assert len(said) == 1 if seed == 0 else len(said) <= 1
+        assert all("more multiply-accumulates" in what for what in said)
+        assert (Cost(made).macs > Cost(graph).macs) == bool(said)
         gains.append(error_db(graph, made) - error_db(graph, plain))
     assert np.mean(gains) > 1
 

@@ -89,9 +89,11 @@ def test_targets_share_what_was_gathered(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_memory_does_not_grow_with_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for a few sums of random vectors the ranges are still found."""
     monkeypatch.setattr(output_ranges, "_MEMORY", 400_000)
-    graph, feeds = ignoring(), pictures((100.0, 1.0))
-    mse, output = (quantized(graph, feeds, calibrator=calibrator) for calibrator in ("mse", "output"))
+    graph, feeds, shared = ignoring(), pictures((100.0, 1.0)), dict[Any, Any]()
+    mse, output = (quantized(graph, feeds, calibrator=calibrator, shared=shared) for calibrator in ("mse", "output"))
     assert reach(output, "t") < 0.2 * reach(mse, "t")
+    (gathered,) = shared["weighted histograms"].values()
+    assert 0 < sum(one.sums.nbytes for one in gathered.histograms.values()) <= 400_000
 
 
 def test_it_is_the_calibrator_of_the_greatest_effort() -> None:
