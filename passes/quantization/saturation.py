@@ -124,8 +124,9 @@ def _parameters(node: Node) -> Parameters:
     if not zero_point or not isinstance(zero_point[0], Constant):  # ONNX's default
         return Parameters(float(scale.values.reshape(())), 0, "uint8")
     stored = zero_point[0].values
-    dtype = "int8" if stored.dtype == np.int8 else "uint8"
-    return Parameters(float(scale.values.reshape(())), int(stored.reshape(())), dtype)
+    return Parameters(
+        float(scale.values.reshape(())), int(stored.reshape(())), "int8" if stored.dtype == np.int8 else "uint8"
+    )
 
 
 def _public_name(node: Node, outputs: Container[Tensor]) -> str:
