@@ -8,7 +8,7 @@ himself, by the inverse of :meth:`~edgec.frontends.preprocess.Preprocess.affine`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -45,6 +45,17 @@ class DataSet(Protocol):
 
     def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
         """Feeds by input name, the samples on the first axis, ``size`` of them, fewer in the last."""
+        ...
+
+    def subset(self, indices: Sequence[int]) -> Self:
+        """The samples at some indices, rising; the same data set otherwise."""
+        ...
+
+    def identities(self) -> list[bytes]:
+        """For each sample a hash of its content: equal where two samples, of whichever data sets, are the same one.
+
+        Images are told by their files' bytes, all else by its values, so an image and an array are never the same.
+        """
         ...
 
     def content_hash(self) -> str:

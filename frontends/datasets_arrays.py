@@ -6,11 +6,12 @@ decompressed, as they are asked for. The format: https://numpy.org/doc/stable/re
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import IO
 
 import numpy as np
 
-from edgec.frontends.datasets_images import file_digest
+from edgec.frontends.datasets_images import file_digest, sample_digests
 from edgec.frontends.datasets_signature import Inputs, check_finite, check_sample, quoted
 from edgec.frontends.image_files import evenly
 from edgec.ir.errors import InputError, did_you_mean
@@ -63,7 +64,7 @@ class Arrays:
         count = next(iter(lengths.values()))
         if count == 0:
             raise InputError(self.source, "holds no sample", "write at least one row")
-        self._rows = evenly(count, samples)
+        self._rows: Sequence[int] = evenly(count, samples)
         self.names = [f"{self.source}: sample {row}" for row in self._rows]
         self.labels: np.ndarray | None = None
         if "labels" in columns and "labels" not in inputs:
@@ -90,6 +91,18 @@ class Arrays:
             for name, array in feeds.items():
                 check_finite(array, f"{self.source}: array '{name}'", rows)
             yield feeds
+
+    def subset(self, indices: Sequence[int]) -> Arrays:
+        """The samples at some indices, rising."""
+        part = copy.copy(self)
+        part._rows = [self._rows[index] for index in indices]
+        part.names = [self.names[index] for index in indices]
+        part.labels = None if self.labels is None else self.labels[list(indices)]
+        return part
+
+    def identities(self) -> list[bytes]:
+        """For each sample the sha256 of its rows."""
+        return [digest for feeds in self.batches(1) for digest in sample_digests(feeds)]
 
     def content_hash(self) -> str:
         """The sha256 of the file's name and bytes."""

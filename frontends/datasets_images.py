@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -68,6 +69,7 @@ class ImageFolder:
         self.files = [path for path, _ in chosen]
         self.relative = [name for _, name in chosen]
         self._kept: dict[Path, np.ndarray] = {}
+        self._digests: dict[Path, bytes] = {}
 
     @property
     def source(self) -> str:
@@ -103,11 +105,28 @@ class ImageFolder:
             self._kept[path] = x
         return x
 
+    def subset(self, indices: Sequence[int]) -> ImageFolder:
+        """The images at some indices, rising; what is decoded is shared."""
+        part = copy.copy(self)
+        part.files = [self.files[index] for index in indices]
+        part.relative = [self.relative[index] for index in indices]
+        part.labels = None if self.labels is None else self.labels[list(indices)]
+        return part
+
+    def identities(self) -> list[bytes]:
+        """For each image the sha256 of its file."""
+        return [self._digest(path) for path in self.files]
+
+    def _digest(self, path: Path) -> bytes:
+        if path not in self._digests:
+            self._digests[path] = file_digest(path)
+        return self._digests[path]
+
     def content_hash(self) -> str:
         """The sha256 of the images' paths inside their folders and of their bytes, and of the labels."""
         total = hashlib.sha256()
         for path, name in zip(self.files, self.relative, strict=True):
-            total.update(os.fsencode(name) + b"\0" + file_digest(path))
+            total.update(os.fsencode(name) + b"\0" + self._digest(path))
         if self.labels is not None:
             total.update(array_digest(self.labels))
         return total.hexdigest()
@@ -126,3 +145,9 @@ def array_digest(array: np.ndarray) -> bytes:
     """The sha256 of an array's dtype, shape and values."""
     head = f"{array.dtype.str} {array.shape}\n".encode()
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).digest()
+
+
+def sample_digests(feeds: Mapping[str, np.ndarray]) -> list[bytes]:
+    """For each sample of a batch the sha256 of its values, whatever its inputs are called."""
+    rows = zip(*(feeds[name] for name in sorted(feeds)), strict=True)
+    return [hashlib.sha256(b"".join(array_digest(np.asarray(values)) for values in row)).digest() for row in rows]

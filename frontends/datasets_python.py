@@ -9,9 +9,10 @@ input name to array, or a pair of either with its label.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.frontends.datasets_images import array_digest
+from edgec.frontends.datasets_images import array_digest, sample_digests
 from edgec.frontends.datasets_signature import Inputs, check_finite, check_sample, quoted
 from edgec.frontends.image_files import evenly
 from edgec.frontends.python_functions import find_function, run_foreign
@@ -62,7 +63,7 @@ class PythonData:
             )
         if count == 0:
             raise InputError(self.source, "returned no sample", "return at least one")
-        self._chosen = evenly(count, samples)
+        self._chosen: Sequence[int] = evenly(count, samples)
         self.names = [f"{self.source}: sample {index}" for index in self._chosen]
 
     def __len__(self) -> int:
@@ -93,6 +94,18 @@ class PythonData:
             for name, array in feeds.items():
                 check_finite(array, f"{self.source}: input '{name}'", numbers)
             yield feeds
+
+    def subset(self, indices: Sequence[int]) -> PythonData:
+        """The samples at some indices, rising."""
+        part = copy.copy(self)
+        part._chosen = [self._chosen[index] for index in indices]
+        part.names = [self.names[index] for index in indices]
+        part.__dict__.pop("labels", None)
+        return part
+
+    def identities(self) -> list[bytes]:
+        """For each sample the sha256 of its arrays."""
+        return [digest for feeds in self.batches(1) for digest in sample_digests(feeds)]
 
     def content_hash(self) -> str:
         """The sha256 of the samples' values and labels, in one reading."""

@@ -6,20 +6,22 @@ file in its own interpreter. It streams: no more than a batch of feeds and outpu
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from edgec.frontends.datasets import DataSet, Inputs, open_dataset
-from edgec.frontends.metrics_numbers import absolute_error, auroc, decibel, powers, reconstruction_error
+from edgec.frontends.metrics_numbers import absolute_error, powers, reconstruction_error
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.python_functions import find_function, run_foreign
 from edgec.frontends.recipe_data import EvalSpec, PreprocessSpec
 from edgec.ir.errors import InputError, did_you_mean
+from edgec.ir.estimates import Hits, Means, Ranks, Scores, Whole
 from edgec.ir.execution import filled
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
@@ -85,9 +87,19 @@ class Metric(ABC):
     def __init__(self, name: str, data: tuple[DataSet, ...], output: str | None = None) -> None:
         self.name, self.data, self._output = name, data, output
 
-    @abstractmethod
     def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
-        """The metric of a network, by running it over the data.
+        """The metric of a network: the value of its :meth:`scores`."""
+        return self.scores(run, reference, batch_size).value()
+
+    def restricted(self, parts: Sequence[DataSet]) -> Self:
+        """The same metric on other data, a part of its own for each of its data sets."""
+        other = copy.copy(self)
+        other.data = tuple(parts)
+        return other
+
+    @abstractmethod
+    def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
+        """What a network scores sample by sample, by running it over the data.
 
         Args:
             run: the network.
@@ -118,12 +130,12 @@ class Auroc(Metric):
     shape (an autoencoder); an output of one value is the score itself, greater for ng.
     """
 
-    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
+    def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
         ok, ng = (
             np.asarray([self._score(sample) for sample in samples_of(run, data, None, batch_size)])
             for data in self.data
         )
-        return auroc(ok, ng)
+        return Ranks(ok, ng)
 
     def _score(self, sample: Sample) -> float:
         output = self._judged(sample.outputs)
@@ -152,11 +164,10 @@ class Top1(Metric):
             raise InputError(
                 data[0].source, "its labels are not classes", "label each sample with a whole number from 0"
             )
-        self._labels = labels
 
-    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
-        scores = []
-        for sample in samples_of(run, self.data[0], self._labels, batch_size):
+    def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
+        hit = []
+        for sample in samples_of(run, self.data[0], self.data[0].labels, batch_size):
             logits = self._judged(sample.outputs)
             if sample.label >= logits.size:
                 raise InputError(
@@ -164,8 +175,8 @@ class Top1(Metric):
                     f"its label is {sample.label}, and the model's output has {logits.size} classes",
                     "correct the labels",
                 )
-            scores.append(float(logits.argmax() == sample.label))
-        return _mean(scores)
+            hit.append(logits.argmax() == sample.label)
+        return Hits(np.array(hit))
 
 
 class MeanAbsoluteError(Metric):
@@ -173,8 +184,8 @@ class MeanAbsoluteError(Metric):
 
     higher_is_better = False
 
-    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
-        scores = []
+    def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
+        errors = []
         for sample in samples_of(run, self.data[0], self.data[0].labels, batch_size):
             output = self._judged(sample.outputs)
             wanted = next(iter(sample.feeds.values())) if sample.label is None else np.asarray(sample.label)
@@ -185,8 +196,8 @@ class MeanAbsoluteError(Metric):
                     f"an output of {list(output.shape)} cannot be compared with the {against} of {list(wanted.shape)}",
                     "label each sample with as many numbers as the model's output has",
                 )
-            scores.append(absolute_error(output, wanted))
-        return _mean(scores)
+            errors.append(absolute_error(output, wanted))
+        return Means(np.array(errors)[:, None], lambda means: means[..., 0])
 
 
 class Sqnr(Metric):
@@ -196,12 +207,13 @@ class Sqnr(Metric):
     not decide the value.
     """
 
-    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
-        sums: dict[str, tuple[float, float]] = {}
+    def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
+        rows = []
         ours = samples_of(run, self.data[0], None, batch_size)
         originals = samples_of(reference, self.data[0], None, batch_size)
         for sample, original in zip(ours, originals, strict=True):
             names = list(original.outputs) if self._output is None else [self._output]
+            row = []
             for name in names:
                 exact = self._judged(original.outputs, name)
                 output = sample.outputs.get(name)
@@ -211,10 +223,9 @@ class Sqnr(Metric):
                         "is not the original's in name and shape",
                         "keep the model's outputs",
                     )
-                signal, noise = powers(exact, output)
-                total = sums.get(name, (0.0, 0.0))
-                sums[name] = total[0] + signal, total[1] + noise
-        return min(decibel(*total) for total in sums.values())
+                row.append(powers(exact, output))
+            rows.append(row)
+        return Means(np.array(rows).reshape(len(rows), -1), _least_decibel)
 
 
 class PythonMetric(Metric):
@@ -230,7 +241,7 @@ class PythonMetric(Metric):
         self.higher_is_better = bool(getattr(function, "higher_is_better", True))
         self._function, self._folder = function, spec.folder
 
-    def measure(self, run: Run, reference: Run, batch_size: int = 1) -> float:
+    def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
         ours: list[Exception] = []
 
         def samples() -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray], Any]]:
@@ -255,11 +266,16 @@ class PythonMetric(Metric):
             value = math.nan
         if math.isnan(value):
             raise InputError(self.name, f"returned {got!r:.60}, not a number", "return the metric's value")
-        return value
+        return Whole(value, sum(map(len, self.data)))
 
 
-def _mean(scores: list[float]) -> float:
-    return math.fsum(scores) / len(scores)
+def _least_decibel(means: np.ndarray) -> np.ndarray:
+    """The least ratio in dB over the outputs, whose means of signal and noise lie side by side on the last axis."""
+    signal, noise = means[..., 0::2], means[..., 1::2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        levels = 10 * np.log10(signal / noise)
+    # Infinite without noise, minus infinite with noise and no signal.
+    return np.where(noise == 0, np.inf, np.where(signal > 0, levels, -np.inf)).min(axis=-1)
 
 
 _METRICS: dict[str, type[Metric]] = {"auroc": Auroc, "top1": Top1, "mae": MeanAbsoluteError, "sqnr": Sqnr}

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+
+from edgec.ir.estimates import Ranks
 
 
 def auroc(scores_ok: np.ndarray, scores_ng: np.ndarray) -> float:
-    """The area under the ROC curve: how often an ng sample scores above an ok one, a tie counting one half.
+    """The area under the ROC curve, as :class:`~edgec.ir.estimates.Ranks` counts it.
 
-    This is the Mann-Whitney U statistic over the number of pairs (Hanley and McNeil, Radiology 143, 1982),
-    counted exactly by sorting. Both arguments are of shape [samples]; ValueError where one is empty or holds
-    NaN.
+    Both arguments are of shape [samples]; ValueError where one is empty or holds NaN.
     """
-    ok, ng = np.sort(np.asarray(scores_ok, np.float64)), np.asarray(scores_ng, np.float64)
-    if not ok.size or not ng.size or np.isnan(ok).any() or np.isnan(ng).any():
-        raise ValueError("auroc needs scores of both classes, none of them NaN")
-    below_twice = np.searchsorted(ok, ng, "left") + np.searchsorted(ok, ng, "right")
-    return int(below_twice.sum()) / (2 * ok.size * ng.size)
+    return Ranks(np.asarray(scores_ok, np.float64), np.asarray(scores_ng, np.float64)).value()
 
 
 def reconstruction_error(x: np.ndarray, y: np.ndarray) -> float:
@@ -36,10 +30,3 @@ def powers(reference: np.ndarray, outputs: np.ndarray) -> tuple[float, float]:
     exact = np.asarray(reference, np.float64)
     noise = exact - np.asarray(outputs, np.float64)
     return float(np.square(exact).sum()), float(np.square(noise).sum())
-
-
-def decibel(signal: float, noise: float) -> float:
-    """The ratio of two powers in dB: infinite without noise, minus infinite with noise and no signal."""
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.frontends.metrics import Metric, Run, open_metric
-from edgec.frontends.metrics_numbers import absolute_error, auroc, decibel, powers, reconstruction_error
+from edgec.frontends.metrics_numbers import absolute_error, auroc, powers, reconstruction_error
 from edgec.frontends.recipe_data import EvalSpec, PreprocessSpec
 from edgec.ir.errors import EdgecError
 
@@ -48,8 +48,6 @@ def test_numbers_by_hand() -> None:
     assert reconstruction_error(np.zeros((1, 2)), np.array([[0, 2]])) == 2.0
     assert absolute_error(np.array([[1.0, 2.0]]), np.array([0.0, 4.0])) == 1.5
     assert powers(np.array([10.0, 0.0]), np.array([9.0, 0.0])) == (100.0, 1.0)
-    assert decibel(100.0, 1.0) == pytest.approx(20.0)
-    assert (decibel(3.0, 0.0), decibel(0.0, 0.0), decibel(0.0, 3.0)) == (math.inf, math.inf, -math.inf)
 
 
 def opened(data: dict, inputs: dict = INPUTS):
