@@ -35,7 +35,7 @@ _Path: TypeAlias = "str | os.PathLike[str]"
 
 
 @overload
-def load(model: _Path, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Graph: ...
+def load(model: _Path, inputs: Mapping[str, Any] | None = None) -> Graph: ...
 @overload
 def load(
     model: torch.nn.Module, example_inputs: Any, /, *, input_names: Sequence[str] = (), output_names: Sequence[str] = ()
@@ -49,7 +49,8 @@ def load(model: Any, *arguments: Any, **named: Any) -> Graph:
     Args:
         model: an ONNX file, whose weights are mapped, not read; a program that ``torch.export.save`` wrote; the name of
             a function that returns a torch module and example inputs, ``"package.module:function"``; or a torch module.
-        inputs: shapes by input name, for inputs with open dimensions.
+        inputs: by input name a shape (a tuple), for inputs with open dimensions, or a value (a number, nested lists
+            or an array), for inputs that are to be constants.
         example_inputs: what the module is called with: a tensor, a tuple, or a dictionary by parameter.
         input_names: a name for each input; by default those of the module's parameters.
         output_names: a name for each output; by default ``output``, or the keys of what the module returns.
@@ -68,7 +69,7 @@ def compile(
     recipe: _Path,
     output: _Path | None = None,
     *,
-    inputs: Mapping[str, tuple[int, ...]] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     threads: int = 0,
     timing: bool = True,
 ) -> dict[str, Any]: ...
@@ -97,7 +98,8 @@ def compile(model: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
         example_inputs: what the module is called with, as in :func:`load`; their shapes are the network's.
         recipe: the recipe, a YAML file.
         output: the folder to leave; ``build/<model's stem>`` by default, for a module ``build/<its class>``.
-        inputs: shapes by input name, for inputs with open dimensions.
+        inputs: by input name a shape (a tuple), for inputs with open dimensions, or a value (a number, nested lists
+            or an array), for inputs that are to be constants.
         input_names: a name for each input of a module, as in :func:`load`.
         output_names: a name for each output of a module, as in :func:`load`.
         threads: how many threads may work, 0 for as many as there are cores; the outputs do not depend on it.
@@ -140,7 +142,7 @@ def to_torch(model: _Path | Graph) -> torch.nn.Module:
     return Network(graph)
 
 
-def _load(model: _Path, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
+def _load(model: _Path, inputs: Mapping[str, Any] | None = None) -> Graph:
     from edgec.frontends.sources import source_of
 
     return _graph(source_of(model), inputs)
@@ -152,12 +154,12 @@ def _load_module(
     return _graph(_module(model, example_inputs, input_names, output_names))
 
 
-def _graph(source: Source, inputs: Mapping[str, tuple[int, ...]] | None = None) -> Graph:
-    from edgec.frontends.model import open_model
+def _graph(source: Source, inputs: Mapping[str, Any] | None = None) -> Graph:
+    from edgec.frontends.model import as_pins, open_model
     from edgec.frontends.sources import opened
 
     with opened(source) as path:
-        return open_model(path, inputs or {})
+        return open_model(path, as_pins(inputs or {}))
 
 
 def _compile(
@@ -165,13 +167,14 @@ def _compile(
     recipe: _Path,
     output: _Path | None = None,
     *,
-    inputs: Mapping[str, tuple[int, ...]] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     threads: int = 0,
     timing: bool = True,
 ) -> dict[str, Any]:
+    from edgec.frontends.model import as_pins
     from edgec.frontends.sources import source_of
 
-    return _report(source_of(model), recipe, output, pins=dict(inputs or {}), threads=threads, timing=timing)
+    return _report(source_of(model), recipe, output, pins=as_pins(inputs or {}), threads=threads, timing=timing)
 
 
 def _compile_module(

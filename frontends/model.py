@@ -17,15 +17,15 @@ import onnx
 
 from edgec.frontends.cutting import cut
 from edgec.frontends.opsets import check_versions, inline_functions, upgrade
-from edgec.frontends.pins import Pins, parse_pin, pin
-from edgec.frontends.shape_arithmetic import fold_shape_arithmetic
+from edgec.frontends.pins import Pin, Pins, as_pins, parse_pins, pin
+from edgec.frontends.shape_arithmetic import decide_conditions, fold_shape_arithmetic
 from edgec.frontends.tidying import drop_default_inputs, name_nodes, settle_constants
 from edgec.ir.errors import InputError, InternalError, did_you_mean
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.ir.verifier import STANDARD_DOMAINS, verify
 
-__all__ = ["open_model", "parse_pin"]
+__all__ = ["Pin", "Pins", "as_pins", "open_model", "parse_pins"]
 
 # What a tensor may hold in TFLite, and in a message of protobuf.
 _LARGEST_INPUT = (1 << 31) - 1
@@ -40,15 +40,20 @@ MULTIPLIERS = frozenset(
 
 
 def open_model(
-    path: str | os.PathLike[str], pins: Pins | None = None, outputs: Sequence[str] = (), usual: Pins | None = None
+    path: str | os.PathLike[str],
+    pins: Pins | None = None,
+    outputs: Sequence[str] = (),
+    usual: Pins | None = None,
+    notes: list[str] | None = None,
 ) -> Graph:
     """The graph of an ONNX file as passes see it; its weights are mapped, not read into memory.
 
     Args:
         path: the ONNX file, of any opset from 11 on.
-        pins: shapes by input name, for inputs with open dimensions.
+        pins: by input name shapes, for inputs with open dimensions, or values, for inputs that become constants.
         outputs: tensors or nodes to cut the network at; its own outputs by default.
         usual: shapes for inputs that are open and not pinned, where they fit.
+        notes: takes up, in a sentence each, what was decided for the user and changed in the network.
 
     Raises:
         InputError: the file is no usable model; the line names the node, weight or input, and the mend.
@@ -69,7 +74,8 @@ def open_model(
         raise InputError(f"{source}: {error.where}", error.what, "export the network again") from None
     _check_structure(graph, source)
     settle_constants(graph)
-    pin(graph, pins or {}, source, usual)
+    notes = [] if notes is None else notes
+    pin(graph, pins or {}, source, usual, notes)
     _check_inputs(graph, source)
     _check_weights(graph, source)
     sound, graph = graph, upgrade(graph, source)
@@ -78,6 +84,7 @@ def open_model(
         _check_structure(graph, source)
     name_nodes(graph)
     try:
+        decide_conditions(graph)
         fold_shape_arithmetic(graph).annotate(graph)
     except InputError as error:
         raise InputError(f"{source}: {error.where}", error.what, error.mend) from None

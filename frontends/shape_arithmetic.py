@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Sequence, Set
 
 import numpy as np
 
+from edgec.ir.branches import inline_taken_branches, undecided_conditions
 from edgec.ir.errors import InputError
 from edgec.ir.evaluation import BOUNDED, known_shape, session
 from edgec.ir.graph import Constant, Graph, Node, Tensor, producer
@@ -44,6 +45,32 @@ def fold_shape_arithmetic(graph: Graph) -> Shapes:
             break
         shapes = Shapes(graph)
     return shapes
+
+
+def decide_conditions(graph: Graph) -> None:
+    """Makes constants of the conditions of Ifs that follow from constants and shapes, and inlines what they choose.
+
+    Only what the conditions need is looked at: a branch that is not taken may hold shapes that fit nothing.
+
+    Raises:
+        InputError: the operators in front of a condition contradict each other; the line names the node.
+    """
+    inline_taken_branches(graph)
+    while conditions := undecided_conditions(graph):
+        twins: dict[Tensor, Tensor] = {}
+        part = graph.copy(twins)
+        part.outputs = [part.op("Identity", [twins[tensor]]) for tensor in conditions]
+        readers = [producer(output) for output in part.outputs]
+        part.remove_dead()
+        fold_shape_arithmetic(part)
+        decided = False
+        for tensor, reader in zip(conditions, readers, strict=True):
+            assert reader is not None
+            if isinstance(reader.inputs[0], Constant) and tensor not in graph.outputs:
+                graph.replace_uses(tensor, Constant(tensor.name, reader.inputs[0].held))
+                decided = True
+        if not decided or not inline_taken_branches(graph):
+            return
 
 
 def _fold_known_shapes(graph: Graph, shapes: Shapes, outputs: Set[Tensor]) -> bool:

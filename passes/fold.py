@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from edgec.ir.branches import inline_taken_branches
 from edgec.ir.graph import Graph, Node
 from edgec.passes.folding.affine import fold_affine, matmul_to_gemm
 from edgec.passes.folding.composites import fold_gelu, fold_layer_normalization
@@ -41,8 +42,8 @@ RULES = _rules()
 class Fold(Pass):
     """Folds constants, BatchNormalization, arithmetic with constants and Pad into the layers; drops identities.
 
-    The outputs stay equal to within rounding. A second run does nothing. The bodies of If, Loop and Scan are left
-    alone.
+    The outputs stay equal to within rounding. A second run does nothing. Where the condition of an If is a constant,
+    the branch that is taken stands in its place; the bodies of Loop and Scan and of other Ifs are left alone.
     """
 
     name: ClassVar[str] = "fold"
@@ -54,6 +55,11 @@ class Fold(Pass):
         if graph.remove_dead():
             ctx.changed()
         fold_constants(graph, ctx)
+        while gone := inline_taken_branches(graph):
+            for name, branch in gone:
+                ctx.did(name, f"its condition is a constant: became its {branch}")
+            ctx.changed()
+            fold_constants(graph, ctx)
         rw = Rewriter(graph, ctx)
         rw.run(RULES)
         rw.finish()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgec.frontends.model import open_model
+from edgec.frontends.model import Pins, open_model
 from edgec.frontends.sources import Source, opened
 from edgec.ir.channels import Channels, Group
 from edgec.ir.errors import printable
@@ -14,18 +14,19 @@ from edgec.passes.folding.constants import fold_constants
 from edgec.passes.protocol import Context
 from edgec.passes.pruning.sharing import unshare
 from edgec.tools.console import print_table
+from edgec.tools.options import print_notes
 
 
-def inspect_groups(
-    model: Source, pins: Mapping[str, tuple[int, ...]], cuts: Sequence[str] = (), *, as_json: bool = False
-) -> None:
+def inspect_groups(model: Source, pins: Pins, cuts: Sequence[str] = (), *, as_json: bool = False) -> None:
     """Prints the groups of coupled channels of a network, as a table or as JSON.
 
     Constants are folded first, as ``fold`` does it: shapes and paddings that an exporter left as arithmetic would hide
     what hangs together. Vectors that an exporter kept once because they are equal couple nothing.
     """
     with opened(model) as path:
-        graph = open_model(path, pins, cuts)
+        notes: list[str] = []
+        graph = open_model(path, pins, cuts, notes=notes)
+    print_notes(model.name, notes)
     ctx = Context(graph)
     fold_constants(graph, ctx)
     unshare(graph)

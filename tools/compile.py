@@ -21,7 +21,7 @@ from edgec.backends.registry import backend, target
 from edgec.backends.tensorrt.bundle import UNBUILT
 from edgec.frontends.datasets import DataSet, inputs_of, open_dataset
 from edgec.frontends.metrics import open_metric
-from edgec.frontends.model import open_model
+from edgec.frontends.model import Pins, open_model
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
 from edgec.frontends.sources import Source, opened
@@ -58,7 +58,7 @@ class Job:
         model: where the model comes from.
         recipe: the recipe's file.
         output: the folder to leave; ``build/<model's stem>`` by default.
-        pins: static shapes by input name.
+        pins: static shapes, or values, by input name.
         cuts: tensors or nodes to end the network at.
         threads: how many threads may work; the outputs do not depend on it.
         instruments: what watches the pipeline.
@@ -70,7 +70,7 @@ class Job:
     model: Source
     recipe: Path
     output: Path | None = None
-    pins: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    pins: Pins = field(default_factory=dict)
     cuts: Sequence[str] = ()
     threads: int = 0
     instruments: Sequence[Instrument] = ()
@@ -106,6 +106,7 @@ class _Run:
         self.job = job
         self.threads = job.threads or os.cpu_count() or 1
         self.recipe: Recipe = load_recipe(job.recipe, data=False)
+        self.notes: list[str] = []
         self.targets: list[tuple[Target, Backend]] = []
         for index, entry in enumerate(self.recipe.targets):
             where = partial(self.recipe.where, "targets", index)
@@ -129,7 +130,7 @@ class _Run:
         with output_folder(job.place, self._inputs(), dumps) as folder:
             progress.stage(f"reading {job.model.name}")
             with opened(job.model) as path:
-                graph = open_model(path, job.pins, job.cuts, self._open_shapes())
+                graph = open_model(path, job.pins, job.cuts, self._open_shapes(), self.notes)
                 self.hashes = _hashes(job.model, path)
             self.plan = self._plan(facts_of(graph))
             entered = self._enter(graph)
@@ -348,6 +349,7 @@ class _Run:
             "recipe": _text(self.job.recipe.name),
             "name": self.recipe.name or _text(self.job.model.stem),
             "machine": platform.machine(),
+            "notes": self.notes,
             "baseline": baseline,
             "compressed": compressed,
             "passes": [reports.pass_entry(record) for record in records],

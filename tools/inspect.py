@@ -6,19 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgec.frontends.model import open_model
+from edgec.frontends.model import Pins, open_model
 from edgec.frontends.sources import Source, opened
 from edgec.ir.cost import Cost
 from edgec.ir.errors import printable
 from edgec.ir.graph import Graph, Tensor
 from edgec.ir.printer import print_graph
 from edgec.tools.console import print_table
+from edgec.tools.options import print_notes
 from edgec.tools.summary import amount, counted, short, size
 
 
 def inspect(
     model: Source,
-    pins: Mapping[str, tuple[int, ...]],
+    pins: Pins,
     cuts: Sequence[str] = (),
     *,
     as_json: bool = False,
@@ -26,7 +27,9 @@ def inspect(
 ) -> None:
     """Prints a network as a table, as JSON, or as the IR's text."""
     with opened(model) as path:
-        graph = open_model(path, pins, cuts)
+        notes: list[str] = []
+        graph = open_model(path, pins, cuts, notes=notes)
+    print_notes(model.name, notes)
     if as_text:
         print(print_graph(graph), end="")
         return

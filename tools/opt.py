@@ -14,7 +14,15 @@ from typing import Any
 
 from edgec.ir.errors import UsageError
 from edgec.tools.guard import guarded
-from edgec.tools.options import MODEL_HELP, Parser, add_model_options, add_run_options, instruments_of, pins_of
+from edgec.tools.options import (
+    MODEL_HELP,
+    Parser,
+    add_model_options,
+    add_run_options,
+    instruments_of,
+    pins_of,
+    print_notes,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -135,7 +143,9 @@ def _run(options: argparse.Namespace) -> int:
     board = target(options.target, "--target") if options.target else None
     source = source_of(options.model)
     with opened(source) as path:
-        graph = open_model(path, pins_of(options), options.cut)
+        notes: list[str] = []
+        graph = open_model(path, pins_of(options), options.cut, notes=notes)
+    print_notes(source.name, notes)
     planned = plan(steps, source="-p", roles=roles, facts=facts_of(graph))
     inputs = inputs_of(graph)
     preprocess = Preprocess(section.preprocess) if section is not None and section.preprocess is not None else None

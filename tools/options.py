@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from edgec.ir.errors import UsageError, did_you_mean
+from edgec.ir.errors import UsageError, did_you_mean, printable
+
+if TYPE_CHECKING:
+    from edgec.frontends.model import Pin
 
 MODEL_HELP = "an ONNX file, a torch program (.pt2), or module:function that returns a torch module and inputs"
 
@@ -31,7 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME:SHAPE",
-        help="pin an input's open dimensions, as in image:1x3x224x224",
+        help="pin an input's open dimensions, as in image:1x3x224x224, or its value, as in sr=16000",
     )
     parser.add_argument(
         "--cut",
@@ -84,11 +88,17 @@ def unknown_pass(name: str, where: str) -> UsageError:
     return UsageError(where, f"no pass named '{name}'" + near, "'edgec passes' lists them")
 
 
-def pins_of(options: argparse.Namespace) -> dict[str, tuple[int, ...]]:
-    """The shapes of ``--input``."""
-    from edgec.frontends.model import parse_pin
+def pins_of(options: argparse.Namespace) -> dict[str, Pin]:
+    """The shapes and values of ``--input``."""
+    from edgec.frontends.model import parse_pins
 
-    return dict(parse_pin(text) for text in options.input)
+    return parse_pins(options.input)
+
+
+def print_notes(source: str, notes: Sequence[str]) -> None:
+    """What was decided for the user when the model was opened, on stderr: stdout is for what was asked for."""
+    for note in notes:
+        print(f"edgec: {printable(source)}: {printable(note)}", file=sys.stderr)
 
 
 def _threads(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from edgec.backends.registry import backend, target
 from edgec.frontends.datasets import inputs_of, open_dataset
-from edgec.frontends.model import open_model
+from edgec.frontends.model import Pins, open_model
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import load_recipe
 from edgec.frontends.sources import Source, opened
@@ -24,6 +24,7 @@ from edgec.passes.pipeline import settle
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.sensitivity import Sensitivity, sensitivities
 from edgec.tools.console import print_table
+from edgec.tools.options import print_notes
 from edgec.tools.output import writing
 
 #: What a plot can be.
@@ -47,7 +48,7 @@ class SensitivityJob:
     model: Source
     recipe: Path
     target: str | None = None
-    pins: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    pins: Pins = field(default_factory=dict)
     cuts: Sequence[str] = ()
     plot: Path | None = None
     threads: int = 1
@@ -72,7 +73,9 @@ def inspect_sensitivity(job: SensitivityJob, *, as_json: bool = False) -> None:
         )
     recipe.check_data()
     with threadpool_limits(limits=1), opened(job.model) as path:
-        graph = open_model(path, job.pins, job.cuts)
+        notes: list[str] = []
+        graph = open_model(path, job.pins, job.cuts, notes=notes)
+        print_notes(job.model.name, notes)
         Fold().run(graph, Context(graph))
         settle(graph, "fold")
         backend(board.backend).legalize(graph, board)

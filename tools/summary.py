@@ -14,6 +14,8 @@ def print_summary(report: Mapping[str, Any], place: Path) -> None:
     """Prints the report's figures side by side, the requirements, and where the output lies."""
     columns = ("", "original", "compressed", *report["targets"])
     print_table(f"{printable(report['name'])}: before and after", columns, rows(report))
+    for note in report["notes"]:
+        print(f"{printable(report['model'])}: {printable(note)}")
     for name, target in report["targets"].items():
         for note in target["notes"]:
             print(f"{name}: {printable(note)}")

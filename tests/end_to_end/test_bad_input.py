@@ -80,20 +80,20 @@ def test_unknown_domain(earlier: Path, edgec: Edgec) -> None:
 def test_open_dimensions(earlier: Path, edgec: Edgec) -> None:
     model = onnx.load(earlier / "model.onnx")
     for info in (*model.graph.input, *model.graph.output):
-        info.type.tensor_type.shape.dim[0].dim_param = "N"
+        info.type.tensor_type.shape.dim[2].dim_param = "H"
     onnx.save(model, earlier / "model.onnx")
     refused(
         earlier,
         edgec,
         3,
-        "model.onnx: input 'image': has open dimensions (Nx1x16x16); pin them with --input image:1x1x16x16",
+        "model.onnx: input 'image': has open dimensions (1x1xHx16); pin them with --input image:1x1x224x16",
     )
 
 
 @pytest.mark.parametrize(
     ("pin", "line"),
     [
-        ("image", "--input image: has no shape; write it as NAME:1x3x224x224"),
+        ("image", "--input image: has no shape and no value; write it as NAME:1x3x224x224, or as NAME=16000"),
         (
             "image:1x16x16",
             "--input image:1x16x16: has 3 dimensions, but input 'image' of model.onnx has 4; its shape is 1x1x16x16",

@@ -13,7 +13,7 @@ from onnx.numpy_helper import from_array
 from opened_models import said, weight
 
 from edgec.frontends import model as frontend
-from edgec.frontends.model import open_model, parse_pin
+from edgec.frontends.model import open_model, parse_pins
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph
 
@@ -297,8 +297,8 @@ def test_functions_that_cannot_be_inlined(write: Write, monkeypatch: pytest.Monk
 
 
 def test_the_public_names() -> None:
-    assert parse_pin("x:2") == ("x", (2,))
-    assert set(frontend.__all__) == {"open_model", "parse_pin"}
+    assert parse_pins(["x:2"]) == {"x": (2,)}
+    assert set(frontend.__all__) == {"Pin", "Pins", "as_pins", "open_model", "parse_pins"}
     import edgec
 
     assert edgec.load.__annotations__["return"] == "Graph"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from edgec.frontends.pins import parse_pin, pin
+from edgec.frontends.pinned_values import PinnedValue
+from edgec.frontends.pins import Pin, parse_pin, parse_pins, pin
 from edgec.ir.errors import EdgecError, InputError, UsageError
 from edgec.ir.graph import Graph
 from edgec.ir.printer import parse
@@ -25,8 +28,8 @@ FORM = "write it as NAME:1x3x224x224"
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("x", f"has no shape; {FORM}"),
-        ("", f"has no shape; {FORM}"),
+        ("x", f"has no shape and no value; {FORM}, or as NAME=16000"),
+        ("", f"has no shape and no value; {FORM}, or as NAME=16000"),
         (":1x3", f"names no input; {FORM}"),
         ("x:", f"has an empty shape; {FORM}"),
         ("x:1xax3", f"'a' is no number; {FORM}"),
@@ -45,11 +48,19 @@ def test_a_pin_of_another_form(text: str, what: str) -> None:
     assert str(caught.value) == f"--input {text}: {what}"
 
 
+def test_a_shape_and_a_value_may_be_pinned_but_once() -> None:
+    assert parse_pins(["x:2x3", "x=0", "y=1", "y:4"]) == {"x": PinnedValue(0, (2, 3)), "y": PinnedValue(1, (4,))}
+    for second, line in (("x:1x3", "x:1x3"), ("x=2", "x=2")):
+        with pytest.raises(UsageError) as caught:
+            parse_pins(["x:2x3", "x=0", second])
+        assert str(caught.value) == f"--input {line}: pins 'x' for the second time; pin it once"
+
+
 def model(signature: str, body: str = "y = Relu(image)") -> Graph:
     return parse(f'<ir_version: 8, opset_import: ["" : 17]> g ({signature}) => (float[N,3,H,W] y) {{ {body} }}')
 
 
-def said(graph: Graph, pins: dict[str, tuple[int, ...]]) -> str:
+def said(graph: Graph, pins: dict[str, Pin]) -> str:
     with pytest.raises(EdgecError) as caught:
         pin(graph, pins, "model.onnx")
     of_the_model = str(caught.value).startswith("model.onnx: ")
@@ -144,14 +155,55 @@ def test_a_pin_that_does_not_fit() -> None:
     assert graph.inputs[0].shape == ["N", 3, "H", "W"]
 
 
-def test_pins_that_contradict_each_other() -> None:
+def pinned(graph: Graph, pins: dict[str, Pin]) -> tuple[list[Any], list[str]]:
+    """The shapes of the inputs behind :func:`pin`, and the notes."""
+    notes: list[str] = []
+    pin(graph, pins, "model.onnx", notes=notes)
+    return [tensor.shape for tensor in graph.inputs], notes
+
+
+def test_pins_win_over_names_that_are_equal() -> None:
     graph = model("float[N,3,H,W] image, float[N] scale")
-    assert said(graph, {"image": (1, 3, 8, 8), "scale": (2,)}) == (
-        "--input scale:2: 'N' is 2 here, but 1 in input 'image'; pin it to one size in both"
+    assert pinned(graph, {"image": (1, 3, 8, 8), "scale": (2,)}) == (
+        [[1, 3, 8, 8], [2]],
+        [
+            "the dimensions called 'N' are pinned to 1 in input 'image' and 2 in input 'scale':"
+            " they are not taken for the same"
+        ],
     )
     square = model("float[1,3,S,S] image")
-    assert said(square, {"image": (1, 3, 8, 9)}) == (
-        "--input image:1x3x8x9: 'S' is 9 here, but 8 in input 'image'; pin it to one size in both"
+    assert pinned(square, {"image": (1, 3, 8, 9)})[0] == [[1, 3, 8, 9]]
+
+
+def test_an_open_input_does_not_follow_a_name_of_two_sizes() -> None:
+    graph = model("float[N,3,H,W] image, float[N] scale, float[2,N] third")
+    assert said(graph, {"image": (1, 3, 8, 8), "scale": (2,)}) == (
+        "model.onnx: input 'third': has open dimensions (2xN); pin them with --input third:2x224"
+    )
+
+
+@pytest.mark.parametrize("name", ["?", "-1", "None", "*", ""])
+def test_what_is_no_name_is_a_dimension_of_its_own(name: str) -> None:
+    graph = model("float[1,3,P,Q] image, float[1,P] other")
+    for tensor in graph.inputs:
+        tensor.shape = [name if isinstance(size, str) else size for size in tensor.shape or ()]
+    assert said(graph, {"image": (1, 3, 16, 48)}) == (
+        "model.onnx: input 'other': has open dimensions (1x?); pin them with --input other:1x224"
+    )
+    assert pinned(graph, {"image": (1, 3, 16, 48), "other": (1, 7)}) == ([[1, 3, 16, 48], [1, 7]], [])
+
+
+def test_a_batch_that_alone_is_open_is_1() -> None:
+    graph = model("float[N,3,8,8] image, float[2,N,5] state, float[?,4] other")
+    assert pinned(graph, {}) == (
+        [[1, 3, 8, 8], [2, 1, 5], [1, 4]],
+        [
+            "the batch of input 'image' is open and taken as 1 (--input image:4x3x8x8 would make it 4)",
+            "the batch of input 'other' is open and taken as 1 (--input other:4x4 would make it 4)",
+        ],
+    )
+    assert said(model("float[N] image"), {}) == (
+        "model.onnx: input 'image': has open dimensions (N); pin them with --input image:1"
     )
 
 

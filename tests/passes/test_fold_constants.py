@@ -134,3 +134,24 @@ def test_values_read_inside_a_subgraph_are_evaluated_too() -> None:
     assert did(ctx) == [("sum", "depends on constants alone: evaluated")]
     assert operators(graph) == ["If", "Add"]
     assert_same(before, graph)
+
+
+def test_the_branch_of_a_condition_that_is_computed_from_weights_stands_in_its_place() -> None:
+    graph = model(
+        """
+        [sum] total = ReduceSum<keepdims=0>(w)
+        [more] k = Greater(total, least)
+        [choose] y = If (k) <
+            then_branch = yes () => (float[2,3] a) { [one] t = Relu(x)  [two] a = Add(t, w) },
+            else_branch = no () => (float[2,3] b) { [three] t = Neg(x)  [four] b = Mul(t, w) }
+        >
+        """,
+        "(float[2,3] x) => (float[2,3] y)",
+        "float[2,3] w, float least = {-100.0}",
+    )
+    before = graph.copy()
+    ctx = run_pass(Fold(), graph)
+    assert_same(before, graph)
+    assert operators(graph) == ["Relu", "Add"]
+    assert ("choose", "its condition is a constant: became its then_branch") in did(ctx)
+    assert did(run_pass(Fold(), graph)) == []
