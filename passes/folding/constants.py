@@ -127,6 +127,8 @@ def _refusal(node: Node) -> str | None:
         return f"it is of the domain '{node.domain}', which is not evaluated"
     if node.op in _RANDOM:
         return "it is random"
+    if node.op == "If":
+        return ""  # its branch takes its place
     if any(node.subgraphs()):
         return "it has subgraphs"
     if node.op == "DequantizeLinear":

@@ -82,10 +82,10 @@ def test_an_output_that_is_constant_keeps_its_name(filecheck: Check) -> None:
         ),
         ("[noise] n = RandomNormal<shape=[2]>()\n[add] y = Add(x, n)", "", ("noise", "it is random")),
         (
-            "[if] b = If(cond) <then_branch = t () => (float[2] o) { o = Add(c, c) }, "
-            "else_branch = e () => (float[2] p) { p = Mul(c, c) }>\n[add] y = Add(x, b)",
-            "bool cond = {1}, float[2] c = {1.0, 2.0}",
-            ("if", "it has subgraphs"),
+            "[loop] b = Loop(most, cond, c) <body = t (int64 i, bool k, float[2] o) => (bool m, float[2] p)"
+            " { m = Identity(k) p = Add(o, o) }>\n[add] y = Add(x, b)",
+            "int64 most = {3}, bool cond = {1}, float[2] c = {1.0, 2.0}",
+            ("loop", "it has subgraphs"),
         ),
     ],
 )
