@@ -106,7 +106,8 @@ def compile(model: Any, *arguments: Any, **named: Any) -> dict[str, Any]:
         timing: measure latency and memory too.
 
     Raises:
-        edgec.ir.errors.EdgecError: what is wrong, where, and the mend. An earlier output is whole then.
+        edgec.ir.errors.EdgecError: what is wrong, where, and the mend. An earlier output is whole then. Where some
+            targets cannot be emitted and others can, nothing is raised: the report holds an ``error`` for each of them.
     """
     try:
         if isinstance(model, str | os.PathLike):

@@ -74,6 +74,14 @@ class InputErrors(_Several, InputError):
     """All that is wrong with the model or the data (exit status 3)."""
 
 
+class EmitErrors(_Several, EmitError):
+    """Why no target can be emitted (exit status 4)."""
+
+
+class InternalErrors(_Several, InternalError):
+    """Why no target could be emitted, where a promise was broken for one at least (exit status 70)."""
+
+
 def error_line(where: str, what: str, mend: str = "") -> str:
     """``file: place: what is wrong; the mend`` on one line, whatever characters the names in it hold."""
     line = f"{where}: {what}" if where else what

@@ -7,7 +7,8 @@ leaves a broken graph, or changes the outputs although it calls itself exact is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,32 @@ class Pipeline:
                 )
             cost = after
         return records
+
+    @contextmanager
+    def reproducible(
+        self, where: str, graph: Graph, rest: Sequence[Planned], target: Target | None = None
+    ) -> Iterator[None]:
+        """Within the block a fault of edgec's own leaves a reproducer.
+
+        Args:
+            where: who is at work, as an error names it.
+            graph: what it is at work on; the reproducer holds it as it is when the block begins.
+            rest: what of the recipe the reproducer holds.
+            target: the board.
+
+        Raises:
+            InternalError: for any exception that edgec did not raise on purpose, but for those of the system.
+        """
+        before = graph.copy()
+        try:
+            yield
+        except InternalError as error:
+            raise self._with_reproducer(error, before, rest, target) from error
+        except (EdgecError, OSError, MemoryError):
+            raise
+        except Exception as error:  # any other exception is a bug: it is named, kept and reproducible
+            fault = InternalError(where, f"raised {type(error).__name__}: {error}")
+            raise self._with_reproducer(fault, before, rest, target) from error
 
     def legalize(self, graph: Graph, change: Callable[[Graph], None], where: str) -> None:
         """Runs a backend's exact rewrite on ``graph``, in place, and holds it to being exact.

@@ -28,19 +28,20 @@ def write_reproducer(
 ) -> Path:
     """Writes a folder below ``root`` that makes a failure happen again without the rest of the run.
 
-    It holds ``model.onnx``, ``compress.yaml`` (the failing pass and those after it, calibrated on the probes),
-    ``probes.npz`` and ``traceback.txt``. Returns the folder.
+    It holds ``model.onnx``, ``compress.yaml`` (the failing pass and those after it, calibrated on the probes; none
+    where a backend failed behind the last of them), ``probes.npz`` and ``traceback.txt``. Returns the folder.
     """
     import yaml
 
     root.mkdir(parents=True, exist_ok=True)
-    folder = root / Path(tempfile.mkdtemp(prefix=f"{rest[0].step.name}-", dir=root)).name
+    failing = rest[0].step.name if rest else "emit" if target is None else target.name
+    folder = root / Path(tempfile.mkdtemp(prefix=f"{failing}-", dir=root)).name
     save(graph, folder / "model.onnx")
     stacked = {name: np.concatenate([sample[name] for sample in feeds]) for name in feeds[0]}
     np.savez(folder / "probes.npz", allow_pickle=False, **stacked)
     recipe: dict[str, Any] = {
         "data": {role: {"arrays": "probes.npz"} for role in ("calibration", "train")},
-        "passes": [_as_step(item) for item in rest],
+        **({"passes": [_as_step(item) for item in rest]} if rest else {}),
         "targets": [target.name] if target is not None else ["cpu"],
     }
     (folder / "compress.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")

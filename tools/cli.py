@@ -108,9 +108,12 @@ def _compile(options: argparse.Namespace) -> int:
             instruments=instruments,
             timing=not options.no_timing,
             build=options.build,
+            traceback=options.traceback,
             progress=progress,
         )
         report = compile_model(job)
+    from edgec.tools.failed_targets import exit_status, failure_lines
+
     if not is_first():
         return 0
     if times is not None:
@@ -123,7 +126,9 @@ def _compile(options: argparse.Namespace) -> int:
         from edgec.tools.summary import print_summary
 
         print_summary(report, job.place)
-    return 0 if all(entry["met"] for entry in report["require"].values()) else 1
+    for line in failure_lines(report["targets"]):
+        print(f"edgec: {line}", file=sys.stderr)
+    return exit_status(report)
 
 
 # -- the other commands -----------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -26,7 +28,7 @@ from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
 from edgec.frontends.sources import Source, opened
 from edgec.ir.cost import Cost
-from edgec.ir.errors import UsageError
+from edgec.ir.errors import EdgecError, UsageError
 from edgec.ir.execution import batch_size, seeded_feeds
 from edgec.ir.files import files_of, save
 from edgec.ir.graph import Graph
@@ -40,6 +42,7 @@ from edgec.passes.reference import Reference
 from edgec.passes.target import Target
 from edgec.tools import report as reports
 from edgec.tools.building import build_here, is_bundle
+from edgec.tools.failed_targets import FAILURES, all_failed, failed_entry
 from edgec.tools.fetching import Fetched, clear
 from edgec.tools.judging import Judge, check_requirements, decibel, freeze, rounded, run_of
 from edgec.tools.measure import Speed, measure
@@ -64,6 +67,7 @@ class Job:
         instruments: what watches the pipeline.
         timing: time the models (latency and memory); without it the report's entries are null.
         build: build the engines of bundles that this machine is one for.
+        traceback: show on stderr where the error of a target that fails comes from.
         progress: what the user is told meanwhile.
     """
 
@@ -76,6 +80,7 @@ class Job:
     instruments: Sequence[Instrument] = ()
     timing: bool = True
     build: bool = False
+    traceback: bool = False
     progress: Progress = field(default_factory=lambda: Progress(quiet=True))
 
     @property
@@ -87,8 +92,11 @@ class Job:
 def compile_model(job: Job) -> dict[str, Any]:
     """Compiles a model by a recipe and leaves the output folder; returns the report.
 
+    A target that cannot be emitted has an ``error`` in the report, and the others are emitted.
+
     Raises:
-        EdgecError: see :mod:`edgec.ir.errors` for what each class means. The old output is whole then.
+        EdgecError: see :mod:`edgec.ir.errors` for what each class means; that of a target only where every target
+            fails. The old output is whole then.
     """
     # One BLAS thread at a time: how a sum is split over threads changes its last bits. Passes that have independent
     # layers work on them in parallel instead.
@@ -108,6 +116,7 @@ class _Run:
         self.recipe: Recipe = load_recipe(job.recipe, data=False)
         self.notes: list[str] = []
         self.targets: list[tuple[Target, Backend]] = []
+        self.failed: dict[str, EdgecError] = {}
         for index, entry in enumerate(self.recipe.targets):
             where = partial(self.recipe.where, "targets", index)
             found = target(entry.name, where())
@@ -134,9 +143,8 @@ class _Run:
                 self.hashes = _hashes(job.model, path)
             self.plan = self._plan(facts_of(graph))
             entered = self._enter(graph)
-            for found, emitter in self.targets:
-                if isinstance(emitter, Configurable):
-                    emitter.accept(graph, found)
+            emitting = [(found, emitter) for found, emitter in self.targets if self._accepted(found, emitter, graph)]
+            self._raise_where_all_failed()
             self._open_data(graph)
             original = graph.copy()
             reference = freeze(graph, self._probes(graph), job.model.name)
@@ -146,7 +154,7 @@ class _Run:
             baseline = self._baseline(original, judge)
             pipeline = Pipeline(
                 reference,
-                targets=[found for found, _ in self.targets],
+                targets=[found for found, _ in emitting],
                 data=self.data,
                 affine=self.affine,
                 seed=self.recipe.seed,
@@ -163,9 +171,15 @@ class _Run:
             records = entered + pipeline.run(graph, self.plan.shared[self.plan.entry :])
             save(graph, folder / "model.onnx")
             compressed, quality = self._compressed(graph, reference, judge, baseline, folder)
+            entries = {
+                found.name: self._attempt(found, emitter, graph.copy(), pipeline, judge, folder)
+                for found, emitter in emitting
+            }
+            self._raise_where_all_failed()
+            # In the recipe's order.
             targets = {
-                found.name: self._emit(found, emitter, graph.copy(), pipeline, judge, folder)
-                for found, emitter in self.targets
+                found.name: entries.get(found.name) or failed_entry(found, self.failed[found.name])
+                for found, _ in self.targets
             }
             report = self._report(baseline, compressed, records, quality, targets)
             progress.stage("writing the report")
@@ -266,17 +280,63 @@ class _Run:
             entry["metric"] = value
         return entry, quality
 
-    def _emit(
+    def _accepted(self, found: Target, emitter: Backend, graph: Graph) -> bool:
+        """Whether a target can take the network; what speaks against it is kept."""
+        if isinstance(emitter, Configurable):
+            try:
+                emitter.accept(graph, found)
+            except FAILURES as error:
+                self._fail(found, error)
+                return False
+        return True
+
+    def _attempt(
         self, found: Target, emitter: Backend, graph: Graph, pipeline: Pipeline, judge: Judge | None, folder: Path
+    ) -> dict[str, Any] | None:
+        """Emits for one target and returns its entry of the report.
+
+        ``None`` where that fails: nothing of the target is left then, and why it failed is kept.
+        """
+        own = folder / found.name
+        where = f"backend '{emitter.name}'"
+        steps = self.plan.per_target
+        try:
+            self.job.progress.stage(f"{found.name}: legalising")
+            with pipeline.reproducible(where, graph, steps, found):
+                pipeline.legalize(graph, lambda g: emitter.legalize(g, found), where)
+            floats = graph.copy()
+            records = pipeline.run(graph, steps, found)
+            own.mkdir()
+            with pipeline.reproducible(where, graph, (), found):
+                return self._emit(found, emitter, graph, floats, records, pipeline, judge, own)
+        except FAILURES as error:
+            shutil.rmtree(own, ignore_errors=True)
+            self._fail(found, error)
+            return None
+
+    def _fail(self, found: Target, error: EdgecError) -> None:
+        self.failed[found.name] = error
+        if self.job.traceback:
+            traceback.print_exception(error)
+
+    def _raise_where_all_failed(self) -> None:
+        """Without a single target there is nothing to leave: an earlier output is worth more."""
+        if len(self.failed) == len(self.targets):
+            raise all_failed(self.failed)
+
+    def _emit(
+        self,
+        found: Target,
+        emitter: Backend,
+        graph: Graph,
+        floats: Graph,
+        records: Sequence[Record],
+        pipeline: Pipeline,
+        judge: Judge | None,
+        own: Path,
     ) -> dict[str, Any]:
         progress = self.job.progress
-        progress.stage(f"{found.name}: legalising")
-        pipeline.legalize(graph, lambda g: emitter.legalize(g, found), f"backend '{emitter.name}'")
-        floats = graph.copy()
-        records = pipeline.run(graph, self.plan.per_target, found)
         progress.stage(f"{found.name}: emitting")
-        own = folder / found.name
-        own.mkdir()
         reference = pipeline.reference
         # A backend may change the graph that it emits; what it made is measured against the one it was given.
         samples = Context(graph, data=self.data).feeds(graph, "calibration") if "calibration" in self.data else ()

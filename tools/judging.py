@@ -15,6 +15,7 @@ from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
 from edgec.passes import input_domain
 from edgec.passes.reference import Reference
+from edgec.tools.failed_targets import emitted, failed
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -93,8 +94,11 @@ def check_requirements(
     """Each requirement with what was asked, what was got, and whether it is met.
 
     ``*_removed`` compares the compressed network with the original. What is about quality holds for the worst of the
-    compressed network and every target's emitted model.
+    compressed network and every target's emitted model. Where a target could not be emitted, it is judged by the
+    others: ``met`` is ``None`` where they meet it, for nobody knows what the missing one would have done, and
+    ``unjudged`` names it.
     """
+    unjudged, targets = list(failed(targets)), emitted(targets)
     got: dict[str, float] = {}
     for name in asked:
         if name.endswith("_removed"):
@@ -111,13 +115,15 @@ def check_requirements(
         got["metric_drop"] = drop if higher_is_better else -drop
         got["metric_min"] = got["metric_max"] = worst
     got["sqnr_min"] = min(map(_number, (quality["sqnr_db"], *(t["sqnr_db"] for t in targets.values()))))
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, wanted in asked.items():
         shown = rounded(got[name])
         # What is compared is what is shown: six digits.
         value = _number(shown)
         met = value <= wanted if name in ("metric_drop", "metric_max") else value >= wanted
         found[name] = {"asked": wanted, "got": shown, "met": met}
+        if unjudged and not name.endswith("_removed"):
+            found[name] |= {"met": None if met else False, "unjudged": unjudged}
     return found
 
 

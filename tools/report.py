@@ -9,6 +9,7 @@ from typing import Any
 
 from edgec.passes.pipeline import Record
 from edgec.passes.protocol import Remark
+from edgec.tools.failed_targets import emitted
 from edgec.tools.judging import decibel, rounded
 
 # The only entries that differ between two runs on the same inputs.
@@ -51,12 +52,14 @@ def write_html(path: Path, report: Mapping[str, Any]) -> None:
 
     from jinja2 import Environment, StrictUndefined
 
-    from edgec.tools.summary import amount, rows, size
+    from edgec.tools.summary import amount, rows, size, verdict
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(amount=amount, size=size, share=_share, polyline=_polyline)
+    environment.filters.update(amount=amount, size=size, share=_share, polyline=_polyline, verdict=verdict)
     template = files("edgec.tools").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(report=report, rows=rows(report), charts=charts(report))
+    page = environment.from_string(template).render(
+        report=report, rows=rows(report), charts=charts(report), emitted=emitted(report["targets"])
+    )
     path.write_text(page + "\n", encoding="utf-8")
 
 
@@ -64,7 +67,7 @@ def charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The page's charts: a title, and a bar a model with its share of the longest in percent and its text."""
     from edgec.tools.summary import counted, short, size
 
-    targets = report["targets"]
+    targets = emitted(report["targets"])
     costs = {
         "original": report["baseline"],
         "compressed": report["compressed"],

@@ -8,28 +8,41 @@ from typing import Any
 
 from edgec.ir.errors import printable
 from edgec.tools.console import print_table
+from edgec.tools.failed_targets import emitted, failed
 
 
 def print_summary(report: Mapping[str, Any], place: Path) -> None:
     """Prints the report's figures side by side, the requirements, and where the output lies."""
-    columns = ("", "original", "compressed", *report["targets"])
+    targets = emitted(report["targets"])
+    columns = ("", "original", "compressed", *targets)
     print_table(f"{printable(report['name'])}: before and after", columns, rows(report))
     for note in report["notes"]:
         print(f"{printable(report['model'])}: {printable(note)}")
-    for name, target in report["targets"].items():
+    for name, target in targets.items():
         for note in target["notes"]:
             print(f"{name}: {printable(note)}")
+    for name in failed(report["targets"]):
+        print(f"{name}: NOT EMITTED")
     for name, entry in report["require"].items():
         got = "infinite" if entry["got"] is None else f"{entry['got']:g}"
-        print(f"require {name}: asked {entry['asked']:g}, got {got}: {'met' if entry['met'] else 'NOT MET'}")
-    files = ("model.onnx", "report.html", "report.json", "manifest.json", *report["targets"])
+        said = verdict(entry)
+        said = said.upper() if entry["met"] is False else said
+        print(f"require {name}: asked {entry['asked']:g}, got {got}: {said}")
+    files = ("model.onnx", "report.html", "report.json", "manifest.json", *targets)
     print(f"{printable(str(place))}: {', '.join(files)}")
+
+
+def verdict(requirement: Mapping[str, Any]) -> str:
+    """Whether a requirement is met, in words."""
+    if requirement["met"] is None:
+        return f"met by what was emitted, not known for {', '.join(requirement['unjudged'])}"
+    return "met" if requirement["met"] else "not met"
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
     """The table's rows: a label, then the original's, the compressed network's and each target's figure."""
     baseline, compressed = report["baseline"], report["compressed"]
-    targets = list(report["targets"].values())
+    targets = list(emitted(report["targets"]).values())
     quality = report["quality"]
     found = []
     for label, key, show in (
