@@ -100,14 +100,15 @@ def aligned(
         the operands in the file; ONNX shape, memory order and stored shape of the result.
     """
     shape = tuple(np.broadcast_shapes(left.shape, right.shape))
-    lead = right if left.is_constant and not right.is_constant else left
-    other = left if lead is right else right
+    # The order of the operands matters (Sub, Div, Pow), and two views of one buffer cannot be told by name.
+    swapped = left.is_constant and not right.is_constant
+    lead, other = (right, left) if swapped else (left, right)
     if lead.shape == shape and other.shape == shape and not lead.is_constant:
         if not other.is_constant and other.order != lead.order:
             # Of two orders the rank's own is kept: the rest of the network is in it.
             usual = layout.permuted(shape, low.default_permutation(len(shape)))
             if other.order == usual:
-                lead, other = other, lead
+                lead, other, swapped = other, lead, not swapped
         stored, order = lead.stored, lead.order
         other = low.laid(other, order, stored)
     elif lead.shape == shape and other.is_constant and other.known().size == 1:
@@ -121,12 +122,8 @@ def aligned(
         lead, other = low.arranged(lead, permutation), low.arranged(other, permutation)
         stored = tuple(shape[axis] for axis in permutation)
         order = layout.permuted(shape, permutation)
-    first, second = (lead, other) if _is(left, lead) else (other, lead)
+    first, second = (other, lead) if swapped else (lead, other)
     return first, second, shape, order, stored
-
-
-def _is(original: Value, candidate: Value) -> bool:
-    return original.name == candidate.name and original.is_constant == candidate.is_constant
 
 
 def _larger(left: Value, right: Value) -> Value:

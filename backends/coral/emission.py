@@ -306,7 +306,8 @@ class Emission:
         return replace(value, order=order, stored=stored, place=place)
 
     def _transposed(self, value: Value, order: layout.Order) -> Value:
-        key = ("transpose", value.place, order)
+        # Two views of one buffer may want the same order of their own elements, and are other elements of the buffer.
+        key = ("transpose", value.place, value.order, order)
         if key in self._made:
             return replace(self._made[key], shape=value.shape)
         step = layout.moves(value.order, order)
@@ -345,7 +346,7 @@ class Emission:
         if not any((*before, *after)):
             return value
         batch, channels, height, width = value.shape
-        key = ("pad", value.place, value.order, tuple(before), tuple(after), low)
+        key = ("pad", value.place, value.order, value.shape, tuple(before), tuple(after), low)
         if key in self._made:
             return self._made[key]
         height, width = height + before[0] + after[0], width + before[1] + after[1]
