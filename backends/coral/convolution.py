@@ -192,7 +192,7 @@ def split_channels(low: Lowering, source: Value, parts: int) -> list[Value]:
     stored = (batch, height, width, size)
     options = schema.SplitOptionsT()
     options.numSplits = parts
-    kind = np.float32 if source.quantization is None else np.int8
+    kind = source.dtype if source.quantization is None else np.int8
     places = [
         low.file.tensor(f"{source.name}.group{number}", stored, kind, source.quantization) for number in range(parts)
     ]

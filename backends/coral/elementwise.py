@@ -49,7 +49,12 @@ def float_arithmetic(low: Lowering, node: Node) -> None:
     to = low.destination(node)
     sides = [low.value(t) for t in node.inputs]
     low.note_float(node, sides)
-    left, right, shape, order, stored = aligned(low, *(low.real(side) for side in sides))
+    sides = [low.real(side) for side in sides]
+    wide = sides[0].dtype == np.int64
+    if wide:
+        # There is no DIV or POW of int64.
+        sides = [low.cast(side, np.dtype(np.int32)) for side in sides]
+    left, right, shape, order, stored = aligned(low, *sides)
     rest = to.clamp
     if node.op == "Div":
         options = schema.DivOptionsT()
@@ -58,7 +63,8 @@ def float_arithmetic(low: Lowering, node: Node) -> None:
         options = schema.PowOptionsT()
     kind = node.op.upper()
     made = low.emit(kind, [left, right], stored, left, options, shape=shape, name=to.tensor.name)
-    low.finish(to, replace(made, order=order), rest)
+    made = replace(made, order=order)
+    low.finish(to, low.cast(made, np.dtype(np.int64)) if wide else made, rest)
 
 
 @lowers("Max", "Min")

@@ -11,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgec.backends.coral import layout
-from edgec.backends.coral.flatbuffer import File
+from edgec.backends.coral.flatbuffer import ELEMENT_TYPES, File
 from edgec.backends.coral.quantization import UNBOUNDED, Quantization, covering
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.errors import InternalError
@@ -69,6 +69,7 @@ class Emission:
         permutation: Sequence[int] | None = None,
         quantization: Quantization | None = None,
         name: str = "",
+        dtype: np.dtype | None = None,
     ) -> Value:
         """Adds an operator with one output.
 
@@ -80,14 +81,16 @@ class Emission:
             options: the schema's options object.
             shape: ONNX shape of the output.
             permutation: ONNX dimensions in stored order; with it the order follows from ``shape``.
-            quantization: of the output; ``None`` for float32.
+            quantization: of the output; ``None`` where it has no scale.
             name: of the output.
+            dtype: of the output, where it is not what ``like`` is of.
         """
         of = tuple(like.shape if shape is None else shape)
         order = like.order if permutation is None else layout.permuted(of, permutation)
-        place = self.file.tensor(name or like.name, stored, np.int8 if quantization else np.float32, quantization)
+        dtype = like.dtype if dtype is None else dtype
+        place = self.file.tensor(name or like.name, stored, np.int8 if quantization else dtype, quantization)
         self.file.operator(kind, [self._place(i) for i in inputs], [place], options, self.source)
-        return Value(name or like.name, of, order, tuple(stored), place, None, quantization)
+        return Value(name or like.name, of, order, tuple(stored), place, None, quantization, dtype=dtype)
 
     def moved(
         self, kind: str, source: Value, operands: Sequence[int], shape: Sequence[int], options: Any, name: str
@@ -146,6 +149,43 @@ class Emission:
             self.file.operator("DEQUANTIZE", [small], [self._unpacked[small]], options, self.source)
         return self._unpacked[small]
 
+    def bare(self, value: Value, kind: np.dtype) -> Value:
+        """The integers of a quantized tensor as ONNX has them, in a tensor without a scale.
+
+        Args:
+            value: quantized.
+            kind: int8 or uint8, as ONNX has it.
+        """
+        assert value.quantization is not None
+        shift = 128 if kind == np.uint8 else 0
+        if value.is_constant:
+            return constant(value.name, (value.known().astype(np.int16) + shift).astype(kind))
+        key = ("bare", value.place, value.order, value.stored, kind)
+        if key not in self._made:
+            place = value.place
+            if shift:
+                moved = replace(value.quantization, zero_point=value.quantization.zero_point + shift)
+                place = self.file.tensor(f"{value.name}.uint8", value.stored, kind, moved)
+                self.file.operator("QUANTIZE", [value.place], [place], schema.QuantizeOptionsT(), self.source)
+            plain = replace(value, place=place, quantization=None, dtype=kind)
+            self._made[key] = self._reshape(plain, value.stored)
+        return replace(self._made[key], shape=value.shape)
+
+    def cast(self, value: Value, kind: np.dtype, name: str = "") -> Value:
+        """Numbers of another type, without scales: CAST, or nothing where they are of it."""
+        if value.dtype == kind:
+            return value
+        if value.is_constant:
+            return constant(value.name, value.known().astype(kind))
+        key = ("cast", value.place, value.order, value.stored, kind)
+        if key not in self._made:
+            options = schema.CastOptionsT()
+            options.inDataType, options.outDataType = ELEMENT_TYPES[value.dtype], ELEMENT_TYPES[kind]
+            self._made[key] = self.emit(
+                "CAST", [value], value.stored, value, options, name=name or f"{value.name}.{kind.name}", dtype=kind
+            )
+        return replace(self._made[key], shape=value.shape)
+
     def _note_widened(self, value: Value) -> None:
         if value.half and value.known().size >= FEWEST:
             self.notes.append(
@@ -173,12 +213,12 @@ class Emission:
         clamp = self.unclamped(clamp, value.quantization)
         if clamp == UNBOUNDED:
             return value
-        if clamp in _ACTIVATION_KINDS:
+        if clamp in _ACTIVATION_KINDS and value.is_number:
             return self.emit(_ACTIVATION_KINDS[clamp], [value], value.stored, value, quantization=value.quantization)
         for bound, kind in zip(clamp, ("MAXIMUM", "MINIMUM"), strict=True):
             if bound in (-inf, inf):
                 continue
-            limit = np.full([1] * len(value.stored), bound, np.float32)
+            limit = np.full([1] * len(value.stored), bound, value.dtype)
             if value.quantization is None:
                 edge = constant(f"{value.name}.bound", limit)
             else:
@@ -225,6 +265,7 @@ class Emission:
             return value
         if value.is_constant:
             return replace(value, data=value.real(), quantization=None)
+        # A tensor of the file has one type and one scale, so its place says both.
         key = ("real", value.place, value.order, value.stored)
         if key not in self._made:
             self._made[key] = self.emit(

@@ -24,11 +24,13 @@ ALIGNMENT = 16
 #: Flatbuffer offsets are 32 bits, signed.
 LARGEST_FILE = 2**31 - 1
 
-_TYPES = {
+#: The types of elements that TFLite's operators take, as the schema numbers them.
+ELEMENT_TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
     np.dtype(np.float16): schema.TensorType.FLOAT16,
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.uint8): schema.TensorType.UINT8,
+    np.dtype(np.int16): schema.TensorType.INT16,
     np.dtype(np.int32): schema.TensorType.INT32,
     np.dtype(np.int64): schema.TensorType.INT64,
     np.dtype(np.bool_): schema.TensorType.BOOL,
@@ -179,7 +181,7 @@ class File:
     def _tensor(self, tensor: Tensor, buffers: list[Any], known: dict[bytes, int]) -> Any:
         made = schema.TensorT()
         made.name = tensor.name
-        made.type = _TYPES[tensor.dtype]
+        made.type = ELEMENT_TYPES[tensor.dtype]
         made.shape = _vector(tensor.shape)
         made.hasRank = True
         made.buffer = 0

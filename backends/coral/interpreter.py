@@ -68,7 +68,7 @@ class Interpreter:
     def _once(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for port, place in zip(self.inputs, self._input_places, strict=True):
             self._runtime.set_tensor(place, ports.entered(port, feeds[port.name]))
-        self._runtime.invoke()
+        _invoke(self._runtime)
         return {
             port.name: ports.left(port, self._runtime.get_tensor(place))
             for port, place in zip(self.outputs, self._output_places, strict=True)
@@ -80,7 +80,7 @@ def run_stored(contents: bytes, inputs: Sequence[np.ndarray]) -> list[np.ndarray
     runtime = _runtime(contents)
     for detail, values in zip(runtime.get_input_details(), inputs, strict=True):
         runtime.set_tensor(detail["index"], values)
-    runtime.invoke()
+    _invoke(runtime)
     return [runtime.get_tensor(detail["index"]) for detail in runtime.get_output_details()]
 
 
@@ -100,6 +100,22 @@ def _runtime(contents: bytes, reference: bool = False, threads: int = 1) -> Any:
             "cut the network before the operator named, and report it",
         ) from None
     return runtime
+
+
+def _invoke(runtime: Any) -> None:
+    """One inference.
+
+    Raises:
+        EmitError: a kernel refuses what it is given.
+    """
+    try:
+        runtime.invoke()
+    except (RuntimeError, ValueError) as error:
+        raise EmitError(
+            "model.tflite",
+            f"LiteRT cannot run it ({_first_line(error)})",
+            "cut the network before the operator named; where it names an index, look at the data",
+        ) from None
 
 
 def invoker(model: Path) -> Callable[[], None]:

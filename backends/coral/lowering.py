@@ -16,10 +16,10 @@ import numpy as np
 
 from edgec.backends.coral import layout
 from edgec.backends.coral.emission import Clamp, Emission
-from edgec.backends.coral.flatbuffer import File
-from edgec.backends.coral.quantization import UNBOUNDED, Quantization
+from edgec.backends.coral.flatbuffer import ELEMENT_TYPES, File
+from edgec.backends.coral.quantization import INT8_HIGH, INT8_LOW, UNBOUNDED, Quantization, per_tensor
 from edgec.backends.coral.reading import ANY_ORDER, IMAGE_OPERATORS, SAME_INDEX, reading_order
-from edgec.backends.coral.value import Value, constant
+from edgec.backends.coral.value import FLOAT32, Value, constant
 from edgec.ir.errors import EmitError, InternalError
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
 from edgec.ir.rules import registering
@@ -30,6 +30,8 @@ Rule = Callable[["Lowering", Node], None]
 RULES: dict[str, Rule] = {}
 
 _ONNX_INT8 = 3
+#: How much coarser the steps may be that a tensor is brought to first where its readers want different ones.
+COARSER = 3.0
 
 
 #: Registers the rule for these ONNX operators.
@@ -44,13 +46,18 @@ class Port:
         name: the ONNX tensor's, and the file's.
         shape: ONNX shape.
         permutation: ONNX dimensions in the order in which the file stores them.
-        quantization: ``None`` where the file takes or gives float32.
+        quantization: of int8; ``None`` where the file has no scale for it.
+        dtype: the type in the file; int8 where there is a quantization.
+        onnx_dtype: the type in the graph. Where it is one of integers and the file holds int8 with a quantization, the
+            file's are the same integers, less 128 for uint8.
     """
 
     name: str
     shape: tuple[int, ...]
     permutation: tuple[int, ...]
     quantization: Quantization | None
+    dtype: np.dtype = FLOAT32
+    onnx_dtype: np.dtype = FLOAT32
 
 
 @dataclass
@@ -114,6 +121,7 @@ class Lowering(Emission):
             node.op in IMAGE_OPERATORS and len(self.shape_of(node.inputs[0]) or ()) == 3 for node in self.graph.nodes
         )
         self._outputs = set(self.graph.outputs)
+        self._is_quantized = any(node.op == "QuantizeLinear" for node in self.graph.nodes)
         inputs = [self._input(tensor) for tensor in self.graph.inputs if isinstance(tensor, Variable)]
         for node in self.graph.nodes:
             if node in self.absorbed:
@@ -138,20 +146,53 @@ class Lowering(Emission):
                 f"its shape {tensor.shape} is not static",
                 f"pin it with --input {tensor.name}:1x3x224x224",
             )
-        if tensor.dtype not in (None, np.dtype(np.float32)):
+        kind = FLOAT32 if tensor.dtype is None else np.dtype(tensor.dtype)
+        # The file computes in float32 whatever the precision of the model.
+        dtype = FLOAT32 if kind.kind == "f" else kind
+        if dtype not in ELEMENT_TYPES:
             raise EmitError(
                 f"input '{tensor.name}'",
-                f"it is {tensor.dtype}, and the coral backend takes float32 inputs",
-                "cut the network behind the conversion",
+                f"TFLite's operators do not take its type {kind}",
+                "make it int32 or float32 in the model, with a Cast behind it",
             )
         permutation = self._input_permutation(tensor, shape)
-        quantization = self.wanted_integers(tensor)
+        quantization = self.wanted_integers(tensor) if dtype.kind == "f" else self._integers_entering(tensor, dtype)
         stored = tuple(shape[axis] for axis in permutation)
-        place = self.file.tensor(tensor.name, stored, np.int8 if quantization else np.float32, quantization)
+        place = self.file.tensor(tensor.name, stored, np.int8 if quantization else dtype, quantization)
         self.file.inputs.append(place)
         order = layout.permuted(shape, permutation)
-        self.values[tensor] = Value(tensor.name, shape, order, stored, place, None, quantization)
-        return Port(tensor.name, shape, permutation, quantization)
+        real = FLOAT32 if quantization else dtype
+        self.values[tensor] = Value(tensor.name, shape, order, stored, place, None, quantization, dtype=real)
+        return Port(tensor.name, shape, permutation, quantization, np.dtype(np.int8) if quantization else dtype, kind)
+
+    def _integers_entering(self, tensor: Variable, dtype: np.dtype) -> Quantization | None:
+        """The int8 in which an integer input enters a quantized network; ``None`` where it enters as it is.
+
+        A camera's bytes that the graph makes floats and quantizes are int8 with scale 1, uint8 less 128; integers that
+        it dequantizes are int8 with the scale that it gives them. Either way they are the bytes of the file's input.
+        """
+        if dtype not in (np.dtype(np.uint8), np.dtype(np.int8)) or tensor in self._outputs:
+            return None
+        scales: list[Quantization] = []
+        for node, read in self._moved_readers(tensor):
+            if read in self._outputs:
+                return None
+            if node.op == "Cast" and self.wanted_integers(node.outputs[0]) is not None:
+                scales.append(per_tensor(1.0, -128 if dtype == np.uint8 else 0))
+            elif node.op == "DequantizeLinear" and self._is_quantized:
+                scales.append(self.read_quantization(node, dtype))
+            else:
+                return None
+        alike = scales and all(scales[0].same(other) for other in scales) and not scales[0].per_channel
+        return scales[0] if alike else None
+
+    def _moved_readers(self, tensor: Tensor) -> list[tuple[Node, Tensor]]:
+        """The nodes that compute with a tensor, behind those that only move it, and what each of them reads."""
+        pairs: list[tuple[Node, Tensor]] = []
+        for node in consumers(tensor):
+            moves = node.op in SAME_INDEX or node.op in ("Transpose", "Identity")
+            pairs += self._moved_readers(node.outputs[0]) if moves else [(node, tensor)]
+        return pairs
 
     def _input_permutation(self, tensor: Variable, shape: tuple[int, ...]) -> tuple[int, ...]:
         """An input that the graph itself turns from channels last keeps the order that it comes in."""
@@ -175,17 +216,19 @@ class Lowering(Emission):
 
     def _output(self, tensor: Tensor) -> Port:
         value = self.value(tensor)
-        if value.is_constant:
-            raise EmitError(f"output '{tensor.name}'", "it does not depend on the input", "remove it from the outputs")
+        kind = FLOAT32 if tensor.dtype is None else np.dtype(tensor.dtype)
+        if kind.kind in "iu" and value.quantization is not None:
+            value = self.bare(value, kind)
         permutation = layout.permutation_of(value.order, value.shape)
         if permutation is None:
             permutation = self.default_permutation(len(value.shape))
-        value = self.arranged(value, permutation)
-        if value.place in self.file.inputs or value.place in self.file.outputs:
+        value = self.arranged(self.real(value) if value.is_constant else value, permutation)
+        if value.is_constant or value.place in self.file.inputs or value.place in self.file.outputs:
             value = self.copied(value)
         self.file.outputs.append(value.place)
         self.file.tensors[value.place].name = tensor.name
-        return Port(tensor.name, value.shape, permutation, value.quantization)
+        dtype = np.dtype(np.int8) if value.quantization else value.dtype
+        return Port(tensor.name, value.shape, permutation, value.quantization, dtype, kind)
 
     # -- what a rule asks about the graph ---------------------------------------------------------------------------
 
@@ -243,7 +286,10 @@ class Lowering(Emission):
         readers = consumers(tensor)
         if not readers or any(node.op != "QuantizeLinear" for node in readers):
             return None
-        return self.read_quantization(readers[0])
+        wanted = [self.read_quantization(node) for node in readers]
+        # Readers that want different integers get them from the widest by a QUANTIZE each, unless that loses steps.
+        widest = max(wanted, key=lambda q: float(q.scale.max()))
+        return widest if all(other.same(widest) or _within(other, widest) for other in wanted) else None
 
     def read_quantization(self, node: Node, implied: np.dtype | None = None) -> Quantization:
         """Scale and zero-point of a QuantizeLinear or DequantizeLinear, uint8 moved to int8.
@@ -280,7 +326,8 @@ class Lowering(Emission):
         """Where the result of a node goes; a Relu or Clip that alone reads it is absorbed."""
         tensor = node.outputs[0]
         clamp = UNBOUNDED
-        while tensor not in self._outputs and len(tensor.outputs) == 1:
+        integers = tensor.dtype is not None and np.dtype(tensor.dtype).kind in "iu"
+        while not integers and tensor not in self._outputs and len(tensor.outputs) == 1:
             reader = tensor.outputs[0]
             bounds = self.bounds(reader)
             if bounds is None:
@@ -359,6 +406,15 @@ class Lowering(Emission):
         turned = [shape[axis] for axis in turn]
         wanted = self.wanted_order(node.outputs[0], turned, reach)
         return None if wanted is None else layout.transposed(wanted, turned, np.argsort(turn).tolist())
+
+
+def _within(one: Quantization, other: Quantization) -> bool:
+    """Whether what the first of two quantizations holds is held by the second, in steps not much coarser."""
+    if one.per_channel or other.per_channel or float(other.scale[0]) > COARSER * float(one.scale[0]):
+        return False
+    ends = [float(q.real(np.array([end], np.int8))[0]) for q in (one, other) for end in (INT8_LOW, INT8_HIGH)]
+    step = float(other.scale[0])
+    return ends[2] <= ends[0] + step and ends[1] <= ends[3] + step
 
 
 def refusal(node: Node, what: str, mend: str) -> EmitError:

@@ -2,8 +2,8 @@
 
 An operator's version grows with what is asked of it; a file must state the lowest that suffices, because the runtime
 and the compiler refuse versions that they do not know. Source: the rules of TensorFlow Lite's own version check
-(``lite/tools/versioning/op_version.cc``), for float32, int8 and
-float16 weights.
+(``lite/tools/versioning/op_version.cc``), for float32, int8, float16
+weights, and the integers and booleans of token ids and masks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 #: The newest version of each operator that the Edge TPU compiler 16.0 (2021) accepts; read, not tested.
 VERSION_CEILINGS = {
@@ -60,8 +61,31 @@ _INT8_IS_2 = frozenset(
         "GATHER",
         "ABS",
         "RSQRT",
+        "ARG_MAX",
+        "ARG_MIN",
+        "EQUAL",
+        "GREATER",
+        "GREATER_EQUAL",
+        "LESS",
+        "LESS_EQUAL",
+        "NOT_EQUAL",
+        "TOPK_V2",
     ]
 )
+#: Versions that operators need for types besides float32 and int8.
+_BY_TYPE = {
+    ("ABS", "int32"): 5,
+    ("ADD", "int64"): 4,
+    ("SUB", "int64"): 4,
+    ("MUL", "int64"): 5,
+    ("SIGN", "int32"): 2,
+    ("SPLIT", "int32"): 3,
+    ("GATHER", "bool"): 3,
+    ("TRANSPOSE", "bool"): 3,
+    ("STRIDED_SLICE", "bool"): 3,
+    ("ARG_MAX", "bool"): 3,
+    ("ARG_MIN", "bool"): 3,
+}
 
 
 def version(
@@ -108,4 +132,10 @@ def version(
         return 6 if kind == "TRANSPOSE" and ranks[0] > 5 else 4
     if kind in ("SUB", "MAXIMUM", "MINIMUM") and max(ranks) > 4:
         return 3
+    if kind == "CAST":
+        return 3 if schema.TensorType.INT8 in (options.inDataType, options.outDataType) else 1
+    if kind == "BROADCAST_TO":
+        return 3 if integer else 2
+    if data is not None and (kind, data.name) in _BY_TYPE:
+        return _BY_TYPE[kind, data.name]
     return 2 if integer and kind in _INT8_IS_2 else 1

@@ -22,12 +22,17 @@ def entered(port: Port, x: np.ndarray) -> np.ndarray:
         raise InputError(
             f"input '{port.name}'", f"has shape {list(port.shape)}, and the feed {list(x.shape)}", "reshape the feed"
         )
-    stored = np.asarray(np.asarray(x, np.float32).transpose(port.permutation), order="C")
-    return stored if port.quantization is None else port.quantization.integers(stored)
+    moved = np.asarray(x).transpose(port.permutation)
+    if port.quantization is None:
+        return np.asarray(moved, port.dtype, order="C")
+    if port.onnx_dtype.kind in "iu":
+        less = 128 if port.onnx_dtype == np.uint8 else 0
+        return np.asarray(moved.astype(np.int16) - less, np.int8, order="C")
+    return port.quantization.integers(np.asarray(moved, np.float32, order="C"))
 
 
 def left(port: Port, stored: np.ndarray) -> np.ndarray:
-    """What the file gave, in ONNX's layout and float."""
+    """What the file gave, in ONNX's layout, floats as float32."""
     real = stored if port.quantization is None else port.quantization.real(stored)
     return np.asarray(real.transpose(np.argsort(port.permutation)), order="C")
 
@@ -40,7 +45,8 @@ def described(ports: Sequence[Port]) -> list[dict[str, Any]]:
             "onnx_shape": list(port.shape),
             "permutation": list(port.permutation),
             "shape": [port.shape[axis] for axis in port.permutation],
-            "dtype": "float32" if port.quantization is None else "int8",
+            "dtype": port.dtype.name,
+            "onnx_dtype": port.onnx_dtype.name,
             "scale": None if port.quantization is None else float(port.quantization.scale[0]),
             "zero_point": None if port.quantization is None else int(port.quantization.zero_point[0]),
         }
@@ -56,6 +62,9 @@ def read(entries: Sequence[Mapping[str, Any]]) -> list[Port]:
             tuple(entry["onnx_shape"]),
             tuple(entry["permutation"]),
             None if entry["scale"] is None else per_tensor(entry["scale"], entry["zero_point"]),
+            np.dtype(entry["dtype"]),
+            # Files of earlier versions do not say it: they take floats only.
+            np.dtype(entry.get("onnx_dtype", "float32")),
         )
         for entry in entries
     ]

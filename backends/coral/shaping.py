@@ -1,4 +1,4 @@
-"""Operators that move numbers and compute none: Reshape and its kin, Transpose, Concat, Pad, SpaceToDepth, Cast.
+"""Operators that move numbers and compute none: Reshape and its kin, Transpose, Concat, Pad, SpaceToDepth.
 
 Reshape, Flatten, Squeeze, Unsqueeze and Transpose add no operator of their own: they change how the same memory is
 read (:mod:`edgec.backends.coral.layout`), and whoever needs it in another order asks.
@@ -19,9 +19,6 @@ from edgec.backends.coral.reading import depth_order
 from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.graph import Node
-
-# float32, float16, double, bfloat16 in ONNX.
-_ONNX_FLOATS = frozenset([1, 10, 11, 16])
 
 
 @lowers("Reshape")
@@ -96,7 +93,7 @@ def concat(low: Lowering, node: Node) -> None:
     rank = len(values[0].shape)
     axis = int(node.attrs["axis"]) % rank
     if all(v.is_constant for v in values):
-        low.set(tensor, constant(tensor.name, np.concatenate([v.real() for v in values], axis)))
+        low.set(tensor, constant(tensor.name, np.concatenate([low.real(v).known() for v in values], axis)))
         return
     lead = next(v for v in values if not v.is_constant)
     quantization = low.wanted_integers(tensor)
@@ -166,7 +163,7 @@ def pad(low: Lowering, node: Node) -> None:
         )
     elif fill != 0.0:
         kind, options = "PADV2", schema.PadV2OptionsT()
-        number_ = constant(f"{node.name}.fill", np.array([fill], np.float32))
+        number_ = constant(f"{node.name}.fill", np.array([fill], source.dtype))
         inputs.append(number_ if source.quantization is None else low.quantized(number_, source.quantization))
     shape = [int(size + before + after) for size, (before, after) in zip(value.shape, pads, strict=True)]
     low.set(
@@ -204,14 +201,3 @@ def depth_space(low: Lowering, node: Node) -> None:
         kind, options = "SPACE_TO_DEPTH", schema.SpaceToDepthOptionsT()
     options.blockSize = block
     low.set(node.outputs[0], low.moved(kind, source, [], shape, options, node.outputs[0].name))
-
-
-@lowers("Cast")
-def cast(low: Lowering, node: Node) -> None:
-    """Nothing where floats stay floats, of whatever precision: the file computes in float32."""
-    value = low.value(node.inputs[0])
-    if int(node.attrs["to"]) not in _ONNX_FLOATS:
-        raise refusal(node, "it converts to a type that is no float", low.cut_before(node))
-    if value.is_constant:
-        value = constant(value.name, value.known().astype(np.float32), half=value.half)
-    low.set(node.outputs[0], value)

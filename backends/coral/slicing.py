@@ -1,4 +1,4 @@
-"""Slice, Split and Gather: STRIDED_SLICE, SPLIT and GATHER along the stored dimensions. Integers are only moved."""
+"""Slice and Split: STRIDED_SLICE and SPLIT along the stored dimensions. Integers are only moved."""
 
 from __future__ import annotations
 
@@ -69,14 +69,15 @@ def split(low: Lowering, node: Node) -> None:
         stored = tuple(shape[a] for a in permutation)
         options = schema.SplitOptionsT()
         options.numSplits = count
-        kind = np.float32 if source.quantization is None else np.int8
+        kind = source.dtype if source.quantization is None else np.int8
         places = [low.file.tensor(t.name, stored, kind, source.quantization) for t in node.outputs]
         low.file.operator(
             "SPLIT", [low.ints("axis", permutation.index(axis)), source.place], places, options, low.source
         )
         order = layout.permuted(shape, permutation)
         for tensor, place in zip(node.outputs, places, strict=True):
-            low.set(tensor, Value(tensor.name, shape, order, stored, place, None, source.quantization))
+            made = Value(tensor.name, shape, order, stored, place, None, source.quantization, dtype=source.dtype)
+            low.set(tensor, made)
         return
     start = 0
     for tensor, length in zip(node.outputs, sizes, strict=True):
@@ -85,38 +86,6 @@ def split(low: Lowering, node: Node) -> None:
         start += length
         made = strided_slice(low, source, permutation, begin, end, [1] * len(begin), tensor.name)
         low.set(tensor, made)
-
-
-@lowers("Gather")
-def gather(low: Lowering, node: Node) -> None:
-    """GATHER along a stored dimension, by known indices."""
-    source = low.value(node.inputs[0])
-    indices = low.static(node, 1, "index")
-    assert indices is not None
-    if source.is_constant:
-        raise refusal(node, "it reads a table", "fold the constants (pass 'fold')")
-    axis = int(node.attrs.get("axis", 0)) % len(source.shape)
-    if indices.ndim > 1:
-        raise refusal(node, f"its indices have {indices.ndim} dimensions", "take rows by a vector of indices")
-    size = source.shape[axis]
-    numbers = np.where(indices < 0, indices + size, indices).reshape(-1)
-    permutation = held_permutation(low, source)
-    source = low.arranged(source, permutation)
-    shape = tuple(numbers.size if a == axis else s for a, s in enumerate(source.shape))
-    options = schema.GatherOptionsT()
-    options.axis, options.batchDims = permutation.index(axis), 0
-    made = low.emit(
-        "GATHER",
-        [source, low.ints(f"{node.name}.indices", numbers)],
-        [shape[a] for a in permutation],
-        source,
-        options,
-        shape=shape,
-        permutation=permutation,
-        quantization=source.quantization,
-        name=node.outputs[0].name,
-    )
-    low.set(node.outputs[0], made if indices.ndim else made.reshaped([s for a, s in enumerate(shape) if a != axis]))
 
 
 def held_permutation(low: Lowering, value: Value) -> tuple[int, ...]:
@@ -136,7 +105,8 @@ def strided_slice(
 ) -> Value:
     """A part of a value; ``begin``, ``end`` and ``step`` are by ONNX dimension and inside the shape."""
     source = low.arranged(source, permutation)
-    if any(s > 1 for s in step[2:]) and list(step[:2]) == [1, 1] and tuple(permutation) == layout.CHANNELS_LAST:
+    image = tuple(permutation) == layout.CHANNELS_LAST and source.is_number
+    if image and any(s > 1 for s in step[2:]) and list(step[:2]) == [1, 1]:
         return _subsampled(low, source, begin, end, step, name)
     shape = tuple(-(-(e - b) // s) for b, e, s in zip(begin, end, step, strict=True))
     assert prod(shape) > 0, name

@@ -10,6 +10,8 @@ import numpy as np
 from edgec.backends.coral import layout
 from edgec.backends.coral.quantization import Quantization
 
+FLOAT32 = np.dtype(np.float32)
+
 
 @dataclass(frozen=True, eq=False)
 class Value:
@@ -24,6 +26,8 @@ class Value:
         data: a constant's contents, in ONNX's shape and order.
         quantization: ``None`` for a float tensor.
         half: whether the model stores a constant's float32 numbers as float16.
+        dtype: type of the numbers that the tensor stands for: float32, quantized or not, or integers and booleans,
+            which are in the file as they are.
     """
 
     name: str
@@ -34,6 +38,7 @@ class Value:
     data: np.ndarray | None = None
     quantization: Quantization | None = None
     half: bool = False
+    dtype: np.dtype = FLOAT32
 
     @property
     def is_constant(self) -> bool:
@@ -44,6 +49,11 @@ class Value:
         """The same memory seen in another ONNX shape: ONNX's Reshape, for free."""
         data = None if self.data is None else self.data.reshape(tuple(shape))
         return replace(self, shape=tuple(shape), data=data)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it stands for floats, and not for integers or booleans."""
+        return self.dtype.kind == "f"
 
     def known(self) -> np.ndarray:
         """A constant's contents."""
@@ -60,4 +70,6 @@ class Value:
 def constant(name: str, data: np.ndarray, quantization: Quantization | None = None, half: bool = False) -> Value:
     """A value known when the file is written."""
     shape = tuple(data.shape)
-    return Value(name, shape, layout.row_major(shape), shape, -1, data, quantization, half)
+    real = quantization is not None or data.dtype.kind == "f"
+    dtype = FLOAT32 if real else data.dtype
+    return Value(name, shape, layout.row_major(shape), shape, -1, data, quantization, half, dtype)
