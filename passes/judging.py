@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from edgec.ir.execution import Session, batch_size, seeded_feeds, sqnr_db, stacked
+from edgec.ir.execution import Session, batch_size, seeded_feeds
 from edgec.ir.graph import Graph
+from edgec.ir.signal import sqnr_scores
 from edgec.passes.joined_outputs import apart, joined_parts
 from edgec.passes.protocol import Context, DataSet
 
@@ -121,11 +122,11 @@ class Judge:
 
         Outputs that are joined of parts are taken apart, so that each part counts like the others.
         """
-        return sqnr_db(self._original, self._run(graph))
+        return sqnr_scores(self._original, self._run(graph)).value()
 
-    def _run(self, graph: Graph) -> dict[str, np.ndarray]:
+    def _run(self, graph: Graph) -> list[dict[str, np.ndarray]]:
         session = Session(graph)
-        return stacked([apart(session.run(feeds), self._parts) for feeds in self._feeds])
+        return [apart(session.run(feeds), self._parts) for feeds in self._feeds]
 
 
 def context(graph: Graph, ctx: Context, data: Mapping[str, DataSet], shared: dict[Any, Any] | None = None) -> Context:

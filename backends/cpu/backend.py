@@ -16,10 +16,11 @@ import numpy as np
 
 from edgec.backends.counted_padding import count_padding_outside
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
-from edgec.ir.execution import Session, seeded_feeds, sqnr_db, stacked, started
+from edgec.ir.execution import Session, seeded_feeds, started
 from edgec.ir.files import load, save
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
+from edgec.ir.signal import Run, sqnr_scores
 from edgec.passes.target import Target
 
 MODEL = "model.onnx"
@@ -60,16 +61,18 @@ class CpuBackend:
         feeds = list(probes) or seeded_feeds(graph)
         reference = Session(graph)
         emitted = self.runner(graph, folder)
-        expected = stacked([reference.run(item) for item in feeds])
-        found = stacked([emitted(item) for item in feeds])
-        sqnr = sqnr_db(expected, found)
+        expected = [reference.run(item) for item in feeds]
+        measured = [emitted(item) for item in feeds]
+        signal = sqnr_scores(expected, measured)
+        sqnr = signal.value()
         integer = any(node.op == "QuantizeLinear" for node in graph.nodes)
         reduced = target.scheme is not None and target.scheme.reduce_range
         notes = _notes(sqnr, saturates=not reduced and has_vnni() is False) if integer else []
         size = sum((folder / name).stat().st_size for name in written)
         check: dict[str, Any] = {
             "bytes": size,
-            "largest_difference": {name: _largest(expected[name], found[name]) for name in expected},
+            "largest_difference": {name: _largest(name, expected, measured) for name in expected[0]},
+            "other_shape_in_runs": dict(signal.mismatched),
             "probes": len(feeds),
             "quantized": integer,
             "sqnr_db": round(sqnr, 3) if np.isfinite(sqnr) else None,
@@ -118,6 +121,14 @@ def _notes(sqnr: float, *, saturates: bool) -> list[str]:
     return [f"{start}; measure the metric on this kind of machine before shipping the model."]
 
 
-def _largest(expected: np.ndarray, found: np.ndarray) -> float:
-    with np.errstate(invalid="ignore"):  # infinities that agree
-        return float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
+def _largest(name: str, expected: Sequence[Run], measured: Sequence[Run]) -> float | None:
+    """How far an output moved at most where its shape is what was expected; ``None`` where values are not finite."""
+    largest = 0.0
+    for run, other in zip(expected, measured, strict=True):
+        if run[name].shape == other[name].shape and run[name].dtype.kind not in "OSU":
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(run[name].astype(np.float64) - other[name].astype(np.float64))
+                # Infinities that agree are equal, as are two NaN.
+                apart = np.where((run[name] == other[name]) | (np.isnan(apart) & np.isnan(run[name])), 0.0, apart)
+            largest = float(np.maximum(largest, apart.max(initial=0.0)))
+    return largest if np.isfinite(largest) else None

@@ -29,10 +29,11 @@ from edgec.backends.tensorrt.shape_profiles import ShapeProfile, check_inputs, c
 from edgec.backends.tensorrt.versions import profile_of
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EmitError
-from edgec.ir.execution import Session, seeded_feeds, sqnr_db, stacked
+from edgec.ir.execution import Session, seeded_feeds
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
+from edgec.ir.signal import sqnr_scores
 from edgec.passes import input_domain
 from edgec.passes.target import Target
 
@@ -161,7 +162,7 @@ class TensorRTBackend:
 
 def _measured(model: Model, feeds: Sequence[Feeds], outputs: Sequence[Feeds]) -> float:
     session = Session(model.as_half())
-    return sqnr_db(stacked(outputs), stacked([session.run(one) for one in feeds]))
+    return sqnr_scores(outputs, [session.run(one) for one in feeds]).value()
 
 
 def _estimate(graph: Graph, batches: float) -> int:

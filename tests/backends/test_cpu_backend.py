@@ -18,6 +18,7 @@ from edgec.ir.errors import InputError
 from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
+from edgec.ir.signal import Signal, sqnr_scores
 from edgec.passes.quantize import Quantize
 
 CPU, AVX2 = target("cpu"), target("cpu-avx2")
@@ -108,21 +109,27 @@ def test_the_same_bytes_twice(tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def signal(level: float) -> Signal:
+    """An SQNR of so many dB."""
+    one = np.ones(1)
+    return sqnr_scores([{"y": one}], [{"y": one + 10 ** (-level / 20)}])
+
+
 def test_saturating_kernels_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "has_vnni", lambda: False)
-    monkeypatch.setattr(module, "sqnr_db", lambda *runs: 24.5)
+    monkeypatch.setattr(module, "sqnr_scores", lambda *runs: signal(24.5))
     assert len(CpuBackend().emit(network(), CPU, tmp_path, []).notes) == 1, "with VNNI that is only rounding"
     assert CpuBackend().emit(network(), AVX2, tmp_path, []).notes == []
-    monkeypatch.setattr(module, "sqnr_db", lambda *runs: 11.23)
+    monkeypatch.setattr(module, "sqnr_scores", lambda *runs: signal(11.23))
     made = CpuBackend().emit(network(), CPU, tmp_path, [])
     assert made.notes == [
         "onnxruntime's integer kernels differ from the quantized graph by 11.2 dB on this machine, because its CPU has "
         "no VNNI and sums of products saturate; the target 'cpu-avx2' avoids it at the price of one bit of the weights."
     ]
     monkeypatch.setattr(module, "has_vnni", lambda: True)
-    monkeypatch.setattr(module, "sqnr_db", lambda *runs: 24.5)
+    monkeypatch.setattr(module, "sqnr_scores", lambda *runs: signal(24.5))
     assert CpuBackend().emit(network(), CPU, tmp_path, []).notes == []
-    monkeypatch.setattr(module, "sqnr_db", lambda *runs: 11.23)
+    monkeypatch.setattr(module, "sqnr_scores", lambda *runs: signal(11.23))
     made = CpuBackend().emit(network(), CPU, tmp_path, [])
     assert made.notes == [
         "onnxruntime's integer kernels differ from the quantized graph by 11.2 dB on this machine; "

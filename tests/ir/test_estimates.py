@@ -88,3 +88,41 @@ def test_sqnr_by_runs_is_the_sqnr_over_all() -> None:
     assert sqnr_scores(exact, exact).value() == np.inf
     other[3]["a"] = other[3]["a"] * np.nan
     assert sqnr_scores(exact, other).value() == -np.inf
+
+
+def test_outputs_of_any_size_are_compared_run_by_run() -> None:
+    """How many boxes a detector finds depends on the image: what cannot be compared is left out and counted."""
+    random = np.random.default_rng(5)
+    exact = [{"boxes": random.normal(size=(n, 4)), "scores": random.normal(size=8)} for n in (3, 0, 5, 2)]
+    noisy = [{name: x + 0.1 for name, x in run.items()} for run in exact]
+    assert sqnr_scores(exact, exact).value() == np.inf
+    whole = sqnr_scores(exact, noisy)
+    assert (whole.mismatched, whole.in_words()) == ({}, [])
+    other = [*noisy[:2], {**noisy[2], "boxes": noisy[2]["boxes"][:4]}, noisy[3]]
+    part = sqnr_scores(exact, other)
+    assert part.mismatched == {"boxes": 1}
+    without = [{name: x for name, x in run.items() if name != "boxes" or place != 2} for place, run in enumerate(exact)]
+    powers = [np.mean(run["boxes"] ** 2) for run in without if run.get("boxes", np.zeros(0)).size]
+    noises = [0.01] * len(powers)
+    scores = [np.mean(run["scores"] ** 2) for run in exact]
+    expected = 10 * np.log10(2 / (np.sum(noises) / np.sum(powers) + 4 * 0.01 / np.sum(scores)))
+    assert part.value() == pytest.approx(expected, abs=1e-9)
+    assert part.in_words() == [
+        "output 'boxes' has another shape than the original's in 1 of 4 runs: the SQNR leaves them out, and a metric of"
+        " your own can judge them (data.eval: {metric: 'python: module:function'})"
+    ]
+
+
+def test_outputs_that_cannot_be_compared_at_all_are_not_called_equal() -> None:
+    exact = [{"boxes": np.ones((3, 4))}, {"boxes": np.ones((2, 4))}]
+    other = [{"boxes": np.ones((2, 4))}, {"boxes": np.ones((3, 4))}]
+    nothing = sqnr_scores(exact, other)
+    assert nothing.value() == -np.inf
+    assert nothing.mismatched == {"boxes": 2}
+
+
+def test_text_is_right_or_wrong() -> None:
+    exact = [{"name": np.array(["cat", "dog", "eel", "fox"], object)}]
+    assert sqnr_scores(exact, exact).value() == np.inf
+    other = [{"name": np.array(["cat", "dog", "eel", "cat"], object)}]
+    assert sqnr_scores(exact, other).value() == pytest.approx(10 * np.log10(4))
