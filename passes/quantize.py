@@ -14,13 +14,14 @@ from edgec.ir.errors import InputError, UsageError
 from edgec.ir.graph import Graph, Node
 from edgec.passes.judging import context
 from edgec.passes.protocol import Context, Effect, Pass
-from edgec.passes.quantization.calibrators import Calibrator
+from edgec.passes.quantization.calibrators import COUNTING, Calibrator
 from edgec.passes.quantization.channel_splitting import split_channels
 from edgec.passes.quantization.effects import noise_shares
 from edgec.passes.quantization.ends import ends_in_float
 from edgec.passes.quantization.equalization import equalize
 from edgec.passes.quantization.goals import Goal
 from edgec.passes.quantization.layer_errors import layer_errors
+from edgec.passes.quantization.masks import bound_masks
 from edgec.passes.quantization.mixed_precision import Try, choose
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
@@ -135,6 +136,8 @@ class Quantize(Pass):
         if self.random and ROLE not in ctx.data:
             ctx.data[ROLE] = noise(graph, ctx.seed)
             ctx.missed("the network", "calibrated on noise: neither ranges nor accuracy say anything about real data")
+        if scheme.rounds == "all":
+            bound_masks(graph, ctx, self.samples, histograms=self._calibrator() in COUNTING)
         if self.effort == "max" or (self.effort == "balanced" and not self.per_channel):
             rounding = Rounding(scheme.symmetric, scheme.rounds == "inputs", self.per_channel)
             # What equal channels cost the weights is partly mended later: with time for it, what is left then decides.

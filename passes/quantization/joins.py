@@ -32,7 +32,7 @@ def uneven_joins(placement: Placement, seen: Mapping[Variable, Statistics]) -> d
     for site in placement.sites:
         if site.node.op != "Concat" or any(node in computing for node in _reached(site.outputs)):
             continue
-        joined = _width(seen[site.outputs[0]].range())
+        joined = seen[site.outputs[0]].range().width
         narrow, width = min(_parts(site, seen), key=lambda part: part[1], default=(None, joined))
         steps = 255 * width / joined if joined else 255.0
         if narrow is not None and steps < FEWEST_STEPS:
@@ -44,7 +44,7 @@ def _parts(site: Site, seen: Mapping[Variable, Statistics]) -> Iterable[tuple[Te
     """What a join reads, but for what is zero throughout, and the width of its range."""
     for index in site.activations:
         tensor = site.node.inputs[index]
-        width = _width(Range.of(tensor.values) if isinstance(tensor, Constant) else seen[tensor].range())
+        width = (Range.of(tensor.values) if isinstance(tensor, Constant) else seen[tensor].range()).width
         if width:
             yield tensor, width
 
@@ -59,8 +59,3 @@ def _reached(tensors: Iterable[Tensor]) -> Iterable[Node]:
                 yield node
                 if node.op in MOVES:
                     waiting += node.outputs
-
-
-def _width(values: Range) -> float:
-    """Of the range with zero in it, as it is quantized."""
-    return max(values.high, 0.0) - min(values.low, 0.0)

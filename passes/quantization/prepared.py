@@ -13,6 +13,7 @@ from edgec.passes.quantization.calibrators import COUNTING, Calibrator, ranges
 from edgec.passes.quantization.float_ends import unrounded_ends
 from edgec.passes.quantization.input_placement import place_at_inputs
 from edgec.passes.quantization.joins import uneven_joins
+from edgec.passes.quantization.lost_parts import lost_parts
 from edgec.passes.quantization.output_ranges import output_ranges
 from edgec.passes.quantization.placement import KeepFloat, Placement, candidates, place
 from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
@@ -81,6 +82,8 @@ def prepare(
         others = candidates(graph, shapes)
         seen = calibrate(graph, wanted, others, ctx, samples=calibration.samples, histograms=counting)
         found = too_coarse(placement, seen, scheme) | uneven_joins(placement, seen)
+        if not found and scheme.rounds == "all":
+            found = lost_parts(graph, placement, seen, scheme, ctx)
         if not found:
             break
         coarse.update(found)

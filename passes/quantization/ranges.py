@@ -29,6 +29,11 @@ class Range:
         """The range of known values; (0, 0) where there are none."""
         return Range(float(values.min()), float(values.max())) if values.size else Range(0.0, 0.0)
 
+    @property
+    def width(self) -> float:
+        """Of what is quantized: the range with zero in it."""
+        return max(self.high, 0.0) - min(self.low, 0.0)
+
     def union(self, other: Range) -> Range:
         """The least range that holds both."""
         return Range(min(self.low, other.low), max(self.high, other.high))
