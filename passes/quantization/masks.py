@@ -18,7 +18,7 @@ from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, producer
 from edgec.ir.shapes import Shapes
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.calibration import calibrate
-from edgec.passes.quantization.distinguishable import distinguishable
+from edgec.passes.quantization.distinguishable import ALL, distinguishable
 from edgec.passes.quantization.placement import MOVES, candidates
 from edgec.passes.quantization.ranges import Range
 from edgec.passes.quantization.softmax_floors import least_margin, softmax_floors
@@ -33,6 +33,7 @@ _LEAST_GAIN = 4.0
 _INFINITE = 1e30
 # A factor that makes one 8-bit step of the other operand twice as large as the bound suffices.
 _STEPS = 255.0
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 def bound_masks(graph: Graph, ctx: Context, samples: int | None, *, histograms: bool) -> None:
@@ -51,20 +52,23 @@ def bound_masks(graph: Graph, ctx: Context, samples: int | None, *, histograms: 
     joins = [node for node in graph.nodes if node.op in _JOINS and shapes.dtype(node.outputs[0]) == np.float32]
     if not joins:
         return
-    _make_finite(graph, joins, ctx)
+    _make_finite(graph, ctx)
     possible = _possible(graph)
     parts = _parts(joins, shapes)
     wanted = [tensor for tensor in parts if isinstance(tensor, Variable) and _is_bounded(possible.get(tensor))]
     if not wanted:
         return
     softmaxes = [node for node in graph.nodes if node.op == "Softmax" and isinstance(node.inputs[0], Variable)]
-    others = [t for t in _needed(graph, shapes) if t not in wanted]
+    others = [t for t in _needed(graph, shapes, possible) if t not in wanted]
     statistics = calibrate(
         graph, [*wanted, *others], candidates(graph, shapes), ctx, samples=samples, histograms=histograms
     )
     seen = {tensor: one.range() for tensor, one in statistics.items()}
     floors = softmax_floors(graph, [node for node in softmaxes if _is_wide(node, seen, shapes)], seen, ctx)
-    every = {**seen, **{constant: Range.of(constant.values) for constant in graph.constants() if _is_float(constant)}}
+    every: dict[Tensor, Range] = {
+        **seen,
+        **{constant: Range.of(constant.values) for constant in graph.constants() if _is_float(constant)},
+    }
     intervals = distinguishable(graph, every, floors)
     for tensor in parts:
         _bound(graph, tensor, every.get(tensor), intervals.get(tensor), every, ctx)
@@ -72,28 +76,23 @@ def bound_masks(graph: Graph, ctx: Context, samples: int | None, *, histograms: 
     graph.sort()
 
 
-def _make_finite(graph: Graph, joins: Iterable[Node], ctx: Context) -> None:
-    """Puts finite numbers in the place of infinite ones whose size no reader can tell."""
-    infinite = [c for c in graph.constants() if _is_float(c) and np.isinf(c.values).any()]
-    if not infinite:
-        return
-    possible = _possible(graph)
+def _make_finite(graph: Graph, ctx: Context) -> None:
+    """Puts a finite number in the place of minus infinity, where no reader can tell how far down it lies."""
+    infinite = [c for c in graph.constants() if _is_float(c) and (c.values == -inf).any()]
+    possible = _possible(graph) if infinite else {}
     for constant in infinite:
-        interval = possible.get(constant)
-        low, high = constant.values == -inf, constant.values == inf
-        if interval is None or (low.any() and interval.low == -inf) or (high.any() and interval.high == inf):
-            continue
-        values = constant.values.copy()
-        values[low], values[high] = -_INFINITE, _INFINITE
-        constant.values = values
-        ctx.did(constant.name, f"infinite values are {_INFINITE:.0e}: what reads them cannot tell")
-    ctx.changed()
+        if possible.get(constant, ALL).low > -inf:
+            constant.values = np.where(constant.values == -inf, np.float32(-_INFINITE), constant.values)
+            ctx.did(constant.name, f"minus infinity is {-_INFINITE:.0e}: what reads it cannot tell")
+    if infinite:
+        ctx.changed()
 
 
 def _possible(graph: Graph) -> dict[Tensor, Range]:
     """The sides on which a tensor is bounded by its readers, wherever the bounds may lie."""
     zero = Range(0.0, 0.0)
-    nothing: dict[Tensor, Range] = dict.fromkeys([*graph.variables(), *graph.constants()], zero)
+    tensors: list[Tensor] = [*graph.variables(), *graph.constants()]
+    nothing = dict.fromkeys(tensors, zero)
     return distinguishable(graph, nothing, {node.inputs[0]: 0.0 for node in graph.nodes if node.op == "Softmax"})
 
 
@@ -122,10 +121,12 @@ def _parts(joins: Iterable[Node], shapes: Shapes) -> list[Tensor]:
     return list(parts)
 
 
-def _needed(graph: Graph, shapes: Shapes) -> list[Variable]:
+def _needed(graph: Graph, shapes: Shapes, possible: Mapping[Tensor, Range]) -> list[Variable]:
     """The other tensors on which intervals depend: parts of sums, maxima, what is multiplied, what Softmax reads."""
     needed: dict[Variable, None] = {}
     for node in graph.nodes:
+        if not any(_is_bounded(possible.get(tensor)) for tensor in (*node.inputs, *node.outputs)):
+            continue
         of: list[Tensor] = []
         if node.op in ("Add", "Sub", "Mul", "Softmax"):
             of += node.inputs
@@ -157,7 +158,7 @@ def _bound(
     if seen is None or interval is None or not np.isfinite([seen.low, seen.high]).all():
         return
     low, high = (float(np.clip(end, interval.low, interval.high)) for end in (seen.low, seen.high))
-    if seen.width < _LEAST_GAIN * max(Range(low, high).width, np.finfo(np.float32).tiny):
+    if seen.width < _LEAST_GAIN * max(Range(low, high).width, _TINY):
         return
     ends = [np.float32(interval.low) if interval.low > seen.low else None]
     ends.append(np.float32(interval.high) if interval.high < seen.high else None)
@@ -168,7 +169,7 @@ def _bound(
     )
     ctx.did(tensor.name, f"values {what}: what reads them cannot tell")
     if isinstance(tensor, Constant):
-        tensor.values = np.asarray(np.clip(tensor.values, *ends), np.float32)
+        tensor.values = np.asarray(np.clip(tensor.values, ends[0], ends[1]), np.float32)
         return
     _bound_factor(graph, tensor, max(abs(low), abs(high)), every)
     sides = zip(ends, ("low", "high"), strict=True)
