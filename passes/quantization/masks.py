@@ -56,8 +56,9 @@ def bound_masks(graph: Graph, ctx: Context, samples: int | None, *, histograms: 
     possible = _possible(graph)
     parts = _parts(joins, shapes)
     wanted = [tensor for tensor in parts if isinstance(tensor, Variable) and _is_bounded(possible.get(tensor))]
-    if not wanted:
-        return
+    stored = (tensor.values for tensor in parts if isinstance(tensor, Constant))
+    if not wanted or not all(np.isfinite(values).all() for values in stored):
+        return  # what is not finite and no mask is refused where it is to be rounded
     softmaxes = [node for node in graph.nodes if node.op == "Softmax" and isinstance(node.inputs[0], Variable)]
     others = [t for t in _needed(graph, shapes, possible) if t not in wanted]
     statistics = calibrate(
