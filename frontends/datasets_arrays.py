@@ -13,14 +13,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from edgec.frontends.datasets_images import file_digest, sample_digests
-from edgec.frontends.datasets_signature import Inputs, check_finite, check_sample, quoted
+from edgec.frontends.datasets_signature import Inputs, check_finite, check_sample, quoted, rows_of
 from edgec.frontends.image_files import evenly
 from edgec.ir.errors import InputError, did_you_mean
 
@@ -119,7 +119,11 @@ class Arrays:
         column = columns[name]
         where = self.source if self._path.suffix == ".npy" else f"{self.source}: array '{name}'"
         if not column.shape:
-            raise InputError(where, "is one number", "put the samples on the first axis")
+            mend = "put the samples on the first axis"
+            if inputs[name][0] == (1,):
+                mend += f", or pin the input with --input {name}=VALUE"
+            raise InputError(where, "is one number", mend)
+        column = replace(column, shape=rows_of(column.shape, name, inputs))
         check_sample(where, name, column.shape[1:], column.dtype, inputs, rows=True)
         return column
 

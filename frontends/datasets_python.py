@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from edgec.frontends.datasets_images import array_digest, sample_digests
-from edgec.frontends.datasets_signature import Inputs, check_finite, check_sample, quoted
+from edgec.frontends.datasets_signature import Inputs, check_finite, check_sample, quoted, without_batch
 from edgec.frontends.image_files import evenly
 from edgec.frontends.python_functions import find_function, run_foreign
 from edgec.ir.errors import InputError, did_you_mean
@@ -158,6 +158,7 @@ class PythonData:
                 array = np.asarray(item[input_name])
             except ValueError as error:
                 raise InputError(where, f"gives no array for '{input_name}'", "give rows of one length") from error
+            array = without_batch(array, self._inputs[input_name][0])
             check_sample(where, input_name, array.shape, array.dtype, self._inputs, rows=False)
             feed[input_name] = array
         return feed, label

@@ -11,6 +11,7 @@ from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe_data import PreprocessSpec
 from edgec.ir.errors import InputError, UsageError, did_you_mean
 from edgec.ir.graph import Graph
+from edgec.ir.sample_axis import sample_shapes_of
 
 Shape = tuple[int | str | None, ...]
 Inputs = Mapping[str, tuple[Shape, np.dtype]]
@@ -27,8 +28,9 @@ class Feed:
 
 
 def inputs_of(graph: Graph) -> Inputs:
-    """What a model's inputs take."""
-    return {tensor.name: (tuple(tensor.shape or ()), np.dtype(tensor.dtype)) for tensor in graph.inputs}
+    """What a model's inputs take; those that it takes whole have a sample axis of 1 in front of their own."""
+    shapes = sample_shapes_of(graph)
+    return {tensor.name: (shapes[tensor.name], np.dtype(tensor.dtype)) for tensor in graph.inputs}
 
 
 def times(shape: Sequence[int | str | None]) -> str:
@@ -114,6 +116,26 @@ def _mend(spec: PreprocessSpec, wanted: Shape) -> str:
         if changes:
             return f"set {' and '.join(changes)}"
     return "use arrays: FILE.npz, which are fed as they are"
+
+
+def without_batch(sample: np.ndarray, wanted: Shape) -> np.ndarray:
+    """A sample that was given with a batch axis of 1, where the input has one, without it."""
+    return sample[0] if sample.ndim == len(wanted) and wanted[0] == 1 and len(sample) == 1 else sample
+
+
+def rows_of(shape: tuple[int, ...], name: str, inputs: Inputs) -> tuple[int, ...]:
+    """The shape of an array as rows, a sample each; the values lie as they do in ``shape``.
+
+    Args:
+        shape: of the array as it is: rows, or whole inputs on a first axis of their own.
+        name: of the input.
+        inputs: of the model.
+    """
+    wanted = inputs[name][0]
+    batch = wanted[0]
+    if len(shape) == len(wanted) + 1 and isinstance(batch, int) and agrees(shape[1:], wanted):
+        return (shape[0] * batch, *shape[2:])
+    return shape
 
 
 def check_sample(where: str, name: str, shape: Sequence[int], dtype: np.dtype, inputs: Inputs, *, rows: bool) -> None:

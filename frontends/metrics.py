@@ -42,7 +42,7 @@ def samples_of(run: Run, data: DataSet, labels: np.ndarray | None, batch_size: i
     """Runs a network over a data set; the last batch is filled up with its last sample, so all have one size.
 
     Raises:
-        InputError: an output has no sample axis of ``batch_size``, or holds NaN or infinity.
+        InputError: an output has no sample axis of a ``batch_size`` above 1, or holds NaN or infinity.
     """
     position = 0
     for feeds in data.batches(batch_size):
@@ -50,14 +50,14 @@ def samples_of(run: Run, data: DataSet, labels: np.ndarray | None, batch_size: i
         full = {name: filled(array, batch_size) for name, array in feeds.items()}
         outputs = run(full)
         for name, output in outputs.items():
-            if output.ndim == 0 or len(output) != batch_size:
+            if batch_size > 1 and (output.ndim == 0 or len(output) != batch_size):
                 raise InputError(
                     f"output '{name}'",
                     f"is of shape {list(output.shape)} for a batch of {batch_size}",
                     "a metric needs an output with the samples on its first axis",
                 )
         for index in range(count):
-            row = {name: output[index] for name, output in outputs.items()}
+            row = {name: _row(output, index, batch_size) for name, output in outputs.items()}
             sample = data.names[position]
             for name, values in row.items():
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -70,6 +70,11 @@ def samples_of(run: Run, data: DataSet, labels: np.ndarray | None, batch_size: i
             inputs = {name: array[index] for name, array in feeds.items()}
             yield Sample(sample, inputs, row, label)
             position += 1
+
+
+def _row(output: np.ndarray, index: int, batch_size: int) -> np.ndarray:
+    """One sample's part of an output; all of it where one is run at a time and the first axis is not the samples'."""
+    return output if batch_size == 1 and (output.ndim == 0 or len(output) != 1) else output[index, ...]
 
 
 class Metric(ABC):

@@ -13,6 +13,7 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.files import INTERNAL_LIMIT, save, to_bytes
 from edgec.ir.graph import Graph, Tensor
+from edgec.ir.sample_axis import batch_size as batch_size
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -165,19 +166,13 @@ def seeded_feeds(graph: Graph, seed: int = 0, samples: int = 4) -> list[dict[str
             shape = tuple(int(d) for d in tensor.shape if isinstance(d, int))
             dtype = np.dtype(tensor.dtype)
             if dtype.kind == "f":
-                feeds[tensor.name] = random.random(shape, np.float32).astype(dtype)
+                feeds[tensor.name] = np.asarray(random.random(shape, np.float32)).astype(dtype)
             elif dtype.kind == "b":
-                feeds[tensor.name] = random.integers(0, 2, shape).astype(dtype)
+                feeds[tensor.name] = np.asarray(random.integers(0, 2, shape)).astype(dtype)
             else:
-                feeds[tensor.name] = random.integers(0, 8, shape).astype(dtype)
+                feeds[tensor.name] = np.asarray(random.integers(0, 8, shape)).astype(dtype)
         made.append(feeds)
     return made
-
-
-def batch_size(graph: Graph) -> int:
-    """How many samples ``graph`` takes at once: the first dimension of its first input, 1 where that is not static."""
-    shape = graph.inputs[0].shape if graph.inputs else None
-    return shape[0] if shape and isinstance(shape[0], int) else 1
 
 
 def filled(values: np.ndarray, size: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Graph
+from edgec.ir.sample_axis import as_taken
 
 _KEY = "edgec.input."
 
@@ -48,17 +49,16 @@ def folded(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def enter(graph: Graph, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """``feeds`` of the original model as ``graph`` takes them; channels are axis 1.
+    """``feeds`` of the original model, or what a data set gives for them, as ``graph`` takes them.
 
-    The inverse is taken in double precision, so that whole pixel values come back within 1e-4.
+    Channels are axis 1. The inverse is taken in double precision, so that whole pixel values come back within 1e-4.
+    Inputs that are taken whole lose the sample axis that a data set gives them (:mod:`edgec.ir.sample_axis`).
     """
+    shapes = {tensor.name: tensor.shape for tensor in graph.inputs}
     entered = {}
     for name, x in feeds.items():
         known = folded(graph, name)
-        if known is None:
-            entered[name] = x
-            continue
-        entered[name] = unfolded(x, *known)
+        entered[name] = as_taken(x if known is None else unfolded(x, *known), shapes.get(name))
     return entered
 
 

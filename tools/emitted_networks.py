@@ -26,6 +26,7 @@ from edgec.ir.errors import InputError
 from edgec.ir.execution import Session, batch_size
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
+from edgec.ir.sample_axis import as_taken, common_batch, sample_shapes
 from edgec.passes import input_domain
 
 ONNX = "model.onnx"
@@ -115,8 +116,11 @@ def _tflite(folder: Path, name: str) -> Network:
 
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raw = {key: input_domain.unfolded(x, *folded[key]) if key in folded else x for key, x in feeds.items()}
-        return interpreter.run(raw)
+        return interpreter.run({key: as_taken(x, taken.get(key)) for key, x in raw.items()})
 
-    inputs = {port.name: (port.shape, np.dtype(np.float32)) for port in entered}
-    batch = entered[0].shape[0] if entered and entered[0].shape else 1
+    taken = {port.name: port.shape for port in entered}
+    given = [port.shape for port in left]
+    shapes = sample_shapes(taken, given)
+    inputs = {name: (shape, np.dtype(np.float32)) for name, shape in shapes.items()}
+    batch = common_batch(list(taken.values()), given)
     return Network(name, "LiteRT", inputs, batch, run)

@@ -159,6 +159,8 @@ def _gather(
 
 
 def _are_pixels(values: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
+    if max(a.size, b.size) > 1 and (values.ndim < 2 or max(a.size, b.size) != values.shape[1]):
+        return False  # an input that is taken without a batch has its channels elsewhere
     shape = (1, -1) + (1,) * (values.ndim - 2)
     found = (values.astype(np.float64) - b.reshape(shape)) / a.reshape(shape)
     whole = np.abs(found - np.rint(found)) <= 1e-3

@@ -143,8 +143,8 @@ def test_a_dynamic_batch_is_1_or_pinned(job: Path, edgec: Edgec) -> None:
     status, out, _ = edgec(*ARGUMENTS)
     assert status == 0
     assert f"model.onnx: {note}\n" in out
-    assert json.loads((job / "out" / "report.json").read_text())["notes"] == [note]
-    assert note.replace("'", "&#39;") in (job / "out" / "report.html").read_text()
+    assert json.loads((job / "build" / "model" / "report.json").read_text())["notes"] == [note]
+    assert note.replace("'", "&#39;") in (job / "build" / "model" / "report.html").read_text()
     status, out, _ = edgec(*ARGUMENTS, "--input", "image:1x1x16x16")
     assert status == 0
     assert "taken as 1" not in out

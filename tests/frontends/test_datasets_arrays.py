@@ -186,3 +186,48 @@ def test_a_flipped_byte_is_found_by_the_checksum(here: Path) -> None:
     assert str(caught.value) == (
         "x.npz: cannot be read as an .npz file (Bad CRC-32 for file 'x.npy'); write it again with numpy"
     )
+
+
+STATE = {"x": ((1, 4), F32), "h": ((1, 2, 1, 3), F32), "k": ((1,), F32)}  # x: 1x4, h: 2x1x3, k: one number
+
+
+def test_whole_inputs_are_fed_sample_by_sample(here: Path) -> None:
+    rows, states, numbers = (np.random.default_rng(0).random((5, *s), np.float32) for s in ((4,), (2, 1, 3), ()))
+    for x in (rows, rows[:, np.newaxis]):
+        np.savez("x.npz", x=x, h=states, k=numbers)
+        data = opened("x.npz", STATE)
+        assert len(data) == 5
+        for index, feeds in enumerate(data.batches(1)):
+            np.testing.assert_array_equal(feeds["x"], rows[index : index + 1])
+            np.testing.assert_array_equal(feeds["h"], states[index : index + 1])
+            np.testing.assert_array_equal(feeds["k"], numbers[index : index + 1])
+
+
+def test_whole_batches_are_rows(here: Path) -> None:
+    batches = np.random.default_rng(0).random((3, 2, 4), np.float32)
+    np.savez("x.npz", x=batches)
+    data = opened("x.npz", {"x": ((2, 4), F32)})
+    assert len(data) == 6
+    for index, feeds in enumerate(data.batches(2)):
+        np.testing.assert_array_equal(feeds["x"], batches[index])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"x": np.zeros((5, 4), np.float32), "h": np.zeros((2, 1, 3), np.float32), "k": np.zeros(5, np.float32)},
+            "x.npz: array 'h': holds samples of shape 1x3, but the model's input 'h' takes 2x1x3; put the samples on"
+            " the first axis: array[numpy.newaxis]",
+        ),
+        (
+            {"x": np.zeros((5, 4), np.float32), "h": np.zeros((5, 2, 1, 3), np.float32), "k": np.float32(3)},
+            "x.npz: array 'k': is one number; put the samples on the first axis, or pin the input with --input k=VALUE",
+        ),
+    ],
+)
+def test_whole_inputs_of_another_form(here: Path, arrays: dict, message: str) -> None:
+    np.savez("x.npz", **arrays)
+    with pytest.raises(InputError) as caught:
+        opened("x.npz", STATE)
+    assert str(caught.value) == message

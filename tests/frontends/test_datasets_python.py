@@ -224,3 +224,21 @@ def test_one_array_for_several_inputs(folder: Path) -> None:
     assert str(caught.value) == (
         "python: samples:sequence: sample 0: is one array, and the model has 2 inputs; give a mapping with 'x', 'y'"
     )
+
+
+def test_whole_inputs_and_samples_with_a_batch_of_their_own(here: Path) -> None:
+    Path("states.py").write_text(
+        "import numpy as np\n"
+        "def samples():\n"
+        "    return [{'x': np.full((1, 4), i, np.float32), 'h': np.full((2, 1, 3), i, np.float32), 'k': np.float32(i)}"
+        " for i in range(3)]\n"
+    )
+    inputs = {"x": ((1, 4), F32), "h": ((1, 2, 1, 3), F32), "k": ((1,), F32)}
+    spec = DataSpec.model_validate({"python": "states:samples"})
+    spec.located("c.yaml: line 2: data.calibration", Path.cwd())
+    feeds = list(open_dataset(spec, None, inputs).batches(2))
+    assert [{name: x.shape for name, x in batch.items()} for batch in feeds] == [
+        {"x": (2, 4), "h": (2, 2, 1, 3), "k": (2,)},
+        {"x": (1, 4), "h": (1, 2, 1, 3), "k": (1,)},
+    ]
+    np.testing.assert_array_equal(feeds[0]["h"][1], np.ones((2, 1, 3)))

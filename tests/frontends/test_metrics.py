@@ -187,11 +187,6 @@ WRONG = [
         "metric auroc: an output of [2] is neither one score nor a reconstruction of the input [3];"
         " name another output, or judge by python: module:function",
     ),
-    (
-        OK_NG,
-        lambda feeds: {"y": np.float32(1)},
-        "output 'y': is of shape [] for a batch of 1; a metric needs an output with the samples on its first axis",
-    ),
     ({**OK_NG, "output": "z"}, identity, "output 'z': the model has no such output; its outputs are 'y'"),
     (
         {**OK_NG, "output": "yy"},
@@ -244,6 +239,25 @@ def test_what_cannot_be_judged(arrays: Path, spec: dict, run, message: str) -> N
     with pytest.raises(EdgecError) as caught:
         measured(opened(spec), run, reference=identity)
     assert str(caught.value) == message
+
+
+def test_an_output_without_the_batch_is_refused(arrays: Path) -> None:
+    with pytest.raises(EdgecError) as caught:
+        measured(opened(OK_NG, {"x": ((2, 3), np.dtype(np.float32))}), lambda feeds: {"y": np.float32(1)}, batch_size=2)
+    assert str(caught.value) == (
+        "output 'y': is of shape [] for a batch of 2; a metric needs an output with the samples on its first axis"
+    )
+
+
+def test_of_one_sample_an_output_is_the_sample_s(arrays: Path) -> None:
+    """Scalars, and outputs whose first axis is another's, as the state of an LSTM."""
+    scalar = measured(opened(OK_NG), lambda feeds: {"y": np.square(feeds["x"]).sum()})
+    row = measured(opened(OK_NG), lambda feeds: {"y": np.square(feeds["x"]).sum(axis=1)})
+    assert scalar == row
+    twice = lambda feeds: {"y": np.stack([feeds["x"], feeds["x"]])}  # noqa: E731
+    noisy = lambda feeds: {"y": np.stack([feeds["x"], feeds["x"] * 1.1])}  # noqa: E731
+    data = {"arrays": Path("ok.npz"), "metric": "sqnr"}
+    assert measured(opened(data), noisy, twice) == pytest.approx(10 * np.log10(2 / 0.1**2), abs=1e-4)
 
 
 def test_images_of_two_classes(here: Path, save_image) -> None:
