@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from edgec.frontends.recipe_data import EvalSpec, PreprocessSpec
 from edgec.ir.errors import InputError, did_you_mean
 from edgec.ir.estimates import Hits, Means, Ranks, Scores, Whole
 from edgec.ir.execution import filled
+from edgec.ir.signal import Signal
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Runs a network: feeds by input name (normalised, as the original takes them) to outputs by output name."""
@@ -38,8 +39,17 @@ class Sample:
     label: Any
 
 
-def samples_of(run: Run, data: DataSet, labels: np.ndarray | None, batch_size: int) -> Iterator[Sample]:
+def samples_of(
+    run: Run, data: DataSet, labels: np.ndarray | None, batch_size: int, whole: Collection[str] = ()
+) -> Iterator[Sample]:
     """Runs a network over a data set; the last batch is filled up with its last sample, so all have one size.
+
+    Args:
+        run: the network.
+        data: the samples.
+        labels: of each sample, or ``None``.
+        batch_size: of each batch.
+        whole: outputs that have no sample axis; in batches of one, what they hold is that sample's.
 
     Raises:
         InputError: an output has no sample axis of a ``batch_size`` above 1, or holds NaN or infinity.
@@ -57,7 +67,10 @@ def samples_of(run: Run, data: DataSet, labels: np.ndarray | None, batch_size: i
                     "a metric needs an output with the samples on its first axis",
                 )
         for index in range(count):
-            row = {name: _row(output, index, batch_size) for name, output in outputs.items()}
+            row = {
+                name: output if name in whole and batch_size == 1 else _row(output, index, batch_size)
+                for name, output in outputs.items()
+            }
             sample = data.names[position]
             for name, values in row.items():
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -84,10 +97,12 @@ class Metric(ABC):
         name: as the recipe writes it.
         higher_is_better: which way is better.
         data: the data sets that it reads.
+        whole: outputs that have no sample axis, as :func:`samples_of` wants them.
     """
 
     name: str
     higher_is_better: bool = True
+    whole: Collection[str] = frozenset()
 
     def __init__(self, name: str, data: tuple[DataSet, ...], output: str | None = None) -> None:
         self.name, self.data, self._output = name, data, output
@@ -137,7 +152,7 @@ class Auroc(Metric):
 
     def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
         ok, ng = (
-            np.asarray([self._score(sample) for sample in samples_of(run, data, None, batch_size)])
+            np.asarray([self._score(sample) for sample in samples_of(run, data, None, batch_size, self.whole)])
             for data in self.data
         )
         return Ranks(ok, ng)
@@ -172,7 +187,7 @@ class Top1(Metric):
 
     def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
         hit = []
-        for sample in samples_of(run, self.data[0], self.data[0].labels, batch_size):
+        for sample in samples_of(run, self.data[0], self.data[0].labels, batch_size, self.whole):
             logits = self._judged(sample.outputs)
             if sample.label >= logits.size:
                 raise InputError(
@@ -191,7 +206,7 @@ class MeanAbsoluteError(Metric):
 
     def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
         errors = []
-        for sample in samples_of(run, self.data[0], self.data[0].labels, batch_size):
+        for sample in samples_of(run, self.data[0], self.data[0].labels, batch_size, self.whole):
             output = self._judged(sample.outputs)
             wanted = next(iter(sample.feeds.values())) if sample.label is None else np.asarray(sample.label)
             if output.size != wanted.size or (sample.label is None and output.shape != wanted.shape):
@@ -209,28 +224,34 @@ class Sqnr(Metric):
     """Signal to quantisation noise against the original, in dB; over several outputs the lowest counts.
 
     Signal and noise are summed over all samples before the ratio is taken, so a sample of near silence does
-    not decide the value.
+    not decide the value. An output without a sample axis may be of another shape than the original's, as a list of
+    found boxes may: that sample's is left out then, and counted (:class:`~edgec.ir.signal.Signal`).
     """
 
-    def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Scores:
+    def scores(self, run: Run, reference: Run, batch_size: int = 1) -> Signal:
         rows = []
-        ours = samples_of(run, self.data[0], None, batch_size)
-        originals = samples_of(reference, self.data[0], None, batch_size)
+        other_shape: dict[str, int] = {}
+        ours = samples_of(run, self.data[0], None, batch_size, self.whole)
+        originals = samples_of(reference, self.data[0], None, batch_size, self.whole)
         for sample, original in zip(ours, originals, strict=True):
             names = list(original.outputs) if self._output is None else [self._output]
             row = []
             for name in names:
                 exact = self._judged(original.outputs, name)
                 output = sample.outputs.get(name)
+                if output is not None and output.shape != exact.shape and name in self.whole:
+                    other_shape[name] = other_shape.get(name, 0) + 1
+                    row += [0.0, 0.0, 0.0]
+                    continue
                 if output is None or output.shape != exact.shape:
                     raise InputError(
                         f"output '{name}'",
                         "is not the original's in name and shape",
                         "keep the model's outputs",
                     )
-                row.append(powers(exact, output))
+                row += [*powers(exact, output), 1.0]
             rows.append(row)
-        return Means(np.array(rows).reshape(len(rows), -1), _least_decibel)
+        return Signal(np.array(rows), _least_decibel, 1, other_shape, len(rows))
 
 
 class PythonMetric(Metric):
@@ -253,7 +274,7 @@ class PythonMetric(Metric):
             try:
                 for index, data in enumerate(self.data):
                     labels = data.labels if len(self.data) == 1 else np.full(len(data), index)
-                    for sample in samples_of(run, data, labels, batch_size):
+                    for sample in samples_of(run, data, labels, batch_size, self.whole):
                         yield sample.feeds, sample.outputs, sample.label
             except Exception as error:  # told apart from what the user's function raises, and raised again
                 ours.append(error)
@@ -275,12 +296,16 @@ class PythonMetric(Metric):
 
 
 def _least_decibel(means: np.ndarray) -> np.ndarray:
-    """The least ratio in dB over the outputs, whose means of signal and noise lie side by side on the last axis."""
-    signal, noise = means[..., 0::2], means[..., 1::2]
+    """The least ratio in dB over the outputs that were compared.
+
+    Means of signal, noise, and the share of samples that were compared lie side by side on the last axis.
+    """
+    signal, noise, compared = means[..., 0::3], means[..., 1::3], means[..., 2::3]
     with np.errstate(divide="ignore", invalid="ignore"):
         levels = 10 * np.log10(signal / noise)
     # Infinite without noise, minus infinite with noise and no signal.
-    return np.where(noise == 0, np.inf, np.where(signal > 0, levels, -np.inf)).min(axis=-1)
+    levels = np.where(noise == 0, np.inf, np.where(signal > 0, levels, -np.inf))
+    return np.where((compared > 0).any(axis=-1), levels.min(axis=-1), -np.inf)
 
 
 _METRICS: dict[str, type[Metric]] = {"auroc": Auroc, "top1": Top1, "mae": MeanAbsoluteError, "sqnr": Sqnr}

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgec.ir.errors import InputError
 from edgec.ir.files import INTERNAL_LIMIT, save, to_bytes
-from edgec.ir.graph import Graph, Tensor
+from edgec.ir.graph import Graph, Tensor, producer
 from edgec.ir.sample_axis import batch_size as batch_size
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Session:
             raise InputError("onnxruntime", f"does not take the model ({first_line(error)})", _MEND) from None
         self._options = ort.RunOptions()
         self._options.only_execute_path_to_fetches = True
+        self._mends = {t.name: _without(t) for t in graph.outputs if getattr(t, "type_proto", None) is not None}
         self.inputs = [item.name for item in self._session.get_inputs()]
         self.outputs = [item.name for item in self._session.get_outputs()]
 
@@ -95,7 +96,7 @@ class Session:
             constants: values that stand for those of constants which the graph lists among its inputs, in this run.
 
         Raises:
-            InputError: an input is missing or of another shape or type.
+            InputError: an input is missing or of another shape or type, or an output is no tensor.
         """
         names = list(wanted) or self.outputs
         try:
@@ -107,7 +108,20 @@ class Session:
             ) from None
         except runtime_errors() as error:
             raise InputError("onnxruntime", f"cannot run the model ({first_line(error)})", _MEND) from None
+        for name, value in zip(names, values, strict=True):
+            if not isinstance(value, np.ndarray):
+                what = "is a sequence, or an optional without a value; edgec compares tensors only"
+                raise InputError(f"output '{name}'", what, self._mends.get(name, _MEND))
         return dict(zip(names, values, strict=True))
+
+
+def _without(output: Tensor) -> str:
+    """What to do about an output that is no tensor."""
+    maker = producer(output)
+    before = [] if maker is None else [tensor.name for tensor in maker.inputs if tensor.inputs]
+    if not before:
+        return "take it out of the model's outputs"
+    return f"end the network before it with {' '.join(f'--cut {name}' for name in before)}"
 
 
 def started(model: bytes | Path, settings: ort.SessionOptions, graph: Graph, taps: Sequence[Tensor] = ()) -> Any:

@@ -24,6 +24,16 @@ def batch_size(graph: Graph) -> int:
     return common_batch([_shape(tensor) for tensor in graph.inputs], [_shape(tensor) for tensor in graph.outputs])
 
 
+def without_sample_axis(graph: Graph) -> frozenset[str]:
+    """The outputs whose first axis is not that of the samples, as far as the graph tells.
+
+    Their size depends on the data, as that of a list of found boxes, or they have another first dimension than
+    :func:`batch_size`.
+    """
+    size = batch_size(graph)
+    return frozenset(tensor.name for tensor in graph.outputs if not tensor.shape or tensor.shape[0] != size)
+
+
 def common_batch(inputs: Sequence[Sequence[Side] | None], outputs: Sequence[Sequence[Side] | None]) -> int:
     """The first dimension where all inputs share it, and every output that is known has it too; else 1.
 

@@ -26,7 +26,7 @@ from edgec.ir.errors import InputError
 from edgec.ir.execution import Session, batch_size
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-from edgec.ir.sample_axis import as_taken, common_batch, sample_shapes
+from edgec.ir.sample_axis import as_taken, common_batch, sample_shapes, without_sample_axis
 from edgec.passes import input_domain
 
 ONNX = "model.onnx"
@@ -42,6 +42,7 @@ class Network:
         inputs: what the original model takes.
         batch: how many samples it takes at once.
         run: feeds of the original model to outputs, in float and ONNX's layout.
+        whole: outputs that have no sample axis.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Network:
     inputs: Inputs
     batch: int
     run: Run
+    whole: frozenset[str] = frozenset()
 
 
 def networks_in(place: Path) -> list[Network]:
@@ -97,7 +99,7 @@ def _in_onnxruntime(graph: Graph, name: str, *, optimize: bool) -> Network:
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return session.run(input_domain.enter(graph, feeds))
 
-    return Network(name, "onnxruntime", inputs_of(graph), batch_size(graph), run)
+    return Network(name, "onnxruntime", inputs_of(graph), batch_size(graph), run, without_sample_axis(graph))
 
 
 def _tflite(folder: Path, name: str) -> Network:
@@ -123,4 +125,5 @@ def _tflite(folder: Path, name: str) -> Network:
     shapes = sample_shapes(taken, given)
     inputs = {name: (shape, np.dtype(np.float32)) for name, shape in shapes.items()}
     batch = common_batch(list(taken.values()), given)
-    return Network(name, "LiteRT", inputs, batch, run)
+    whole = frozenset(port.name for port in left if not port.shape or port.shape[0] != batch)
+    return Network(name, "LiteRT", inputs, batch, run, whole)

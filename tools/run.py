@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ def run_emitted(job: RunJob) -> dict[str, Any]:
     inputs = networks[0].inputs
     preprocess = None if recipe is None else recipe.data.preprocess
     metric = _metric(recipe, spec, preprocess, inputs)
+    if metric is not None:
+        metric.whole = networks[0].whole
     parts = spec.classes() if isinstance(spec, EvalSpec) else None
     data = tuple(open_dataset(part, preprocess, inputs) for part in parts or (spec,))
     shared = next((network.run for network in networks if network.name == ONNX), None)
@@ -83,6 +86,12 @@ def print_run(report: Mapping[str, Any]) -> None:
             row.append("" if entry["sqnr_db"] is None else f"{entry['sqnr_db']:.1f} dB")
         rows.append(row)
     print_table(f"{printable(report['place'])}: {report['samples']:,} samples", columns, rows, left=2)
+    for name, entry in networks.items():
+        for output, count in entry["other_shape"].items():
+            print(
+                f"{printable(name)}: output '{printable(output)}' has another shape than {ONNX}'s on {count:,} samples,"
+                " which its SQNR leaves out"
+            )
 
 
 def _samples(job: RunJob, recipe: Recipe | None) -> DataSpec:
@@ -128,24 +137,40 @@ def _metric(recipe: Recipe | None, spec: DataSpec, preprocess: PreprocessSpec | 
 
 
 def _measured(network: Network, data: Sequence[DataSet], metric: Metric | None, shared: Run | None) -> dict[str, Any]:
-    entry: dict[str, Any] = {"runtime": network.runtime, "metric": None, "sqnr_db": None}
+    entry: dict[str, Any] = {"runtime": network.runtime, "metric": None, "sqnr_db": None, "other_shape": {}}
     if metric is not None:
         entry["metric"] = rounded(metric.measure(network.run, shared or network.run, network.batch))
     if shared is not None and network.name != ONNX:
         # Of several data sets, the worst.
-        entry["sqnr_db"] = decibel(
-            min(Sqnr("sqnr", (part,)).measure(network.run, shared, network.batch) for part in data)
-        )
+        signals = []
+        for part in data:
+            sqnr = Sqnr("sqnr", (part,))
+            sqnr.whole = network.whole
+            signals.append(sqnr.scores(network.run, shared, network.batch))
+        entry["sqnr_db"] = decibel(min(signal.value() for signal in signals))
+        counts = sum((Counter(signal.mismatched) for signal in signals), Counter[str]())
+        entry["other_shape"] = dict(counts)
     return entry
 
 
 def _save(place: Path, networks: Sequence[Network], data: Sequence[DataSet]) -> None:
-    """Every output of every network as an array ``<network>/<output>``, a sample a row."""
+    """Every output of every network as an array ``<network>/<output>``, a sample a row.
+
+    One without a sample axis is an array ``<network>/<output>/<number>`` for each sample.
+    """
     arrays: dict[str, Any] = {}
     for network in networks:
-        samples = [s.outputs for part in data for s in samples_of(network.run, part, None, network.batch)]
+        samples = [
+            sample.outputs
+            for part in data
+            for sample in samples_of(network.run, part, None, network.batch, network.whole)
+        ]
         for name in samples[0]:
-            arrays[f"{network.name}/{name}"] = np.stack([outputs[name] for outputs in samples])
+            rows, key = [outputs[name] for outputs in samples], f"{network.name}/{name}"
+            if name in network.whole:
+                arrays |= {f"{key}/{number}": row for number, row in enumerate(rows)}
+            else:
+                arrays[key] = np.stack(rows)
     with place.open("wb") as file:
         np.savez(file, **arrays)
 

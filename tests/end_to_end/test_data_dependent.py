@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -87,3 +88,82 @@ def test_an_exact_pass_gives_the_same_shapes_and_values(
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     check = json.loads((folder / "out" / "cpu" / "check.json").read_text())
     assert check["other_shape_in_runs"] == {}
+
+
+def test_a_lossy_network_is_compared_where_it_can_be(detector: Callable[[str, str, str], Path], edgec: Edgec) -> None:
+    folder = detector("NonMaxSuppression", "[fold, quantize]", "cpu")
+    assert edgec(*RUN)[0] == 0
+    report: dict[str, Any] = json.loads((folder / "out" / "report.json").read_text())
+    assert 5 < report["targets"]["cpu"]["sqnr_db"] < 60, "boxes can be compared, whatever NMS selects"
+    status, out, err = edgec("run", "out", "--arrays", "data.npz", "--json", "--outputs", "all.npz")
+    assert (status, err) == (0, "")
+    networks = json.loads(out)["networks"]
+    counted = networks["cpu"]["other_shape"]["y"]
+    samples = np.load("data.npz")["x"]
+    sizes = [
+        [len(run[0]) for run in outputs_of(folder / "out" / name, samples)] for name in ("model.onnx", "cpu/model.onnx")
+    ]
+    assert counted == sum(a != b for a, b in zip(*sizes, strict=True)) > 0
+    assert 5 < networks["cpu"]["sqnr_db"] < 60
+    saved = np.load("all.npz")
+    assert saved["cpu/boxes"].shape == (40, 64, 4)
+    assert [len(saved[f"cpu/y/{number}"]) for number in range(40)] == sizes[1]
+    _, out, _ = edgec("run", "out", "--arrays", "data.npz")
+    line = f"cpu: output 'y' has another shape than model.onnx's on {counted} samples, which its SQNR leaves out"
+    assert line in out.splitlines()
+
+
+def test_a_metric_of_the_users_own_gets_whole_outputs(detector: Callable[[str, str, str], Path], edgec: Edgec) -> None:
+    folder = detector("NonMaxSuppression", "[fold]", "cpu")
+    (folder / "judge.py").write_text(
+        "def found(samples):\n    return sum(len(outputs['y']) for _, outputs, _ in samples) + 0.0\n"
+    )
+    evaluated = "data: {eval: {arrays: data.npz, metric: 'python:judge:found'}}"
+    (folder / "run.yaml").write_text(f"{evaluated}\npasses: [fold]\n")
+    assert edgec(*RUN)[0] == 0
+    status, out, err = edgec("run", "out", "-O", "run.yaml", "--json")
+    assert (status, err) == (0, "")
+    total = sum(len(run[0]) for run in outputs_of(folder / "model.onnx", np.load("data.npz")["x"]))
+    assert json.loads(out)["networks"]["cpu"]["metric"] == total
+
+
+@pytest.mark.parametrize("command", [("inspect", "model.onnx"), ("inspect", "model.onnx", "--json")])
+def test_inspect(command: tuple[str, ...], detector: Callable[[str, str, str], Path], edgec: Edgec) -> None:
+    detector("NonMaxSuppression", "[fold]", "cpu")
+    status, out, err = edgec(*command)
+    assert (status, err) == (0, "")
+    assert '"n"' in out or "nx3" in out
+
+
+@pytest.mark.parametrize("kind", TAILS)
+def test_edgec_opt(kind: str, detector: Callable[[str, str, str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    from edgec.tools.opt import main
+
+    folder = detector(kind, "[fold]", "cpu")
+    assert (
+        main(["model.onnx", "-p", "fold,quantize", "--target", "cpu", "--data", "compress.yaml", "-o", "q.onnx"]) == 0
+    )
+    assert "QuantizeLinear" in capsys.readouterr().out
+    assert len(outputs_of(folder / "q.onnx", np.zeros((1, 3, 16, 16), np.float32))) == 1
+
+
+SEQUENCE = "edgec: model.onnx: output 'y': is a sequence, or an optional without a value; edgec compares tensors only; "
+
+
+@pytest.mark.parametrize(
+    ("body", "mend"),
+    [
+        ("r = Relu(x) y = SplitToSequence<axis=1>(r)", "end the network before it with --cut r"),
+        ("y = SplitToSequence<axis=1>(x)", "take it out of the model's outputs"),
+    ],
+)
+def test_an_output_that_is_no_tensor(
+    body: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edgec: Edgec
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = f'<ir_version: 8, opset_import: ["" : 17]> net (float[1,4] x) => (seq(float[1,1]) y) {{ {body} }}'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    (tmp_path / "compress.yaml").write_text("passes: [fold]\ntargets: [cpu]\n")
+    assert edgec(*RUN) == (3, "", f"{SEQUENCE}{mend}\n")
+    if "--cut" in mend:
+        assert edgec(*RUN, "--cut", "r")[0] == 0
