@@ -13,10 +13,23 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.files import INTERNAL_LIMIT, save, to_bytes
 from edgec.ir.graph import Graph, Tensor, producer
-from edgec.ir.sample_axis import batch_size as batch_size
+from edgec.ir.sample_axis import batch_size
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+__all__ = [
+    "Feeds",
+    "Session",
+    "batch_size",
+    "filled",
+    "first_line",
+    "runtime_errors",
+    "seeded_feeds",
+    "sqnr_db",
+    "stacked",
+    "started",
+]
 
 Feeds = Mapping[str, np.ndarray]
 

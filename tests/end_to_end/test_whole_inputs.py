@@ -1,4 +1,4 @@
-"""Networks whose inputs have no batch in front, from data to what is emitted: a state beside a frame, an image alone."""
+"""Networks whose inputs have no batch in front, from data to what is emitted: a state, an image alone."""
 
 from __future__ import annotations
 
