@@ -31,6 +31,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeVar
 import numpy as np
 
 from edgec.ir.analyses import Analyses, Analysis
+from edgec.ir.estimates import Scores
 from edgec.ir.execution import batch_size, filled
 from edgec.ir.graph import Graph, Node
 from edgec.passes import input_domain
@@ -65,8 +66,12 @@ class Judge(Protocol):
     @property
     def higher_is_better(self) -> bool: ...
 
-    def measure(self, run: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]) -> float:
+    def measure(self, run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]) -> float:
         """The metric of a network that takes the original's feeds, a batch at a time."""
+        ...
+
+    def scores(self, run: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]) -> Scores:
+        """The same with what each sample scored."""
         ...
 
 
@@ -97,13 +102,14 @@ class Context:
     Attributes:
         target: the board compiled for; ``None`` in the part of the recipe that all targets share.
         targets: all boards that the recipe compiles for.
-        data: data sets by role: ``calibration``, ``train``, ``eval``.
+        data: data sets by role: ``calibration`` and ``train``, without the samples that are reported on, and
+            ``validation``, training samples that no pass is fitted to and that training chooses by.
         affine: by input name, the (scale, offset) a channel with which preprocessing turns raw pixels into that input.
         seed: for every random choice.
         threads: how many threads may work; results must not depend on it.
         shared: what passes keep for each other within a run (calibrated ranges, say), by their own keys.
         original: the model as it came in, for passes that learn from it; ``None`` where there is none.
-        judge: the recipe's metric; ``None`` where it has none.
+        judge: the recipe's metric, on samples that are not reported on; ``None`` where it has none.
         require: what the recipe requires, by the names that it has there.
         outside: fetches what a recipe names; ``None`` where there is no recipe.
         checkpoints: a folder for the state of long steps, which a run that is killed leaves for the next.
@@ -224,6 +230,14 @@ class Pass(abc.ABC):
 
     def changes_inputs(self) -> bool:
         """Whether the network takes other inputs behind it: what it computes then is what later passes are held to."""
+        return False
+
+    def chooses_by_metric(self, require: Mapping[str, float]) -> bool:
+        """Whether it chooses by ``data.eval``'s metric where there is one; the report then uses other samples of it.
+
+        Args:
+            require: what the recipe requires, by name.
+        """
         return False
 
     def budget_db(self) -> float | None:

@@ -110,6 +110,9 @@ class Quantize(Pass):
     def missing_data(self, roles: frozenset[str]) -> str | None:
         return None if self.weights_only is not None or self.random else super().missing_data(roles)
 
+    def chooses_by_metric(self, require: Mapping[str, float]) -> bool:
+        return self.precision == "auto" and self.budget is None and any(n.startswith("metric_") for n in require)
+
     def budget_db(self) -> float | None:
         return self.budget
 

@@ -101,6 +101,9 @@ class TrainingPass(Pass):
                 f"no loss named '{self.loss}'{near}: write {', '.join(_BUILT_IN)} or python:module:function"
             )
 
+    def chooses_by_metric(self, require: Mapping[str, float]) -> bool:
+        return self.monitor != "loss"
+
     @property
     def teaching(self) -> Teaching | None:
         """What is learnt from a teacher; ``None`` without one."""

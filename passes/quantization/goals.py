@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgec.ir.errors import UsageError
-from edgec.ir.execution import Session
+from edgec.ir.estimates import Scores
+from edgec.ir.execution import batch_size, filled
 from edgec.ir.graph import Graph
-from edgec.passes import input_domain
-from edgec.passes.judging import Judge, split
+from edgec.passes.calibration.evaluate import Evaluation, runner
+from edgec.passes.calibration.requirements import Reached as Networks
+from edgec.passes.calibration.requirements import judge
+from edgec.passes.judging import ROLE, Part, split
 from edgec.passes.protocol import Context
 from edgec.passes.streaming import batches
 
@@ -28,7 +29,10 @@ class Reached:
 
 
 class Goal:
-    """Judges quantized networks by what was asked.
+    """Judges quantized networks by what was asked, as the report will judge what is emitted.
+
+    The samples are those that passes choose by: of the calibration data those that are held out, of ``data.eval`` those
+    that are not reported on.
 
     Args:
         graph: the float network.
@@ -40,44 +44,45 @@ class Goal:
     """
 
     def __init__(self, graph: Graph, ctx: Context, budget: float | None) -> None:
-        self._least = budget if budget is not None else ctx.require.get("sqnr_min")
-        asked = {} if budget is not None else ctx.require
-        self._metric = {name: value for name, value in asked.items() if name.startswith("metric_")}
-        if self._least is None and not self._metric:
+        asked = ctx.require if budget is None else {"sqnr_min": budget}
+        self._asked = {name: value for name, value in asked.items() if name.startswith(("metric_", "sqnr_"))}
+        if not self._asked:
             what = "needs something to meet"
             raise UsageError("quantize: precision", what, "write budget, or sqnr_min or metric_drop under require")
         self._ctx = ctx
-        self._judge = Judge(graph, ctx, split(batches(graph, ctx), _MOST_FITTED))
-        self._baseline = self._measured(ctx.original or graph) if "metric_drop" in self._metric else 0.0
+        by_metric = any(name.startswith("metric_") for name in self._asked)
+        if by_metric and ctx.judge is None:
+            raise UsageError("quantize: precision", "has no metric to meet", "add data.eval, or write sqnr_min")
+        size = batch_size(graph)
+        held = Part(ctx.data[ROLE], split(batches(graph, ctx), _MOST_FITTED).judge, size)
+        feeds = [{name: filled(x, size) for name, x in one.items()} for one in held.batches(size)]
+        self._evaluation = Evaluation(graph, feeds, size)
+        original = ctx.original or graph
+        self._baseline = ctx.judge.scores(runner(original)) if ctx.judge is not None and by_metric else None
 
     @property
     def words(self) -> str:
         """What is asked."""
-        asked = {"SQNR at least": self._least, **{name.replace("_", " "): v for name, v in self._metric.items()}}
-        return ", ".join(f"{name} {value:g}" for name, value in asked.items() if value is not None)
+        names = {"sqnr_min": "SQNR at least"}
+        return ", ".join(f"{names.get(name, name.replace('_', ' '))} {value:g}" for name, value in self._asked.items())
 
     def reached(self, graph: Graph) -> Reached:
         """Judges a network."""
-        figures, met = {}, True
-        if self._least is not None:
-            figures["sqnr_db"] = self._judge.sqnr_db(graph)
-            met = figures["sqnr_db"] >= self._least
-        if self._metric and met:
-            value = figures["metric"] = self._measured(graph)
-            higher = self._ctx.judge is not None and self._ctx.judge.higher_is_better
-            worse = self._baseline - value if higher else value - self._baseline
-            checks = {"metric_drop": worse, "metric_min": -value, "metric_max": value}
-            limits = {"metric_min": -self._metric.get("metric_min", 0.0)}
-            met = all(checks[name] <= limits.get(name, asked) for name, asked in self._metric.items())
-        return Reached(figures, met)
+        run = runner(graph)
+        sqnr, metric = None, None
+        if "sqnr_min" in self._asked:
+            sqnr = self._evaluation.sqnr(run)
+            if not self._met({"sqnr_min": self._asked["sqnr_min"]}, sqnr, None):
+                return Reached({"sqnr_db": sqnr.value()}, False)
+        if self._ctx.judge is not None and self._baseline is not None:
+            metric = self._ctx.judge.scores(run)
+        figures = {} if sqnr is None else {"sqnr_db": sqnr.value()}
+        if metric is not None:
+            figures["metric"] = metric.value()
+        return Reached(figures, self._met(self._asked, sqnr, metric))
 
-    def _measured(self, graph: Graph) -> float:
-        judge = self._ctx.judge
-        if judge is None:
-            raise UsageError("quantize: precision", "has no metric to meet", "add data.eval, or write sqnr_min")
-        session = Session(graph, threads=self._ctx.threads)
-
-        def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-            return session.run(input_domain.enter(graph, feeds))
-
-        return judge.measure(run)
+    def _met(self, asked: Mapping[str, float], sqnr: Scores | None, metric: Scores | None) -> bool:
+        better = self._ctx.judge is None or self._ctx.judge.higher_is_better
+        networks = [Networks(sqnr, metric)]
+        verdicts = judge(asked, networks, baseline=self._baseline, higher_is_better=better)
+        return all(verdict.met for verdict in verdicts.values())
