@@ -116,6 +116,13 @@ Drop = Annotated[
 ]
 
 
+Confidence = Annotated[
+    float,
+    _between(0.5, 0.9999, "write a probability such as 0.95"),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0.5, "maximum": 0.9999}, {"type": "string"}]}),
+]
+
+
 class Require(Section):
     """What the compressed network must reach; a requirement that is not met makes the exit status 1."""
 
@@ -130,10 +137,16 @@ class Require(Section):
         default=None, description="the greatest value of a metric that is better when lower"
     )
     sqnr_min: Number | None = Field(default=None, description="the least SQNR to the original network, in dB")
+    confidence: Confidence | None = Field(
+        default=None,
+        description="the probability with which what is measured must be within its limit (0.95, say): enough samples"
+        " are needed for it",
+    )
 
     def asked(self) -> dict[str, float]:
         """The requirements that were written, by name, in the order of the recipe's schema."""
-        return {name: value for name, value in self.model_dump().items() if value is not None}
+        written = self.model_dump(exclude={"confidence"})
+        return {name: value for name, value in written.items() if value is not None}
 
 
 _STEP_SCHEMA = {

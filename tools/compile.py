@@ -14,41 +14,44 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from edgec import __version__
 from edgec.backends.protocol import Backend, Beside, Configurable
 from edgec.backends.registry import backend, target
 from edgec.backends.tensorrt.bundle import UNBUILT
-from edgec.frontends.datasets import DataSet, inputs_of, open_dataset
-from edgec.frontends.metrics import open_metric
+from edgec.frontends.datasets import inputs_of
 from edgec.frontends.model import Pins, open_model
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
 from edgec.frontends.sources import Source, opened
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EdgecError, UsageError
-from edgec.ir.execution import batch_size, seeded_feeds
+from edgec.ir.execution import seeded_feeds
 from edgec.ir.files import files_of, save
 from edgec.ir.graph import Graph
 from edgec.ir.hashing import sha256
 from edgec.passes import input_domain
+from edgec.passes.calibration.evaluate import runner
+from edgec.passes.calibration.requirements import Reached, decibel
 from edgec.passes.instruments import Dumps, Instrument
 from edgec.passes.pipeline import Pipeline, Record
 from edgec.passes.plan import INITIAL_FACTS, Plan, facts_of, plan
 from edgec.passes.protocol import Context
+from edgec.passes.quantization.saturation import saturation
 from edgec.passes.reference import Reference
 from edgec.passes.target import Target
+from edgec.passes.training_pass import TrainingPass
 from edgec.tools import report as reports
 from edgec.tools.building import build_here, is_bundle
 from edgec.tools.failed_targets import FAILURES, all_failed, failed_entry
 from edgec.tools.fetching import Fetched, clear
-from edgec.tools.judging import Judge, check_requirements, decibel, freeze, rounded, run_of
 from edgec.tools.measure import Speed, measure
 from edgec.tools.output import output_folder, write_json, write_manifest, writing
 from edgec.tools.processes import is_first
 from edgec.tools.progress import Progress
+from edgec.tools.quality import Quality, metric_entries, requirements
+from edgec.tools.samples import Samples
 
 _PROBES = 4
 
@@ -117,6 +120,7 @@ class _Run:
         self.notes: list[str] = []
         self.targets: list[tuple[Target, Backend]] = []
         self.failed: dict[str, EdgecError] = {}
+        self.reached: list[Reached] = []
         for index, entry in enumerate(self.recipe.targets):
             where = partial(self.recipe.where, "targets", index)
             found = target(entry.name, where())
@@ -147,22 +151,23 @@ class _Run:
             self._raise_where_all_failed()
             self._open_data(graph)
             original = graph.copy()
-            reference = freeze(graph, self._probes(graph), job.model.name)
+            progress.stage("measuring the original")
+            self.quality = Quality(original, self.samples, self.recipe.seed, job.model.name)
+            reference = self.quality.reference()
             for instrument in job.instruments:
                 instrument.start(graph)
-            judge = self._judge(original)
-            baseline = self._baseline(original, judge)
+            baseline = self._baseline(original)
             pipeline = Pipeline(
                 reference,
                 targets=[found for found, _ in emitting],
-                data=self.data,
+                data=self.samples.fit,
                 affine=self.affine,
                 seed=self.recipe.seed,
                 threads=self.threads,
                 instruments=_Staged.around(job.instruments, progress),
                 repro=job.place.parent / "repro",
                 original=original,
-                judge=judge,
+                judge=self.quality.choosing,
                 require=self.recipe.require.asked(),
                 outside=Fetched(self.recipe),
                 checkpoints=self._checkpoints,
@@ -170,10 +175,9 @@ class _Run:
             )
             records = entered + pipeline.run(graph, self.plan.shared[self.plan.entry :])
             save(graph, folder / "model.onnx")
-            compressed, quality = self._compressed(graph, reference, judge, baseline, folder)
+            compressed = self._compressed(graph, folder)
             entries = {
-                found.name: self._attempt(found, emitter, graph.copy(), pipeline, judge, folder)
-                for found, emitter in emitting
+                found.name: self._attempt(found, emitter, graph.copy(), pipeline, folder) for found, emitter in emitting
             }
             self._raise_where_all_failed()
             # In the recipe's order.
@@ -181,7 +185,7 @@ class _Run:
                 found.name: entries.get(found.name) or failed_entry(found, self.failed[found.name])
                 for found, _ in self.targets
             }
-            report = self._report(baseline, compressed, records, quality, targets)
+            report = self._report(baseline, compressed, records, targets, len(reference.probes))
             progress.stage("writing the report")
             write_json(folder / "report.json", report)
             reports.write_html(folder / "report.html", report)
@@ -229,56 +233,30 @@ class _Run:
         return pipeline.run(graph, steps)
 
     def _open_data(self, graph: Graph) -> None:
-        section = self.recipe.data
         inputs = inputs_of(graph)
-        self.data: dict[str, DataSet] = {}
-        for role in ("calibration", "train"):
-            spec = getattr(section, role)
-            if spec is not None:
-                self.data[role] = open_dataset(spec, self.preprocess, inputs)
-        self.metric = None
-        if section.eval is not None:
-            self.metric = open_metric(section.eval, self.preprocess, inputs)
+        asked = self.recipe.require.asked()
+        steps = [item.step for item in self.plan]
+        self.samples = Samples.opened(
+            self.recipe.data,
+            self.preprocess,
+            inputs,
+            hold_out=max((step.hold_out for step in steps if isinstance(step, TrainingPass)), default=0.0),
+            by_metric=any(step.chooses_by_metric(asked) for step in steps),
+        )
         self.affine = {} if self.preprocess is None else self.preprocess.affine_by_input(inputs)
-
-    def _probes(self, graph: Graph) -> list[dict[str, np.ndarray]]:
-        """A few samples of the calibration data, or seeded noise where there are none."""
-        size = batch_size(graph)
-        samples = self.data.get("calibration") or (self.metric.data[0] if self.metric is not None else None)
-        if samples is None:
-            return seeded_feeds(graph, self.recipe.seed, _PROBES)
-        probes = []
-        for feeds in samples.batches(size):
-            if len(next(iter(feeds.values()))) == size:
-                probes.append({name: np.array(values) for name, values in feeds.items()})
-            if len(probes) == _PROBES:
-                break
-        return probes or seeded_feeds(graph, self.recipe.seed, _PROBES)
-
-    def _judge(self, original: Graph) -> Judge | None:
-        return None if self.metric is None else Judge(self.metric, run_of(original), batch_size(original))
 
     # -- what comes out -----------------------------------------------------------------------------------------------
 
-    def _baseline(self, original: Graph, judge: Judge | None) -> dict[str, Any]:
-        entry: dict[str, Any] = Cost(original).as_dict()
-        if judge is not None:
-            self.job.progress.stage(f"measuring {judge.metric.name} of the original")
-            entry["metric"] = rounded(judge.measure(judge.original))
+    def _baseline(self, original: Graph) -> dict[str, Any]:
+        entry = {**Cost(original).as_dict(), **metric_entries(self.quality.baseline)}
         return {**entry, **self._speed("cpu", original, "the original")}
 
-    def _compressed(
-        self, graph: Graph, reference: Reference, judge: Judge | None, baseline: Mapping[str, Any], folder: Path
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _compressed(self, graph: Graph, folder: Path) -> dict[str, Any]:
         speed = self._speed("cpu", folder / "model.onnx", "the compressed network")
-        entry: dict[str, Any] = {**Cost(graph).as_dict(), **speed}
-        quality: dict[str, Any] = {"sqnr_db": decibel(reference.sqnr_db(reference.run(graph))), "metric": None}
-        if judge is not None:
-            self.job.progress.stage(f"measuring {judge.metric.name} of the compressed network")
-            value = rounded(judge.measure(run_of(graph)))
-            quality["metric"] = {"name": judge.metric.name, "baseline": baseline["metric"], "compressed": value}
-            entry["metric"] = value
-        return entry, quality
+        self.job.progress.stage("measuring the compressed network")
+        reached, entries = self.quality.measured(runner(graph))
+        self.reached.append(reached)
+        return {**Cost(graph).as_dict(), **entries, **speed}
 
     def _accepted(self, found: Target, emitter: Backend, graph: Graph) -> bool:
         """Whether a target can take the network; what speaks against it is kept."""
@@ -291,7 +269,7 @@ class _Run:
         return True
 
     def _attempt(
-        self, found: Target, emitter: Backend, graph: Graph, pipeline: Pipeline, judge: Judge | None, folder: Path
+        self, found: Target, emitter: Backend, graph: Graph, pipeline: Pipeline, folder: Path
     ) -> dict[str, Any] | None:
         """Emits for one target and returns its entry of the report.
 
@@ -308,7 +286,7 @@ class _Run:
             records = pipeline.run(graph, steps, found)
             own.mkdir()
             with pipeline.reproducible(where, graph, (), found):
-                return self._emit(found, emitter, graph, floats, records, pipeline, judge, own)
+                return self._emit(found, emitter, graph, floats, records, pipeline, own)
         except FAILURES as error:
             shutil.rmtree(own, ignore_errors=True)
             self._fail(found, error)
@@ -332,33 +310,33 @@ class _Run:
         floats: Graph,
         records: Sequence[Record],
         pipeline: Pipeline,
-        judge: Judge | None,
         own: Path,
     ) -> dict[str, Any]:
         progress = self.job.progress
         progress.stage(f"{found.name}: emitting")
         reference = pipeline.reference
         # A backend may change the graph that it emits; what it made is measured against the one it was given.
-        samples = Context(graph, data=self.data).feeds(graph, "calibration") if "calibration" in self.data else ()
+        data = self.samples.fit
+        samples = Context(graph, data=data).feeds(graph, "calibration") if "calibration" in data else ()
         emitted = emitter.emit(graph.copy(), found, own, reference.feeds(graph), Beside(floats, samples))
-        runner = emitter.runner(graph, own)
-        outputs = [runner(feeds) for feeds in reference.feeds(graph)]
+        progress.stage(f"{found.name}: measuring")
+        run = emitter.runner(graph, own)
+        reached, entries = self.quality.measured(lambda feeds: run(input_domain.enter(graph, feeds)))
+        probes = self.quality.probes
+        entered = [input_domain.enter(graph, feeds) for feeds in probes.feeds if probes.unseen]
+        beyond = saturation(graph, entered) if entered else []
         entry: dict[str, Any] = {
             "title": found.title,
             "files": [f"{found.name}/{name}" for name in emitted.files],
             "file_bytes": (own / emitted.model).stat().st_size,
-            "sqnr_db": decibel(reference.sqnr_db(outputs)),
+            **entries,
             "sqnr_db_to_graph": decibel(emitted.sqnr_db),
-            "metric": None,
+            "saturation": [reports.saturation_entry(one) for one in beyond if one.count],
             "fits": emitted.fits,
             "notes": [*emitted.notes, *emitter.missing()],
             "cost": Cost(graph).as_dict(),
-            "passes": [reports.pass_entry(record) for record in records],
+            "passes": [reports.pass_entry(record, unseen=probes.unseen) for record in records],
         }
-        if judge is not None:
-            progress.stage(f"{found.name}: measuring {judge.metric.name}")
-            value = judge.measure(lambda feeds: runner(input_domain.enter(graph, feeds)))
-            entry["metric"] = rounded(value)
         entry |= self._speed(emitter.name, own / emitted.model, f"{found.name}/{emitted.model}")
         if self.job.build and is_bundle(own):
             progress.stage(f"{found.name}: building engines")
@@ -366,6 +344,7 @@ class _Run:
             entry["files"] += [f"{found.name}/{name}" for name in built.files]
             entry["notes"] = [*(note for note in entry["notes"] if not built.files or note != UNBUILT), built.note]
             entry["latency_ms"] = entry["latency_ms"] if built.latency_ms is None else round(built.latency_ms, 4)
+        self.reached.append(reached)
         return entry
 
     def _speed(self, backend_name: str, model: Path | Graph, label: str) -> dict[str, Any]:
@@ -397,31 +376,35 @@ class _Run:
         baseline: dict[str, Any],
         compressed: dict[str, Any],
         records: Sequence[Record],
-        quality: dict[str, Any],
         targets: dict[str, Any],
+        compared: int,
     ) -> dict[str, Any]:
-        asked = self.recipe.require.asked()
-        higher = self.metric is None or self.metric.higher_is_better
-        require = check_requirements(asked, baseline, compressed, quality, targets, higher)
+        quality, require = self.quality, self.recipe.require
+        judged = requirements(
+            require.asked(), baseline, compressed, self.reached, quality, targets, require.confidence
+        )  # fmt: skip
         return {
             "edgec": __version__,
             "model": _text(self.job.model.name),
             "recipe": _text(self.job.recipe.name),
             "name": self.recipe.name or _text(self.job.model.stem),
             "machine": platform.machine(),
-            "notes": self.notes,
             "baseline": baseline,
             "compressed": compressed,
-            "passes": [reports.pass_entry(record) for record in records],
-            "quality": quality,
+            "passes": [reports.pass_entry(record, unseen=quality.probes.unseen) for record in records],
+            "measured_on": quality.measured_on(compared),
+            "quality": quality.entry(baseline, compressed),
             "targets": targets,
-            "require": require,
+            "require": judged,
+            "notes": [*self.notes, *self.samples.notes],
         }
 
     def _manifest_head(self) -> dict[str, Any]:
-        hashes: dict[str, str | list[str]] = {role: data.content_hash() for role, data in sorted(self.data.items())}
-        if self.metric is not None:
-            hashes["eval"] = [data.content_hash() for data in self.metric.data]
+        hashes: dict[str, str | list[str]] = {
+            role: data.content_hash() for role, data in sorted(self.samples.sets.items())
+        }
+        if self.samples.whole is not None:
+            hashes["eval"] = [data.content_hash() for data in self.samples.whole.data]
         return {
             "edgec": __version__,
             **self.hashes,

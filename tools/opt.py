@@ -131,8 +131,8 @@ def _run(options: argparse.Namespace) -> int:
     from edgec.ir.printer import print_graph
     from edgec.passes.pipeline import Pipeline
     from edgec.passes.plan import facts_of, plan
-    from edgec.tools.judging import freeze
     from edgec.tools.output import writing
+    from edgec.tools.quality import freeze
 
     steps = parse_pipeline(options.pipeline)
     instruments, times = instruments_of(options)

@@ -7,17 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgec.passes.calibration.requirements import decibel, rounded
 from edgec.passes.pipeline import Record
 from edgec.passes.protocol import Remark
+from edgec.passes.quantization.saturation import Saturated
 from edgec.tools.failed_targets import emitted
-from edgec.tools.judging import decibel, rounded
 
 # The only entries that differ between two runs on the same inputs.
 TIMINGS = ("seconds", "latency_ms", "memory_bytes")
 
 
-def pass_entry(record: Record) -> dict[str, Any]:
-    """One pass, as ``report.json`` keeps it."""
+def pass_entry(record: Record, *, unseen: bool) -> dict[str, Any]:
+    """One pass, as ``report.json`` keeps it.
+
+    Args:
+        record: of the pass.
+        unseen: whether its SQNR was measured on samples that no pass is fitted to.
+    """
+    level = decibel(record.sqnr_db)
     return {
         "name": record.name,
         "place": record.place,
@@ -26,7 +33,7 @@ def pass_entry(record: Record) -> dict[str, Any]:
         "params_after": record.after["params"],
         "macs_before": record.before["macs"],
         "macs_after": record.after["macs"],
-        "sqnr_db": decibel(record.sqnr_db),
+        **({"sqnr_db": level} if unseen else {"sqnr_db": None, "sqnr_db_fitted": level}),
         "did": [_remark(remark) for remark in record.did],
         "missed": [_remark(remark) for remark in record.missed],
         **({"curves": _curves(record.curves)} if record.curves else {}),
@@ -46,19 +53,34 @@ def _remark(remark: Remark) -> dict[str, Any]:
     return {"node": remark.node, "what": remark.what, **({"figures": figures} if figures else {})}
 
 
+def saturation_entry(one: Saturated) -> dict[str, Any]:
+    """A quantized activation that goes beyond its range, as ``report.json`` keeps it."""
+    return {
+        "tensor": one.name,
+        "share": rounded(one.share),
+        "samples": one.samples,
+        "range": [rounded(one.range.low), rounded(one.range.high)],
+        "reached": [rounded(one.reached.low), rounded(one.reached.high)],
+    }
+
+
 def write_html(path: Path, report: Mapping[str, Any]) -> None:
     """Writes the page: one file, nothing loaded from elsewhere."""
     from importlib.resources import files
 
     from jinja2 import Environment, StrictUndefined
 
-    from edgec.tools.summary import amount, rows, size, verdict
+    from edgec.tools.summary import amount, got, measured_on, rows, size, verdict
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(amount=amount, size=size, share=_share, polyline=_polyline, verdict=verdict)
+    environment.filters.update(amount=amount, size=size, share=_share, polyline=_polyline, verdict=verdict, got=got)
     template = files("edgec.tools").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(
-        report=report, rows=rows(report), charts=charts(report), emitted=emitted(report["targets"])
+        report=report,
+        measured_on=measured_on(report),
+        rows=rows(report),
+        charts=charts(report),
+        emitted=emitted(report["targets"]),
     )
     path.write_text(page + "\n", encoding="utf-8")
 

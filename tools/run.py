@@ -16,9 +16,9 @@ from edgec.frontends.metrics import Metric, Run, Sqnr, open_metric, samples_of
 from edgec.frontends.recipe import Recipe, load_recipe, parse_data
 from edgec.frontends.recipe_data import DataSpec, EvalSpec, PreprocessSpec
 from edgec.ir.errors import InputError, UsageError, printable
+from edgec.passes.calibration.requirements import decibel, rounded
 from edgec.tools.console import print_table
 from edgec.tools.emitted_networks import ONNX, Network, networks_in
-from edgec.tools.judging import decibel, rounded
 from edgec.tools.output import writing
 
 

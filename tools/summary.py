@@ -16,6 +16,7 @@ def print_summary(report: Mapping[str, Any], place: Path) -> None:
     targets = emitted(report["targets"])
     columns = ("", "original", "compressed", *targets)
     print_table(f"{printable(report['name'])}: before and after", columns, rows(report))
+    print(measured_on(report))
     for note in report["notes"]:
         print(f"{printable(report['model'])}: {printable(note)}")
     for name, target in targets.items():
@@ -24,10 +25,10 @@ def print_summary(report: Mapping[str, Any], place: Path) -> None:
     for name in failed(report["targets"]):
         print(f"{name}: NOT EMITTED")
     for name, entry in report["require"].items():
-        got = "infinite" if entry["got"] is None else f"{entry['got']:g}"
         said = verdict(entry)
         said = said.upper() if entry["met"] is False else said
-        print(f"require {name}: asked {entry['asked']:g}, got {got}: {said}")
+        because = f" ({entry['because']})" if entry.get("because") else ""
+        print(f"require {name}: asked {entry['asked']:g}, got {got(entry)}: {said}{because}")
     files = ("model.onnx", "report.html", "report.json", "manifest.json", *targets)
     print(f"{printable(str(place))}: {', '.join(files)}")
 
@@ -37,6 +38,34 @@ def verdict(requirement: Mapping[str, Any]) -> str:
     if requirement["met"] is None:
         return f"met by what was emitted, not known for {', '.join(requirement['unjudged'])}"
     return "met" if requirement["met"] else "not met"
+
+
+def got(requirement: Mapping[str, Any]) -> str:
+    """What was got, with the bound that holds by the confidence that was asked for."""
+    if requirement["got"] is None:
+        return "nothing" if requirement.get("because") else "infinite"
+    bound = requirement.get("bound")
+    bounded = "" if bound is None else f" ({bound:g} with a confidence of {requirement['confidence']:g})"
+    return f"{requirement['got']:g}{bounded}"
+
+
+# Whose samples figures were measured on, in words.
+_SOURCES = {
+    "eval": "of data.eval",
+    "train": "set aside from data.train",
+    "calibration": "set aside from data.calibration",
+    "noise": "of seeded noise, since there are no data",
+    "fitted": "that passes were fitted to",
+}
+
+
+def measured_on(report: Mapping[str, Any]) -> str:
+    """What stands behind the figures of quality: how many samples, and whose."""
+    entry = report["measured_on"]
+    words = f"SQNR was measured on {entry['sqnr']['samples']:,} samples {_SOURCES[entry['sqnr']['source']]}"
+    if entry["metric"] is not None:
+        words += f", {report['quality']['metric']['name']} on {entry['metric']['samples']:,} {_SOURCES['eval']}"
+    return f"{words}; intervals are those of {100 * entry['confidence']:g} % confidence"
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -57,11 +86,25 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
     if any(e["latency_ms"] is not None for e in everything):
         found.append(["memory to run", *(size(e["memory_bytes"]) for e in everything)])
         found.append(["latency, 1 thread", *(_ms(e["latency_ms"]) for e in everything)])
-    found.append(["SQNR to original", "", *(_db(e["sqnr_db"]) for e in (quality, *targets))])
+    compared = (quality, *targets)
+    if report["measured_on"]["sqnr"]["unseen"]:
+        found.append(["SQNR to original", "", *(_db(e["sqnr_db"]) for e in compared)])
+        if any(e["sqnr_interval"] for e in compared):
+            found.append(["   interval", "", *(_interval(e["sqnr_interval"], ".1f") for e in compared)])
+    else:
+        found.append(["SQNR on fitted samples", "", *(_db(e["sqnr_db_fitted"]) for e in compared)])
     if quality["metric"] is not None:
         name = quality["metric"]["name"]
         found.append([name, *("-" if e["metric"] is None else f"{e['metric']:.4f}" for e in everything)])
+        if any(e["metric_interval"] for e in everything):
+            found.append(["   interval", *(_interval(e["metric_interval"], ".3f") for e in everything)])
     return found
+
+
+def _interval(ends: Sequence[float | None] | None, digits: str) -> str:
+    if ends is None:
+        return "-"
+    return " to ".join("equal" if end is None else format(end, digits) for end in ends)
 
 
 # What says that a figure leaves something out.
