@@ -63,9 +63,9 @@ def measured_on(report: Mapping[str, Any]) -> str:
     """What stands behind the figures of quality: how many samples, and whose."""
     entry = report["measured_on"]
     words = f"SQNR was measured on {entry['sqnr']['samples']:,} samples {_SOURCES[entry['sqnr']['source']]}"
-    if entry["metric"] is not None:
+    if entry["metric"] is not None and report["quality"]["metric"] is not None:
         words += f", {report['quality']['metric']['name']} on {entry['metric']['samples']:,} {_SOURCES['eval']}"
-    return f"{words}; intervals are those of {100 * entry['confidence']:g} % confidence"
+    return f"{words}; intervals hold with {100 * entry['confidence']:g} % confidence"
 
 
 def rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -90,21 +90,21 @@ def rows(report: Mapping[str, Any]) -> list[list[str]]:
     if report["measured_on"]["sqnr"]["unseen"]:
         found.append(["SQNR to original", "", *(_db(e["sqnr_db"]) for e in compared)])
         if any(e["sqnr_interval"] for e in compared):
-            found.append(["   interval", "", *(_interval(e["sqnr_interval"], ".1f") for e in compared)])
+            found.append(["95 % interval", "", *(_interval(e["sqnr_interval"], ".1f") for e in compared)])
     else:
         found.append(["SQNR on fitted samples", "", *(_db(e["sqnr_db_fitted"]) for e in compared)])
     if quality["metric"] is not None:
         name = quality["metric"]["name"]
         found.append([name, *("-" if e["metric"] is None else f"{e['metric']:.4f}" for e in everything)])
         if any(e["metric_interval"] for e in everything):
-            found.append(["   interval", *(_interval(e["metric_interval"], ".3f") for e in everything)])
+            found.append(["95 % interval", *(_interval(e["metric_interval"], ".2f") for e in everything)])
     return found
 
 
 def _interval(ends: Sequence[float | None] | None, digits: str) -> str:
     if ends is None:
         return "-"
-    return " to ".join("equal" if end is None else format(end, digits) for end in ends)
+    return "..".join(dict.fromkeys("equal" if end is None else format(end, digits) for end in ends))
 
 
 # What says that a figure leaves something out.

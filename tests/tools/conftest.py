@@ -32,16 +32,25 @@ def report() -> dict[str, Any]:
     timed = {"latency_ms": 1.25, "memory_bytes": 3 << 20}
     target = {
         "title": "A board", "files": ["a-board/model.tflite"], "file_bytes": 1500, "sqnr_db": 28.0,
-        "sqnr_db_to_graph": 50.5, "metric": 0.93, "fits": True, "notes": ["nothing was compiled & run"],
+        "sqnr_interval": [27.0, 29.5], "sqnr_db_to_graph": 50.5, "metric": 0.93, "metric_interval": [0.87, 0.97],
+        "saturation": [{"tensor": HOSTILE, "share": 0.0125, "samples": 2, "range": [0, 6], "reached": [0.0, 7.5]}],
+        "fits": True, "notes": ["nothing was compiled & run"],
         "cost": small, "passes": [pass_entry("quantize")], **timed,
     }  # fmt: skip
     return {
         "edgec": "0.1.0", "model": "net.onnx", "recipe": "compress.yaml", "name": HOSTILE, "machine": "x86_64",
-        "baseline": {**COST, "metric": 0.95, **timed},
-        "compressed": {**small, "metric": 0.94, **timed},
+        "baseline": {**COST, "metric": 0.95, "metric_interval": [0.9, 0.98], **timed},
+        "compressed": {**small, "metric": 0.94, "metric_interval": [0.88, 0.975], **timed},
         "passes": [pass_entry("fold", sqnr_db=None, did=[], missed=[])],
-        "quality": {"sqnr_db": None, "metric": {"name": "auroc", "baseline": 0.95, "compressed": 0.94}},
-        "notes": ["the batch of input 'x' is open & taken as 1"],
+        "measured_on": {
+            "confidence": 0.95, "metric": {"samples": 132, "source": "eval"},
+            **{name: {"samples": 64, "source": "eval", "unseen": True} for name in ("sqnr", "passes")},
+        },
+        "notes": ["the batch of input 'x' is open & taken as 1", "the calibration samples are few"],
+        "quality": {
+            "sqnr_db": None, "sqnr_interval": [None, None],
+            "metric": {"name": "auroc", "baseline": 0.95, "compressed": 0.94},
+        },
         "targets": {"a-board": target, "cpu": {**target, "sqnr_db_to_graph": None, "fits": None, "notes": []}},
         "require": {
             "params_removed": {"asked": 0.99, "got": 0.75, "met": False},

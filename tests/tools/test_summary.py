@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from edgec.frontends.sources import OnnxFile
 from edgec.tools.inspect import inspect
 from edgec.tools.report import charts
-from edgec.tools.summary import amount, print_summary, rows, short, size
+from edgec.tools.summary import amount, got, measured_on, print_summary, rows, short, size
 
 
 class Terminal(io.StringIO):
@@ -45,8 +45,23 @@ def test_the_rows(report: dict[str, Any]) -> None:
         ["memory to run", "3.00 MiB", "3.00 MiB", "3.00 MiB", "3.00 MiB"],
         ["latency, 1 thread", "1.25 ms", "1.25 ms", "1.25 ms", "1.25 ms"],
         ["SQNR to original", "", "equal", "28.0 dB", "28.0 dB"],
+        ["95 % interval", "", "equal", "27.0..29.5", "27.0..29.5"],
         ["auroc", "0.9500", "0.9400", "0.9300", "0.9300"],
+        ["95 % interval", "0.90..0.98", "0.88..0.97", "0.87..0.97", "0.87..0.97"],
     ]
+
+
+def test_samples_that_were_fitted_to_are_named_so(report: dict[str, Any]) -> None:
+    on = {"samples": 4, "source": "fitted", "unseen": False}
+    report["measured_on"] |= {"sqnr": on, "passes": on}
+    for entry in (report["quality"], *report["targets"].values()):
+        entry.update(sqnr_db=None, sqnr_interval=None, sqnr_db_fitted=44.0)
+    assert ["SQNR on fitted samples", "", "44.0 dB", "44.0 dB", "44.0 dB"] in rows(report)
+    assert measured_on(report).startswith("SQNR was measured on 4 samples that passes were fitted to, auroc on 132")
+    unmet = {"asked": 20.0, "got": None, "met": False, "because": "no samples were left that nothing was fitted to"}
+    assert got(unmet) == "nothing"
+    bounded = {"asked": 0.1, "got": 0.01, "met": True, "confidence": 0.95, "bound": 0.034}
+    assert got(bounded) == "0.01 (0.034 with a confidence of 0.95)"
 
 
 def test_the_summary_in_a_pipe(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +71,10 @@ def test_the_summary_in_a_pipe(report: dict[str, Any], capsys: pytest.CaptureFix
     assert found[0] == "<script>alert('conv')</script>[bold]\\x1b[31m: before and after"
     assert found[1].split() == ["original", "compressed", "a-board", "cpu"]
     assert found[3].split() == ["weights", "1,000", "250", "250", "250"]
+    assert found[13:15] == [
+        "SQNR was measured on 64 samples of data.eval, auroc on 132 of data.eval; intervals hold with 95 % confidence",
+        "note: the calibration samples are few",
+    ]
     assert found[-4:] == [
         f"a-board: {'a long note ' * 20}".rstrip(),
         "require params_removed: asked 0.99, got 0.75: NOT MET",
@@ -71,9 +90,9 @@ def test_the_summary_on_80_columns(report: dict[str, Any], monkeypatch: pytest.M
     report["baseline"]["macs"] = 151_519_232
     print_summary(report, Path("build/net"))
     found = lines(terminal.getvalue())
-    assert all(len(line) <= 80 for line in found[:11])
+    assert all(len(line) <= 80 for line in found[:13])
     assert found[0] == "net: before and after"
-    assert [line.split("  ")[0] for line in found[3:11]] == [row[0] for row in rows(report)]
+    assert [line.split("  ")[0] for line in found[3:13]] == [row[0] for row in rows(report)]
 
 
 def network(path: Path, name: str) -> Path:
