@@ -143,7 +143,7 @@ def test_a_dynamic_batch_is_1_or_pinned(job: Path, edgec: Edgec) -> None:
     status, out, _ = edgec(*ARGUMENTS)
     assert status == 0
     assert f"model.onnx: {note}\n" in out
-    assert json.loads((job / "build" / "model" / "report.json").read_text())["notes"] == [note]
+    assert json.loads((job / "build" / "model" / "report.json").read_text())["notes"][0] == note
     assert note.replace("'", "&#39;") in (job / "build" / "model" / "report.html").read_text()
     status, out, _ = edgec(*ARGUMENTS, "--input", "image:1x1x16x16")
     assert status == 0

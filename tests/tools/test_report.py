@@ -66,7 +66,7 @@ def test_every_figure_is_there(page: Page) -> None:
     model = "a-board/model.tflite. The model takes 1.46 KiB. Run here,"
     for text in (
         "weights", "1,000", "250", "MACs", "2,000,000", "auroc", "0.9500", "0.9300", "1.25 ms", "3.00 MiB", "28.0 dB",
-        "0.90..0.98", "1.25 %", "0 to 7.5", "the calibration samples are few.",
+        "0.90..0.98", "1.25 %", "0 to 7.5", "net.onnx: the calibration samples are few.",
         "equal", "params_removed", "not met", "met", "infinite", "Passes that all targets share", "A board",
         "nothing was compiled & run", "missed: its rank is full", "relative_error 0.0625",
         f"{model} it keeps 50.5 dB to the graph that it was made from. "

@@ -71,9 +71,10 @@ def test_the_summary_in_a_pipe(report: dict[str, Any], capsys: pytest.CaptureFix
     assert found[0] == "<script>alert('conv')</script>[bold]\\x1b[31m: before and after"
     assert found[1].split() == ["original", "compressed", "a-board", "cpu"]
     assert found[3].split() == ["weights", "1,000", "250", "250", "250"]
-    assert found[13:15] == [
+    assert found[13:16] == [
         "SQNR was measured on 64 samples of data.eval, auroc on 132 of data.eval; intervals hold with 95 % confidence",
-        "note: the calibration samples are few",
+        "net.onnx: the batch of input 'x' is open & taken as 1",
+        "net.onnx: the calibration samples are few",
     ]
     assert found[-4:] == [
         f"a-board: {'a long note ' * 20}".rstrip(),
