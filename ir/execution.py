@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgec.ir import sample_axis
 from edgec.ir.errors import InputError
 from edgec.ir.files import INTERNAL_LIMIT, save, to_bytes
 from edgec.ir.graph import Graph, Tensor, producer
@@ -33,7 +32,6 @@ __all__ = [
 ]
 
 Feeds = Mapping[str, np.ndarray]
-batch_size = sample_axis.batch_size
 
 _MEND = "export the network again, or end it before that node with --cut"
 # Where in onnxruntime's own source a check stands, and in which function.
