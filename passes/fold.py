@@ -13,6 +13,7 @@ from edgec.passes.folding.composites import fold_gelu, fold_layer_normalization
 from edgec.passes.folding.constants import fold_constants
 from edgec.passes.folding.identities import OPERATORS, fold_identity, fold_relu, fold_views
 from edgec.passes.folding.pad import fold_pad
+from edgec.passes.folding.resize import fold_resize
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.rewriting import Rewriter
 
@@ -25,6 +26,7 @@ def _rules() -> dict[str, Sequence[Rule]]:
         (fold_views, ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")),
         (fold_relu, ("Relu", "Clip")),
         (fold_pad, ("Pad",)),
+        (fold_resize, ("Resize",)),
         (fold_gelu, ("Erf",)),
         (fold_layer_normalization, ("Sqrt",)),
         (matmul_to_gemm, ("Add",)),

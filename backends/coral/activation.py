@@ -6,12 +6,14 @@ scale 1/256 and zero-point -128, of TANH 1/128 and 0).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgec.backends.coral import layout
+from edgec.backends.coral.elementwise import aligned
 from edgec.backends.coral.lowering import Destination, Lowering, lowers, refusal
 from edgec.backends.coral.quantization import FIXED_OUTPUT, UNBOUNDED, per_tensor
 from edgec.backends.coral.slicing import held_permutation
@@ -42,7 +44,8 @@ def clip(low: Lowering, node: Node) -> None:
     value = low.value(node.inputs[0])
     bounds = low.bounds(node)
     if bounds is None:
-        raise refusal(node, "its bounds are computed by the network", "fold the constants (pass 'fold')")
+        _computed_bounds(low, node)
+        return
     tensor = node.outputs[0]
     wanted = low.wanted_integers(tensor)
     if value.quantization is not None and wanted is not None and not wanted.same(value.quantization):
@@ -56,6 +59,20 @@ def clip(low: Lowering, node: Node) -> None:
         low.set(tensor, made)
         return
     low.set(tensor, low.clamped(value, bounds))
+
+
+def _computed_bounds(low: Lowering, node: Node) -> None:
+    """MAXIMUM and MINIMUM with what the network computes, in float."""
+    made = low.real(low.value(node.inputs[0]))
+    low.note_float(node, [low.value(node.inputs[0])])
+    for place, kind in ((1, "MAXIMUM"), (2, "MINIMUM")):
+        bound = low.optional(node, place)
+        if bound is not None:
+            left, right, shape, order, stored = aligned(low, made, low.real(bound))
+            options = schema.MaximumMinimumOptionsT()
+            made = low.emit(kind, [left, right], stored, left, options, shape=shape, name=node.outputs[0].name)
+            made = replace(made, order=order)
+    low.set(node.outputs[0], made)
 
 
 @lowers("Sigmoid", "Tanh")

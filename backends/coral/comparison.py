@@ -107,7 +107,7 @@ def negation(low: Lowering, node: Node) -> None:
 def remainder(low: Lowering, node: Node) -> None:
     """FLOOR_MOD, whose result has the sign of the divisor, as ONNX's Mod of integers."""
     if node.attrs.get("fmod", 0):
-        raise refusal(node, "its result has the sign of the dividend (fmod)", low.cut_before(node))
+        raise refusal(node, "its result has the sign of the dividend (fmod)", low.cut_or_replace(node))
     left, right, shape, order, stored = aligned(low, *(low.real(low.value(t)) for t in node.inputs))
     options = schema.FloorModOptionsT()
     made = low.emit("FLOOR_MOD", [left, right], stored, left, options, shape=shape, name=node.outputs[0].name)

@@ -30,7 +30,7 @@ def conv(low: Lowering, node: Node) -> None:
         raise refusal(
             node,
             f"it convolves over {rank} dimensions, and TFLite's integer kernels over at most 2",
-            low.cut_before(node),
+            low.cut_or_replace(node),
         )
     to = low.destination(node)
     integer = low.is_integer(node, [source, low.value(node.inputs[1])], to.quantization)

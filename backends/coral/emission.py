@@ -14,7 +14,7 @@ from edgec.backends.coral import layout
 from edgec.backends.coral.flatbuffer import ELEMENT_TYPES, File
 from edgec.backends.coral.quantization import UNBOUNDED, Quantization, covering
 from edgec.backends.coral.value import Value, constant
-from edgec.ir.errors import InternalError
+from edgec.ir.errors import EmitError, InternalError
 from edgec.ir.graph import Node
 from edgec.passes.quantization.weights_only import FEWEST
 
@@ -29,6 +29,24 @@ _FUSED = {
 NEEDS_2_7 = (
     "int8 weights of float operators with a scale for each channel need TensorFlow Lite 2.7 or newer on the board; "
     "float16, and 'per_channel: false', do not"
+)
+#: Shapes and the numbers that operators take are of 32 bits.
+LARGEST_INT = 2**31 - 1
+#: The most dimensions that LiteRT's kernels take, and those of operators that take fewer (LiteRT 2.3, measured).
+LARGEST_RANK = 8
+_RANKS = {"PAD": 5, "PADV2": 5, "MIRROR_PAD": 5, "BATCH_MATMUL": 5} | dict.fromkeys(
+    (
+        "CONCATENATION",
+        "LOG_SOFTMAX",
+        "MEAN",
+        "REDUCE_MAX",
+        "REDUCE_MIN",
+        "SOFTMAX",
+        "SPLIT",
+        "SUM",
+        "TRANSPOSE",
+    ),
+    6,
 )
 _ACTIVATION_KINDS = {(0.0, inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
 
@@ -88,6 +106,9 @@ class Emission:
         of = tuple(like.shape if shape is None else shape)
         order = like.order if permutation is None else layout.permuted(of, permutation)
         dtype = like.dtype if dtype is None else dtype
+        self.take_rank(kind, max(len(stored), *(len(i.stored) for i in inputs if isinstance(i, Value)), 0))
+        if prod(int(size) for size in stored) > LARGEST_INT:
+            raise self._too_large(f"it gives {prod(int(size) for size in stored):,} elements")
         place = self.file.tensor(name or like.name, stored, np.int8 if quantization else dtype, quantization)
         self.file.operator(kind, [self._place(i) for i in inputs], [place], options, self.source)
         return Value(name or like.name, of, order, tuple(stored), place, None, quantization, dtype=dtype)
@@ -193,8 +214,34 @@ class Emission:
             )
 
     def ints(self, name: str, numbers: Any) -> int:
-        """Writes small integers that an operator takes as an input (int32)."""
-        return self.file.constant(name, np.asarray(numbers, np.int32))
+        """Writes small integers that an operator takes as an input (int32).
+
+        Raises:
+            EmitError: one of them is not small.
+        """
+        wide = np.asarray(numbers, np.int64)
+        if wide.size and int(np.abs(wide).max()) > LARGEST_INT:
+            raise self._too_large(f"it needs the number {int(np.abs(wide).max()):,}")
+        return self.file.constant(name, wide.astype(np.int32))
+
+    def take_rank(self, kind: str, rank: int) -> None:
+        """Refuses more dimensions than an operator takes.
+
+        Raises:
+            EmitError: it takes fewer.
+        """
+        most = _RANKS.get(kind, LARGEST_RANK)
+        if rank > most:
+            raise EmitError(
+                f"node '{self.source}'",
+                f"it works on {rank} dimensions, and TFLite's {kind} on at most {most}",
+                "merge dimensions with a Reshape in the model",
+            )
+
+    def _too_large(self, what: str) -> EmitError:
+        return EmitError(
+            f"node '{self.source}'", f"{what}, and TFLite counts to {LARGEST_INT:,}", "make it smaller in the model"
+        )
 
     def activation(self, clamp: Clamp, quantization: Quantization | None) -> tuple[int, Clamp]:
         """The activation that an operator with a fused one takes, and the clamp that is left over."""

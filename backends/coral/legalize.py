@@ -116,7 +116,8 @@ def batch_normalization(graph: Graph, node: Node) -> bool:
     """A scale and a shift for each channel, where no convolution took them in."""
     numbers = [known(t) for t in node.inputs[1:5]]
     x = node.inputs[0]
-    if any(values is None for values in numbers) or x.shape is None or any(t.outputs for t in node.outputs[1:]):
+    read = any(t.outputs or t in graph.outputs for t in node.outputs[1:])
+    if node.attrs.get("training_mode", 0) or any(values is None for values in numbers) or x.shape is None or read:
         return False
     gain, shift, mean, variance = (np.asarray(values, np.float64) for values in numbers)
     scale = gain / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
@@ -185,7 +186,9 @@ def clip(graph: Graph, node: Node) -> bool:
 @rewrites("Dropout")
 def dropout(graph: Graph, node: Node) -> bool:
     """Nothing at inference."""
-    if any(t.outputs for t in node.outputs[1:]):
+    training = known(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2].name else np.zeros(1)
+    # A mask that is read, and what drops at random, are the lowering's to answer.
+    if any(t.outputs or t in graph.outputs for t in node.outputs[1:]) or training is None or training.any():
         return False
     graph.replace(node, [node.inputs[0], *node.outputs[1:]])
     return True
@@ -193,22 +196,82 @@ def dropout(graph: Graph, node: Node) -> bool:
 
 @rewrites("Gemm")
 def gemm(graph: Graph, node: Node) -> bool:
-    """alpha and beta go into the weights and the bias."""
+    """alpha and beta go into the weights and the bias; what is no row of known numbers is added behind."""
     alpha, beta = float(node.attrs.get("alpha", 1.0)), float(node.attrs.get("beta", 1.0))
     weight, changed = known(node.inputs[1]), False
-    if weight is not None and alpha != 1.0:
+    bias = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2].name else None
+    row = known(bias) if bias is not None else None
+    columns = node.outputs[0].shape[1] if node.outputs[0].shape else None
+    if weight is None:
+        return _computed_gemm(graph, node, bias, alpha, beta)
+    if bias is not None and (row is None or row.size not in (1, columns) or (row.ndim > 1 and row.shape[0] != 1)):
+        product = shaped(graph.op("Gemm", node.inputs[:2], name=f"{node.name}.product", **node.attrs), node.outputs[0])
+        added = bias if beta == 1.0 else _with(graph, node, "Mul", bias, beta, "beta")
+        graph.replace(node, shaped(graph.op("Add", [product, added], name=f"{node.name}.add"), node.outputs[0]))
+        return True
+    if alpha != 1.0:
         node.inputs[1] = graph.const(f"{node.inputs[1].name}.alpha", weight * np.float32(alpha))
         node.attrs["alpha"] = 1.0
         changed = True
-    bias = known(node.inputs[2]) if len(node.inputs) > 2 else None
-    if bias is not None and beta != 1.0:
-        node.inputs[2] = graph.const(f"{node.inputs[2].name}.beta", bias * np.float32(beta))
+    if row is not None and beta != 1.0:
+        node.inputs[2] = graph.const(f"{node.inputs[2].name}.beta", row * np.float32(beta))
         node.attrs["beta"] = 1.0
         changed = True
     return changed
 
 
+def _computed_gemm(graph: Graph, node: Node, bias: Tensor | None, alpha: float, beta: float) -> bool:
+    """A Gemm whose second matrix is computed as well: MatMul, and what else it does spelled out."""
+    sides = []
+    for side, flag in zip(node.inputs[:2], ("transA", "transB"), strict=True):
+        if node.attrs.get(flag, 0):
+            turned = graph.op("Transpose", [side], name=f"{node.name}.{flag}", perm=[1, 0])
+            turned.dtype, turned.shape = side.dtype, None if side.shape is None else list(side.shape[::-1])
+            side = turned
+        sides.append(side)
+    made = shaped(graph.op("MatMul", sides, name=f"{node.name}.product"), node.outputs[0])
+    if alpha != 1.0:
+        made = _with(graph, node, "Mul", made, alpha, "alpha")
+    if bias is not None:
+        added = bias if beta == 1.0 else _with(graph, node, "Mul", bias, beta, "beta")
+        made = graph.op("Add", [made, added], name=f"{node.name}.add")
+    graph.replace(node, shaped(made, node.outputs[0]))
+    return True
+
+
 @rewrites("MatMul")
+def matmul(graph: Graph, node: Node) -> bool:
+    """What has a vector on one side is a product of matrices; one with an Add of a known row is a Gemm."""
+    return _vector_matmul(graph, node) or biased_matmul(graph, node)
+
+
+def _vector_matmul(graph: Graph, node: Node) -> bool:
+    """A vector is a row on the left and a column on the right, and goes from the result again."""
+    sides = list(node.inputs)
+    if any(side.shape is None for side in sides) or all(len(side.shape) > 1 for side in sides):
+        return False
+    gone = []
+    for place, axis in ((0, 0), (1, 1)):
+        side = sides[place]
+        if len(side.shape) > 1:
+            continue
+        gone.append(-2 if place == 0 else -1)
+        if isinstance(side, Constant):
+            sides[place] = graph.const(f"{side.name}.matrix", np.expand_dims(side.values, axis))
+            continue
+        axes = graph.const(f"{node.name}.axis{place}", np.array([axis], np.int64))
+        wide = graph.op("Unsqueeze", [side, axes], name=f"{node.name}.matrix{place}")
+        wide.dtype, wide.shape = side.dtype, [1, *side.shape] if place == 0 else [*side.shape, 1]
+        sides[place] = wide
+    product = graph.op("MatMul", sides, name=f"{node.name}.product")
+    product.dtype = node.outputs[0].dtype
+    lead = np.broadcast_shapes(*(tuple(side.shape[:-2]) for side in sides))
+    product.shape = [*lead, sides[0].shape[-2], sides[1].shape[-1]]
+    axes = graph.const(f"{node.name}.axes", np.array(gone, np.int64))
+    graph.replace(node, shaped(graph.op("Squeeze", [product, axes], name=f"{node.name}.squeeze"), node.outputs[0]))
+    return True
+
+
 def biased_matmul(graph: Graph, node: Node) -> bool:
     """MatMul of matrices and an Add of a known row are a Gemm, so that the bias stays 32 bits wide."""
     weight, product = known(node.inputs[1]), node.outputs[0]

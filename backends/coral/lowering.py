@@ -15,13 +15,14 @@ from math import inf, prod
 import numpy as np
 
 from edgec.backends.coral import layout
-from edgec.backends.coral.emission import Clamp, Emission
+from edgec.backends.coral.emission import LARGEST_RANK, Clamp, Emission
 from edgec.backends.coral.flatbuffer import ELEMENT_TYPES, File
 from edgec.backends.coral.quantization import INT8_HIGH, INT8_LOW, UNBOUNDED, Quantization, per_tensor
 from edgec.backends.coral.reading import ANY_ORDER, IMAGE_OPERATORS, SAME_INDEX, reading_order
 from edgec.backends.coral.value import FLOAT32, Value, constant
+from edgec.backends.cut_advice import carriers, depends_on_inputs
 from edgec.ir.errors import EmitError, InternalError
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers
 from edgec.ir.rules import registering
 
 Rule = Callable[["Lowering", Node], None]
@@ -32,6 +33,8 @@ RULES: dict[str, Rule] = {}
 _ONNX_INT8 = 3
 #: How much coarser the steps may be that a tensor is brought to first where its readers want different ones.
 COARSER = 3.0
+#: numpy's most dimensions.
+LARGEST_VIEW = 64
 
 
 #: Registers the rule for these ONNX operators.
@@ -126,17 +129,24 @@ class Lowering(Emission):
         for node in self.graph.nodes:
             if node in self.absorbed:
                 continue
-            rule = RULES.get(node.op) if node.domain in ("", "ai.onnx") else None
+            rule = _rule(node)
             if rule is None:
-                raise refusal(
-                    node,
-                    "the coral backend cannot lower it",
-                    f"{self.cut_before(node)}, or replace it in the model",
-                )
+                raise refusal(node, "the coral backend cannot lower it", self.cut_or_replace(node))
             self.source = node.name or node.outputs[0].name
             rule(self, node)
+            self._refuse_missing(node)
         outputs = [self._output(tensor) for tensor in self.graph.outputs]
         return Lowered(self.file, inputs, outputs, list(dict.fromkeys(self.notes)), self.values)
+
+    def _refuse_missing(self, node: Node) -> None:
+        """Refuses a node with an output that is read and that its rule leaves no value for."""
+        for tensor in node.outputs[1:]:
+            if tensor.name and tensor not in self.values and (tensor.outputs or tensor in self._outputs):
+                raise refusal(
+                    node,
+                    f"its output '{tensor.name}' is read, and the coral backend computes only the first",
+                    self.cut_or_replace(node),
+                )
 
     def _input(self, tensor: Variable) -> Port:
         shape = self.shape_of(tensor)
@@ -144,7 +154,7 @@ class Lowering(Emission):
             raise EmitError(
                 f"input '{tensor.name}'",
                 f"its shape {tensor.shape} is not static",
-                f"pin it with --input {tensor.name}:1x3x224x224",
+                f"pin it with --input {tensor.name}:{_pinned(tensor.shape)}",
             )
         kind = FLOAT32 if tensor.dtype is None else np.dtype(tensor.dtype)
         # The file computes in float32 whatever the precision of the model.
@@ -154,6 +164,12 @@ class Lowering(Emission):
                 f"input '{tensor.name}'",
                 f"TFLite's operators do not take its type {kind}",
                 "make it int32 or float32 in the model, with a Cast behind it",
+            )
+        if len(shape) > LARGEST_RANK:
+            raise EmitError(
+                f"input '{tensor.name}'",
+                f"it has {len(shape)} dimensions, and TFLite's tensors at most {LARGEST_RANK}",
+                "merge dimensions with a Reshape in the model",
             )
         permutation = self._input_permutation(tensor, shape)
         quantization = self.wanted_integers(tensor) if dtype.kind == "f" else self._integers_entering(tensor, dtype)
@@ -275,7 +291,7 @@ class Lowering(Emission):
             raise refusal(
                 node,
                 f"its {what} is computed by the network",
-                "fold the constants (pass 'fold'), or fix the input shape",
+                self.make_constant(node, node.inputs[place]),
             )
         return value.real() if value.quantization is not None else value.data
 
@@ -314,7 +330,7 @@ class Lowering(Emission):
             raise refusal(
                 node,
                 f"it quantizes to {'blocks of ' if node.attrs.get('block_size') else ''}{kind}",
-                "quantize to int8 with one scale for a tensor or a channel",
+                "quantize to int8 or uint8 with one scale for a tensor or a channel",
             )
         scales = np.asarray(scale, np.float32).reshape(-1)
         zeros = np.zeros(scales.size, np.int64) if zero_point is None else zero_point.reshape(-1).astype(np.int64)
@@ -378,21 +394,41 @@ class Lowering(Emission):
         return None
 
     def cut_before(self, node: Node) -> str:
-        """The mend for a node that has to go: the nearest tensor before it that the user's model has is named."""
-        behind: Node | None = node
-        while behind is not None:
-            tensor = next((t for t in behind.inputs if isinstance(t, Variable) and t.name), None)
-            if tensor is None:
-                break
-            if self.cuttable is None or tensor.name in self.cuttable:
-                return f"cut the network before it with --cut {tensor.name}"
-            behind = producer(tensor)
-        return "cut the network before it with --cut NAME"
+        """The mend for a node that has to go: where to end the network; where that is nowhere, to replace the node."""
+        refused = [node, *(other for other in self.graph.nodes if _rule(other) is None)]
+        names = carriers(self.graph, refused, self.cuttable)
+        if not names:
+            return "replace it in the model"
+        return f"cut the network before it with {' '.join(f'--cut {name}' for name in names)}"
+
+    def cut_or_replace(self, node: Node) -> str:
+        """The same, where the node could be replaced as well."""
+        mend = self.cut_before(node)
+        return mend if mend.startswith("replace") else f"{mend}, or replace it in the model"
+
+    def make_constant(self, node: Node, tensor: Tensor) -> str:
+        """The mend for a tensor that has to be known: to fold it where that is possible."""
+        if isinstance(tensor, Constant) or not depends_on_inputs(self.graph, tensor):
+            return "put the pass 'fold' into the recipe, and pin open shapes with --input"
+        return self.cut_or_replace(node)
 
     def finish(self, to: Destination, value: Value, clamp: Clamp = UNBOUNDED) -> None:
         """Leaves the value of a destination, behind the clamp that the operator could not take in."""
         value = self.clamped(value, clamp)
         self.set(to.tensor, value)
+
+    def take_view(self, shape: Sequence[int]) -> None:
+        """Refuses a shape of more dimensions than arrays can have.
+
+        Raises:
+            EmitError: it has more.
+        """
+        if len(shape) > LARGEST_VIEW:
+            raise EmitError(
+                f"node '{self.source}'",
+                f"it gives {len(shape)} dimensions, and arrays have at most {LARGEST_VIEW}",
+                "merge dimensions in the model",
+            )
 
     def set(self, tensor: Tensor, value: Value) -> None:
         """Leaves the value of an ONNX tensor."""
@@ -406,6 +442,19 @@ class Lowering(Emission):
         turned = [shape[axis] for axis in turn]
         wanted = self.wanted_order(node.outputs[0], turned, reach)
         return None if wanted is None else layout.transposed(wanted, turned, np.argsort(turn).tolist())
+
+
+def _rule(node: Node) -> Rule | None:
+    return RULES.get(node.op) if node.domain in ("", "ai.onnx") else None
+
+
+def _pinned(shape: Sequence[object] | None) -> str:
+    """A shape to pin an input to, for an example: what is open is 1 in front and 224 behind it."""
+    sizes = shape if shape else ["batch", 3, "height", "width"]
+    known = [
+        size if isinstance(size, int) and size >= 0 else 1 if not place else 224 for place, size in enumerate(sizes)
+    ]
+    return "x".join(map(str, known))
 
 
 def _within(one: Quantization, other: Quantization) -> bool:

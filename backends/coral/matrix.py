@@ -23,6 +23,9 @@ from edgec.backends.coral.weights import Weights
 from edgec.ir.graph import Node
 from edgec.passes.quantization.weights_only import FEWEST
 
+# Dimensions of a product that every runtime takes.
+_FEW = 4
+
 
 @lowers("Gemm")
 def gemm(low: Lowering, node: Node) -> None:
@@ -140,8 +143,13 @@ def _batched(low: Lowering, node: Node, source: Value, other: Value, to: Destina
         other = other.reshaped((*[1] * (rank - len(other.shape)), *other.shape))
     integer = low.is_integer(node, [source, other], to.quantization)
     sides = [low.operand(side) if integer else _real(low, side) for side in (source, other)]
+    shape = (*np.broadcast_shapes(*(side.shape[:-2] for side in sides)), sides[0].shape[-2], sides[1].shape[-1])
+    whole = shape
+    if len(shape) > _FEW and sides[0].shape[:-2] == sides[1].shape[:-2]:
+        # Any number of products is one stack of them.
+        sides = [side.reshaped((prod(side.shape[:-2]), *side.shape[-2:])) for side in sides]
+        shape = (prod(shape[:-2]), *shape[-2:])
     left, right = (low.arranged(side, range(len(side.shape))) for side in sides)
-    shape = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
     made = low.emit(
         "BATCH_MATMUL",
         [left, right],
@@ -153,7 +161,7 @@ def _batched(low: Lowering, node: Node, source: Value, other: Value, to: Destina
         quantization=to.quantization if integer else None,
         name=to.tensor.name,
     )
-    low.finish(to, made, to.clamp)
+    low.finish(to, made.reshaped(whole), to.clamp)
 
 
 def _real(low: Lowering, side: Value) -> Value:

@@ -28,13 +28,11 @@ _SCALE_BY_CHANNEL = 21
 
 @lowers("LayerNormalization")
 def layer_normalization(low: Lowering, node: Node) -> None:
-    """Over the dimensions from ``axis`` on, with a scale and a shift for each of their elements."""
-    if any(t.name and (t.outputs or t in low.graph.outputs) for t in node.outputs[1:]):
-        raise refusal(node, "its mean or deviation is used", "compute it with ReduceMean in the model")
+    """Over the dimensions from ``axis`` on, with a scale and a shift that broadcast to the input."""
     source = low.value(node.inputs[0])
     rank = len(source.shape)
     axis = int(node.attrs.get("axis", -1)) % rank
-    _normalize(low, node, source, range(axis, rank), source.shape[axis:])
+    _normalize(low, node, source, range(axis, rank), None)
 
 
 @lowers("InstanceNormalization")
@@ -43,6 +41,17 @@ def instance_normalization(low: Lowering, node: Node) -> None:
     source = low.value(node.inputs[0])
     rank = len(source.shape)
     _normalize(low, node, source, range(2, rank), (source.shape[1], *[1] * (rank - 2)))
+
+
+@lowers("BatchNormalization")
+def batch_normalization(low: Lowering, node: Node) -> None:
+    """In training mode, by the statistics of the batch itself; what is known otherwise is legalised before."""
+    if not node.attrs.get("training_mode", 0):
+        raise refusal(node, "its scale, shift or statistics are computed by the network", low.cut_or_replace(node))
+    source = low.value(node.inputs[0])
+    rank = len(source.shape)
+    shape = (source.shape[1], *[1] * (rank - 2)) if rank > 1 else (1,)
+    _normalize(low, node, source, [axis for axis in range(rank) if axis != 1], shape)
 
 
 @lowers("GroupNormalization")
@@ -79,8 +88,16 @@ def euclidean_norm(low: Lowering, node: Node) -> None:
     low.finish(to, made, to.clamp)
 
 
-def _normalize(low: Lowering, node: Node, source: Value, axes: Sequence[int], factors: Sequence[int]) -> None:
-    """``(x - mean) / sqrt(variance + epsilon) * scale + shift``; ``factors`` is the shape of scale and shift."""
+def _normalize(low: Lowering, node: Node, source: Value, axes: Sequence[int], factors: Sequence[int] | None) -> None:
+    """``(x - mean) / sqrt(variance + epsilon) * scale + shift``.
+
+    Args:
+        low: the walk.
+        node: the node.
+        source: its input, in the shape that ``axes`` count in.
+        axes: the dimensions that a mean is over.
+        factors: the shape of scale and shift, which one number of either is repeated to; ``None`` for their own.
+    """
     low.note_float(node, [source])
     to = low.destination(node)
     memory = _Memory(low, source)
@@ -99,7 +116,10 @@ def _normalize(low: Lowering, node: Node, source: Value, axes: Sequence[int], fa
     ):
         numbers = low.static(node, place, what)
         if numbers is not None:
-            factor = constant(f"{node.name}.{what}", memory.along(np.asarray(numbers, np.float32).reshape(factors)))
+            known = np.asarray(numbers, np.float32)
+            if factors is not None:
+                known = known.reshape(factors) if known.size > 1 else np.broadcast_to(known.reshape(-1)[:1], factors)
+            factor = constant(f"{node.name}.{what}", memory.along(known))
             made = memory.emit(kind, [made, factor], stored, options, name=to.tensor.name)
     low.finish(to, made.reshaped(low.value(node.inputs[0]).shape), to.clamp)
 

@@ -132,6 +132,8 @@ def version(
         return 6 if kind == "TRANSPOSE" and ranks[0] > 5 else 4
     if kind in ("SUB", "MAXIMUM", "MINIMUM") and max(ranks) > 4:
         return 3
+    if kind == "REVERSE_V2":
+        return 3 if integer else 2 if data == np.bool_ else 1
     if kind == "CAST":
         return 3 if schema.TensorType.INT8 in (options.inDataType, options.outDataType) else 1
     if kind == "BROADCAST_TO":

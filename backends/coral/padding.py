@@ -7,7 +7,7 @@ Sources: ONNX operators Conv and ConvTranspose (output shape formulas, ``auto_pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,11 @@ def windows(
             window = Window(window.size, window.kernel, window.stride, window.dilation, before, after)
         elif auto_pad == "VALID":
             window = Window(window.size, window.kernel, window.stride, window.dilation, 0, 0, ceil)
-        made.append(window)
+        # The step inside a window of one element is free, and the step behind the last window that fits.
+        window = replace(window, dilation=window.dilation if window.kernel > 1 else 1)
+        room = window.size + window.before + window.after - window.reach
+        single = replace(window, stride=min(window.stride, room + 1), ceil=False)
+        made.append(single if window.output == 1 else window)
     return made
 
 
@@ -162,11 +166,14 @@ def spreads(
         before = pads[axis]
         output = full - before - pads[axis + rank]
         if output_shape is not None or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            output = sizes[axis] * strides[axis] if output_shape is None else output_shape[axis]
+            # Where the stride is beyond the kernel, nothing is added to reach the size that SAME stands for: so do
+            # onnx's shape inference and onnxruntime, unlike the operator's formula.
+            same = min(sizes[axis] * strides[axis], full)
+            output = same if output_shape is None else output_shape[axis]
             total = max(full - output, 0)
             # The operator's formula: the odd element is cut in front unless SAME_UPPER says otherwise.
             before = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
         elif auto_pad == "VALID":
             before, output = 0, full
-        made.append(Spread(sizes[axis], reach, strides[axis], before, output))
+        made.append(Spread(sizes[axis], reach, strides[axis] if sizes[axis] > 1 else 1, before, output))
     return made

@@ -40,16 +40,16 @@ def _image(low: Lowering, node: Node) -> tuple[Value, int]:
         raise refusal(
             node,
             f"it pools over {rank} dimensions, and TFLite over at most 2",
-            low.cut_before(node),
+            low.cut_or_replace(node),
         )
     if rank == 1:
         source = source.reshaped((*source.shape[:2], 1, source.shape[2]))
     return source, rank
 
 
-def _windows(node: Node, source: Value, rank: int) -> list[Window]:
+def _windows(low: Lowering, node: Node, source: Value, rank: int) -> list[Window]:
     if any(step != 1 for step in node.attrs.get("dilations") or ()):
-        raise refusal(node, "its window is dilated, and TFLite's windows are not", "use dilation 1 in the model")
+        raise refusal(node, "its window is dilated, and TFLite's windows are not", low.cut_or_replace(node))
     made = windows(
         source.shape[4 - rank :],
         node.attrs["kernel_shape"],
@@ -90,10 +90,8 @@ def _row(value: Value, rank: int) -> Value:
 @lowers("MaxPool")
 def max_pool(low: Lowering, node: Node) -> None:
     """MAX_POOL_2D in the integers of its input."""
-    if len(node.outputs) > 1 and node.outputs[1].outputs:
-        raise refusal(node, "its indices are used", low.cut_before(node))
     source, rank = _image(low, node)
-    windowed = _windows(node, source, rank)
+    windowed = _windows(low, node, source, rank)
     source = low.arranged(source, layout.CHANNELS_LAST)
     padding = schema.Padding.VALID
     if not all(w.is_valid for w in windowed):
@@ -131,7 +129,7 @@ def average_pool(low: Lowering, node: Node) -> None:
     integers that widens the rounding at such windows, to two steps for a 3x3 window in a corner.
     """
     source, rank = _image(low, node)
-    windowed = _windows(node, source, rank)
+    windowed = _windows(low, node, source, rank)
     source = low.arranged(source, layout.CHANNELS_LAST)
     tensor = node.outputs[0]
     wanted = low.wanted_integers(tensor)

@@ -49,10 +49,25 @@ def dequantize(low: Lowering, node: Node) -> None:
     low.set(node.outputs[0], value)
 
 
-@lowers("Identity", "Dropout")
+@lowers("Identity")
 def identity(low: Lowering, node: Node) -> None:
     """Nothing."""
     low.set(node.outputs[0], low.value(node.inputs[0]))
+
+
+@lowers("Dropout")
+def dropout(low: Lowering, node: Node) -> None:
+    """Nothing at inference, where the mask is true everywhere."""
+    value = low.value(node.inputs[0])
+    training, ratio = low.static(node, 2, "training mode"), low.static(node, 1, "ratio")
+    drops = training is not None and bool(training.any()) and (ratio is None or bool(np.any(ratio != 0)))
+    if drops:
+        raise refusal(node, "it drops at random (training_mode)", "export the network for inference")
+    low.set(node.outputs[0], value)
+    if len(node.outputs) > 1 and node.outputs[1].name:
+        kind = node.outputs[1].dtype
+        mask = np.ones(value.shape, bool if kind is None else kind)
+        low.set(node.outputs[1], constant(node.outputs[1].name, mask))
 
 
 @lowers("Constant")
@@ -60,5 +75,5 @@ def constant_node(low: Lowering, node: Node) -> None:
     """A constant that was not folded into an initializer."""
     values = literal(node)
     if values is None:
-        raise refusal(node, "it holds neither a tensor nor numbers", "fold the constants (pass 'fold')")
+        raise refusal(node, "it holds neither a tensor nor numbers", "make it a tensor in the model")
     low.values[node.outputs[0]] = constant(node.outputs[0].name, Constant("", values).values)

@@ -6,6 +6,7 @@ read (:mod:`edgec.backends.coral.layout`), and whoever needs it in another order
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -31,6 +32,7 @@ def reshape(low: Lowering, node: Node) -> None:
         wanted = [value.shape[place] if size == 0 else size for place, size in enumerate(wanted)]
     known = prod(size for size in wanted if size != -1)
     shape = [prod(value.shape) // known if size == -1 else size for size in wanted]
+    low.take_view(shape)
     low.set(node.outputs[0], value.reshaped(shape))
 
 
@@ -58,6 +60,7 @@ def squeeze(low: Lowering, node: Node) -> None:
         new = {a % rank for a in axes or ()}
         rest = iter(value.shape)
         shape = [1 if axis in new else next(rest) for axis in range(rank)]
+    low.take_view(shape)
     low.set(node.outputs[0], value.reshaped(shape))
 
 
@@ -153,14 +156,14 @@ def pad(low: Lowering, node: Node) -> None:
     source = low.arranged(value, permutation)
     inputs: list[Value | int] = [source, low.ints(f"{node.name}.paddings", pads[list(permutation)])]
     kind, options = "PAD", schema.PadOptionsT()
-    if mode == "reflect" or (mode == "edge" and pads.max() == 1):
+    if mode == "edge":
+        low.set(tensor, _edges(low, source, permutation, pads, tensor.name))
+        return
+    if mode == "reflect":
         kind, options = "MIRROR_PAD", schema.MirrorPadOptionsT()
-        # One row of SYMMETRIC is the edge itself.
-        options.mode = schema.MirrorPadMode.REFLECT if mode == "reflect" else schema.MirrorPadMode.SYMMETRIC
+        options.mode = schema.MirrorPadMode.REFLECT
     elif mode != "constant":
-        raise refusal(
-            node, f"TFLite does not pad with mode '{mode}' as wide as this", "pad with mode 'reflect' or 'constant'"
-        )
+        raise refusal(node, f"TFLite does not pad with mode '{mode}'", low.cut_or_replace(node))
     elif fill != 0.0:
         kind, options = "PADV2", schema.PadV2OptionsT()
         number_ = constant(f"{node.name}.fill", np.array([fill], source.dtype))
@@ -180,6 +183,28 @@ def pad(low: Lowering, node: Node) -> None:
             name=tensor.name,
         ),
     )
+
+
+def _edges(low: Lowering, value: Value, permutation: Sequence[int], pads: np.ndarray, name: str) -> Value:
+    """The edge repeated: a MIRROR_PAD of one row at a time, of which SYMMETRIC gives the edge itself."""
+    while pads.any():
+        now = np.minimum(pads, 1)
+        pads = pads - now
+        options = schema.MirrorPadOptionsT()
+        options.mode = schema.MirrorPadMode.SYMMETRIC
+        shape = [size + int(added) for size, added in zip(value.shape, now.sum(axis=1), strict=True)]
+        value = low.emit(
+            "MIRROR_PAD",
+            [value, low.ints("paddings", now[list(permutation)])],
+            [shape[axis] for axis in permutation],
+            value,
+            options,
+            shape=shape,
+            permutation=permutation,
+            quantization=value.quantization,
+            name=name,
+        )
+    return value
 
 
 @lowers("DepthToSpace", "SpaceToDepth")

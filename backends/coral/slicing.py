@@ -38,10 +38,14 @@ def slice_(low: Lowering, node: Node) -> None:
     if source.is_constant:
         low.set(node.outputs[0], constant(source.name, source.known()[tuple(cut)], source.quantization))
         return
-    if any(s.step is not None and s.step < 0 for s in cut):
-        raise refusal(node, "it runs backwards", low.cut_before(node))
-    taken = [s.indices(size) for s, size in zip(cut, source.shape, strict=True)]
-    begin, end_, step_ = (list(part) for part in zip(*taken, strict=True))
+    taken = [range(*s.indices(size)) for s, size in zip(cut, source.shape, strict=True)]
+    for axis, indices in enumerate(taken):
+        if indices.step < 0 and len(indices) > 1:
+            source = _reversed(low, source, axis)
+            taken[axis] = range(source.shape[axis] - 1 - indices[0], source.shape[axis] - indices[-1], -indices.step)
+    # The step behind the only element is free, and TFLite's are of 32 bits.
+    taken = [range(t[0], t[0] + 1) if len(t) == 1 else t for t in taken]
+    begin, end_, step_ = ([getattr(t, part) for t in taken] for part in ("start", "stop", "step"))
     if (begin, end_, step_) == ([0] * rank, list(source.shape), [1] * rank):
         low.set(node.outputs[0], source)
         return
@@ -49,6 +53,17 @@ def slice_(low: Lowering, node: Node) -> None:
         raise refusal(node, "nothing is left of its input", "remove it from the model")
     permutation = held_permutation(low, source)
     low.set(node.outputs[0], strided_slice(low, source, permutation, begin, end_, step_, node.outputs[0].name))
+
+
+def _reversed(low: Lowering, source: Value, axis: int) -> Value:
+    """REVERSE_V2 along one dimension."""
+    permutation = held_permutation(low, source)
+    source = low.arranged(source, permutation)
+    place = low.ints(f"{source.name}.reversed.axis", [permutation.index(axis)])
+    options = schema.ReverseV2OptionsT()
+    name = f"{source.name}.reversed{axis}"
+    kept = source.quantization
+    return low.emit("REVERSE_V2", [source, place], source.stored, source, options, quantization=kept, name=name)
 
 
 @lowers("Split")
@@ -67,6 +82,7 @@ def split(low: Lowering, node: Node) -> None:
         source = low.arranged(source, permutation)
         shape = tuple(sizes[0] if a == axis else s for a, s in enumerate(source.shape))
         stored = tuple(shape[a] for a in permutation)
+        low.take_rank("SPLIT", len(stored))
         options = schema.SplitOptionsT()
         options.numSplits = count
         kind = source.dtype if source.quantization is None else np.int8

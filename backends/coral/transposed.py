@@ -29,7 +29,7 @@ def conv_transpose(low: Lowering, node: Node) -> None:
     source = low.value(node.inputs[0])
     rank = len(source.shape) - 2
     if rank not in (1, 2):
-        raise refusal(node, f"it runs over {rank} dimensions, and TFLite's over 2", low.cut_before(node))
+        raise refusal(node, f"it runs over {rank} dimensions, and TFLite's over 2", low.cut_or_replace(node))
     group = int(node.attrs.get("group", 1))
     to = low.destination(node)
     integer = low.is_integer(node, [source, low.value(node.inputs[1])], to.quantization)

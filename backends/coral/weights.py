@@ -90,13 +90,14 @@ def read(
         raise refusal(
             node,
             "its weights are computed by the network",
-            "fold the constants (pass 'fold'), or cut the network there",
+            low.make_constant(node, node.inputs[1]),
         )
     bias_value = low.optional(node, bias_place)
     bias = None
     if bias_value is not None:
         if not bias_value.is_constant:
-            raise refusal(node, "its bias is computed by the network", "fold the constants (pass 'fold')")
+            mend = low.make_constant(node, node.inputs[bias_place])
+            raise refusal(node, "its bias is computed by the network", mend)
         known, own = bias_value.known(), bias_value.quantization
         bias = (known.astype(np.float64) if own is None else own.exact(known)).reshape(-1)
         bias = np.broadcast_to(bias, (channels or value.shape[axis],))
