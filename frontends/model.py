@@ -49,7 +49,7 @@ def open_model(
     """The graph of an ONNX file as passes see it; its weights are mapped, not read into memory.
 
     Args:
-        path: the ONNX file, of any opset from 11 on.
+        path: the ONNX file, of any opset from 7 on.
         pins: by input name shapes, for inputs with open dimensions, or values, for inputs that become constants.
         outputs: tensors or nodes to cut the network at; its own outputs by default.
         usual: shapes for inputs that are open and not pinned, where they fit.
@@ -78,7 +78,7 @@ def open_model(
     pin(graph, pins or {}, source, usual, notes)
     _check_inputs(graph, source)
     _check_weights(graph, source)
-    sound, graph = graph, upgrade(graph, source)
+    sound, graph = graph, upgrade(graph, source, notes)
     if graph is not sound:
         settle_constants(graph)
         _check_structure(graph, source)

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx
 import onnx.inliner
 import onnx.shape_inference
 import onnx.version_converter
 
+from edgec.frontends.old_operators import drop_statistics, modernize, settle_resizes
+from edgec.frontends.tidying import name_nodes
 from edgec.ir.errors import InputError
+from edgec.ir.execution import Session, seeded_feeds
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.protos import data_type, from_proto, is_structural, to_proto
 
-# The oldest opset that is read, and the one that older models are brought to: per-channel quantization needs 13.
-OLDEST = 11
+# The oldest opset that is read, which is the oldest that onnxruntime runs, and the one that older models are brought
+# to: per-channel quantization needs 13.
+OLDEST = 7
 WORKING = 17
+# Up to here what an upgrade computes is compared with what the model does: operators changed more than their form.
+CHECKED = 10
+# What rounding may move an output by, in units of the last place of its largest value.
+_ROUNDING = 4096
 # Where exporters spell a Gelu out with an Erf, the opset that has it as an operator.
 WITH_GELU = 20
 
@@ -43,7 +52,7 @@ def inline_functions(graph: Graph, source: str) -> Graph:
 
 
 def check_versions(graph: Graph, source: str) -> None:
-    """Raises InputError where the opset is older than 11, or the opset or the format newer than the onnx installed."""
+    """Raises InputError where the opset is older than 7, or the opset or the format newer than the onnx installed."""
     version, newest = graph.opset, onnx.defs.onnx_opset_version()
     if version < OLDEST:
         mend = f"export the network again with opset_version={WORKING}"
@@ -57,23 +66,77 @@ def check_versions(graph: Graph, source: str) -> None:
         raise InputError(source, what, "install a newer onnx, or export the network again")
 
 
-def upgrade(graph: Graph, source: str) -> Graph:
+def upgrade(graph: Graph, source: str, notes: list[str]) -> Graph:
     """``graph`` in opset 17 where it is older, in opset 20 where it has an Erf; as it is where it is newer.
 
+    Where it is of opset 10 or older, both are run on noise and compared, if onnxruntime takes it as it is.
+
+    Args:
+        graph: with static input shapes; old operators in it may be spelt out anew.
+        source: the model's file name, for errors.
+        notes: takes up what was decided for the user.
+
     Raises:
-        InputError: its upgrade fails.
+        InputError: its upgrade fails, or computes something else.
     """
     version = graph.opset
     wanted = WITH_GELU if any(node.op == "Erf" for node in graph.nodes) else WORKING
     if version >= wanted:
         return graph
+    drop_statistics(graph, source, notes)
+    original = graph.copy() if version <= CHECKED else None
+    modernize(graph)
 
     def convert(message: onnx.ModelProto) -> onnx.ModelProto:
         # Adapters such as Softmax's ask for ranks.
         inferred = onnx.shape_inference.infer_shapes(message, data_prop=True)
         return onnx.version_converter.convert_version(inferred, wanted)
 
-    return _through(graph, convert, source, f"cannot be upgraded from opset {version} to {wanted}")
+    upgraded = _through(graph, convert, source, f"cannot be upgraded from opset {version} to {wanted}")
+    settle_resizes(upgraded, version)
+    upgraded.ir_version = max(upgraded.ir_version or 0, _least_ir_version(wanted))
+    name_nodes(upgraded)
+    if original is not None:
+        _check_same(original, upgraded, source, notes)
+    return upgraded
+
+
+def _least_ir_version(opset: int) -> int:
+    return int(onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)]))
+
+
+def _check_same(original: Graph, upgraded: Graph, source: str, notes: list[str]) -> None:
+    """Raises InputError where an upgraded graph computes something else than it did, on noise in onnxruntime."""
+    original.ir_version = 8  # from 4 on, weights need not be inputs
+    change = f"from opset {original.opset} to {upgraded.opset}"
+    try:
+        before = Session(original)
+        feeds = seeded_feeds(original, samples=2)
+        wanted = [before.run(one) for one in feeds]
+    except InputError:
+        notes.append(f"upgraded {change}, unchecked: onnxruntime does not run it as it is")
+        return
+    mend = f"export the network again with opset_version={WORKING}"
+    try:
+        after = Session(upgraded)
+        got = [after.run(one) for one in feeds]
+    except InputError as error:
+        raise InputError(source, f"cannot be upgraded {change}: onnxruntime {error.what}", mend) from None
+    for old, new in zip(wanted, got, strict=True):
+        for name, x in old.items():
+            if x.shape != new[name].shape or not _close(x, new[name]):
+                what = f"cannot be upgraded {change}: its output '{name}' would change"
+                raise InputError(source, what, mend)
+    notes.append(f"upgraded {change}: onnxruntime computes the same before and after")
+
+
+def _close(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether two outputs agree to within rounding."""
+    if x.dtype.kind != "f":
+        return bool(np.array_equal(x, y))
+    finite = np.abs(x.astype(np.float64), where=np.isfinite(x), out=np.zeros(x.shape))
+    limit = _ROUNDING * float(np.finfo(x.dtype).eps) * max(float(finite.max(initial=0.0)), 1e-30)
+    return bool(np.allclose(x.astype(np.float64), y.astype(np.float64), rtol=0, atol=limit, equal_nan=True))
 
 
 def _through(graph: Graph, change: Callable[[onnx.ModelProto], onnx.ModelProto], source: str, failure: str) -> Graph:

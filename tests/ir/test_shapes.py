@@ -100,3 +100,25 @@ def test_types_inside_bodies() -> None:
     found = [(str(shapes.dtype(t)), shapes.shape(t)) for one in graph.graphs() for n in one.nodes for t in n.outputs]
     inside = ("float32", (2, 3))
     assert found == [inside, ("int64", (2,)), inside, inside, inside]
+
+
+def test_a_broadcast_that_data_propagation_does_not_see() -> None:
+    """Positions of a sine as torch writes them: onnx carries the column of 4 along as a row, and stops at 4 by 80."""
+    graph = parse(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[4,80] x) => (y)'
+        " <int64[4] p = {0, 1, 2, 3}, int64[1] one = {1}, int64[80] d = {" + ", ".join(["2"] * 80) + "}>"
+        "{ u = Unsqueeze(p, one) m = Mul(u, d) f = Cast<to=1>(m) y = Add(x, f) }"
+    )
+    graph = settle(graph)
+    shapes = Shapes(graph)
+    assert shapes.shape(graph.nodes[1].outputs[0]) == (4, 80)
+    assert shapes.shape(graph.outputs[0]) == (4, 80)
+
+
+def settle(graph: Graph) -> Graph:
+    """Declared tensors that nothing computes are weights."""
+    values = {"p": np.arange(4), "one": np.array([1]), "d": np.full(80, 2)}
+    for variable in graph.variables():
+        if variable.name in values:
+            graph.replace_uses(variable, graph.const(variable.name, values[variable.name]))
+    return graph
