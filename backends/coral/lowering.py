@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from math import inf, prod
 
 import numpy as np
@@ -18,7 +19,7 @@ from edgec.backends.coral import layout
 from edgec.backends.coral.emission import LARGEST_RANK, Clamp, Emission
 from edgec.backends.coral.flatbuffer import ELEMENT_TYPES, File
 from edgec.backends.coral.quantization import INT8_HIGH, INT8_LOW, UNBOUNDED, Quantization, per_tensor
-from edgec.backends.coral.reading import ANY_ORDER, IMAGE_OPERATORS, SAME_INDEX, reading_order
+from edgec.backends.coral.reading import ANY_ORDER, IMAGE_OPERATORS, SAME_INDEX, TWO_TENSORS, reading_order
 from edgec.backends.coral.value import FLOAT32, Value, constant
 from edgec.backends.cut_advice import carriers, depends_on_inputs
 from edgec.ir.errors import EmitError, InternalError
@@ -35,6 +36,8 @@ _ONNX_INT8 = 3
 COARSER = 3.0
 #: numpy's most dimensions.
 LARGEST_VIEW = 64
+#: Inputs of up to so many dimensions are tried in every order.
+LARGEST_TRIED = 5
 
 
 #: Registers the rule for these ONNX operators.
@@ -211,14 +214,23 @@ class Lowering(Emission):
         return pairs
 
     def _input_permutation(self, tensor: Variable, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """An input that the graph itself turns from channels last keeps the order that it comes in."""
+        """An input is stored as its first reader that cares wants it, so that no TRANSPOSE comes first.
+
+        One that the graph itself turns, by a Transpose or a Reshape of one channel, keeps the order that it comes in.
+        """
+        usual = self.default_permutation(len(shape))
+        wanted = self.wanted_order(tensor, shape, pairs=True)
+        if wanted is not None and len(shape) <= LARGEST_TRIED:
+            for guess in (usual, *permutations(range(len(shape)))):
+                if layout.permuted(shape, guess) == wanted:
+                    return guess
         readers = self._readers(tensor)
         if readers and all(node.op == "Transpose" for node in readers) and len(shape) == 4:
             turned = {tuple(node.attrs.get("perm", range(3, -1, -1))) for node in readers}
             if len(turned) == 1:
                 (permutation,) = turned
                 return tuple(permutation[axis] for axis in layout.CHANNELS_LAST)
-        return self.default_permutation(len(shape))
+        return usual
 
     def _readers(self, tensor: Tensor) -> list[Node]:
         """The nodes that read a tensor, seen through QuantizeLinear and DequantizeLinear."""
@@ -365,28 +377,33 @@ class Lowering(Emission):
             float(node.attrs.get("max", inf)) if high is None else float(high.reshape(-1)[0]),
         )
 
-    def wanted_order(self, tensor: Tensor, shape: Sequence[int], reach: int = 60) -> layout.Order | None:
+    def wanted_order(
+        self, tensor: Tensor, shape: Sequence[int], reach: int = 60, pairs: bool = False
+    ) -> layout.Order | None:
         """The memory order in which the first reader that cares wants a tensor; ``None`` where none cares.
 
         Args:
             tensor: the tensor.
             shape: its ONNX shape.
             reach: how many nodes to look ahead.
+            pairs: look through operators of two tensors too, of which the other one will have to follow.
         """
         if reach == 0:
             return None
         for node in consumers(tensor):
             if node.op in IMAGE_OPERATORS and tensor is node.inputs[0] and len(shape) in (3, 4):
                 return reading_order(node, shape)
-            if node.op in ANY_ORDER and tensor is node.inputs[0]:
-                found = self.wanted_order(node.outputs[0], shape, reach - 1)
+            through = pairs and node.op in TWO_TENSORS and self.shape_of(node.outputs[0]) == tuple(shape)
+            if through or (node.op in ANY_ORDER and tensor is node.inputs[0]):
+                found = self.wanted_order(node.outputs[0], shape, reach - 1, pairs)
             elif node.op in SAME_INDEX and tensor is node.inputs[0]:
                 inner = self.shape_of(node.outputs[0])
                 # Inference miscounts some pools (ceil_mode): what follows from that is no order of this tensor.
                 known = inner is not None and prod(inner) == prod(shape)
-                found = self.wanted_order(node.outputs[0], inner, reach - 1) if known and inner is not None else None
+                seen = inner if known and inner is not None else None
+                found = None if seen is None else self.wanted_order(node.outputs[0], seen, reach - 1, pairs)
             elif node.op == "Transpose":
-                found = self._wanted_transposed(node, shape, reach - 1)
+                found = self._wanted_transposed(node, shape, reach - 1, pairs)
             else:
                 continue
             if found is not None:
@@ -434,13 +451,13 @@ class Lowering(Emission):
         """Leaves the value of an ONNX tensor."""
         self.values[tensor] = value
 
-    def _wanted_transposed(self, node: Node, shape: Sequence[int], reach: int) -> layout.Order | None:
+    def _wanted_transposed(self, node: Node, shape: Sequence[int], reach: int, pairs: bool) -> layout.Order | None:
         """The order wanted behind a Transpose, in the indices in front of it."""
         turn = list(node.attrs.get("perm") or range(len(shape) - 1, -1, -1))
         if len(turn) != len(shape):
             return None
         turned = [shape[axis] for axis in turn]
-        wanted = self.wanted_order(node.outputs[0], turned, reach)
+        wanted = self.wanted_order(node.outputs[0], turned, reach, pairs)
         return None if wanted is None else layout.transposed(wanted, turned, np.argsort(turn).tolist())
 
 

@@ -25,19 +25,38 @@ IMAGE_OPERATORS = frozenset(
 #: Operators that take each element for itself, so that any memory order passes through.
 ANY_ORDER = frozenset(
     [
-        "Relu",
+        "Abs",
+        "Cast",
+        "Ceil",
+        "Celu",
         "Clip",
-        "LeakyRelu",
-        "PRelu",
-        "Sigmoid",
-        "Tanh",
-        "Elu",
-        "Gelu",
-        "QuantizeLinear",
+        "Cos",
         "DequantizeLinear",
+        "Dropout",
+        "Elu",
+        "Exp",
+        "Floor",
+        "Gelu",
         "Identity",
+        "LeakyRelu",
+        "Log",
+        "Mish",
+        "Neg",
+        "Not",
+        "PRelu",
+        "QuantizeLinear",
+        "Relu",
+        "Round",
+        "Selu",
+        "Sigmoid",
+        "Sin",
+        "Softplus",
+        "Sqrt",
+        "Tanh",
     ]
 )
+#: Operators that take each element of two tensors, and any order in which both are.
+TWO_TENSORS = frozenset(["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"])
 #: Operators that keep the row-major index of each element.
 SAME_INDEX = frozenset(["Reshape", "Flatten", "Squeeze", "Unsqueeze"])
 

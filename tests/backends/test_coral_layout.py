@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -120,3 +121,50 @@ def test_padding_facts():
     assert Spread(4, 4, 2, 1, 8).is_same
     assert Spread(4, 3, 2, 1, 7).is_same
     assert not Spread(4, 3, 2, 1, 8).is_same, "output_padding 1"
+
+
+INPUTS = {
+    "one channel by Reshape": (
+        lambda b, x: b("Conv", b("Reshape", x, b.ints(1, 1, 8, 6)), b.weight(4, 1, 3, 3)),
+        (1, 8, 6, 1),
+        (0, 1, 2, 3),
+    ),
+    "one channel by Unsqueeze": (
+        lambda b, x: b("Conv", b("Unsqueeze", x, b.ints(1)), b.weight(4, 1, 3, 3)),
+        (1, 8, 6),
+        (0, 1, 2),
+    ),
+    "a Transpose behind arithmetic": (
+        lambda b, x: b("Conv", b("Transpose", b("Mul", x, b.weight(3)), perm=[0, 3, 1, 2]), b.weight(4, 3, 3, 3)),
+        (1, 8, 6, 3),
+        (0, 1, 2, 3),
+    ),
+    "a Transpose in front of arithmetic": (
+        lambda b, x: b(
+            "Conv", b("Sub", b("Transpose", x, perm=[0, 3, 1, 2]), b.const(0.5)), b.weight(4, 3, 3, 3), pads=[1] * 4
+        ),
+        (1, 8, 6, 3),
+        (0, 1, 2, 3),
+    ),
+    "rows, columns, channels": (
+        lambda b, x: b("Conv", b("Unsqueeze", b("Transpose", x, perm=[2, 0, 1]), b.ints(0)), b.weight(4, 3, 3, 3)),
+        (8, 6, 3),
+        (0, 1, 2),
+    ),
+    "channels first": (lambda b, x: b("Conv", b("Abs", x), b.weight(4, 3, 3, 3)), (1, 3, 8, 6), (0, 2, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("case", list(INPUTS))
+@pytest.mark.parametrize("integers", [False, True])
+def test_an_input_is_stored_as_its_first_layer_reads_it(lab, case, integers):
+    make, shape, permutation = INPUTS[case]
+    graph = lab.build(make, [shape])
+    feeds = lab.noise(graph)
+    compared = lab.compared(lab.quantized(graph, feeds) if integers else graph, feeds)
+    assert "TRANSPOSE" not in compared.kinds
+    assert compared.lowered.inputs[0].permutation == permutation
+    if integers:
+        assert compared.steps() <= 1
+    else:
+        compared.close()
