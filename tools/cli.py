@@ -193,6 +193,25 @@ def _inspect_sensitivity(options: argparse.Namespace) -> int:
     return 0
 
 
+def _describe_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("-O", dest="recipe", type=Path, required=True, metavar="RECIPE", help="for its data")
+    parser.add_argument("--json", action="store_true", help="JSON in the place of the table")
+    add_model_options(parser)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from edgec.frontends.sources import source_of
+    from edgec.tools.check import CheckJob, as_json, check, exit_status, print_check
+
+    report = check(CheckJob(source_of(options.model), options.recipe, pins_of(options), options.cut))
+    if options.json:
+        print(as_json(report))
+    else:
+        print_check(report)
+    return exit_status(report)
+
+
 def _describe_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("place", type=Path, metavar="DIR", help="an output folder, or a target's folder in one")
     parser.add_argument("-O", dest="recipe", type=Path, metavar="RECIPE", help="for preprocessing, metric and samples")
@@ -289,6 +308,7 @@ def _answer(arguments: list[str]) -> int:
 
 COMMANDS = {
     "inspect": Command("MODEL", "prints a network layer by layer with its cost", _describe_inspect, _inspect),
+    "check": Command("MODEL", "tries the usual preprocessings on your data", _describe_check, _check),
     "run": Command("DIR", "runs what was emitted on your data", _describe_run, _run_emitted),
     "passes": Command("[PASS]", "lists the passes, or the options of one", _describe_passes, _passes),
     "targets": Command("[TARGET]", "lists the targets, or the profile of one", _describe_targets, _targets),

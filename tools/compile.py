@@ -20,7 +20,9 @@ from edgec import __version__
 from edgec.backends.protocol import Backend, Beside, Configurable
 from edgec.backends.registry import backend, target
 from edgec.backends.tensorrt.bundle import UNBUILT
+from edgec.frontends.chance import near_chance
 from edgec.frontends.datasets import inputs_of
+from edgec.frontends.input_statistics import departure
 from edgec.frontends.model import Pins, open_model
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
@@ -156,6 +158,7 @@ class _Run:
             reference = self.quality.reference()
             for instrument in job.instruments:
                 instrument.start(graph)
+            self.notes += self._suspicions(original)
             baseline = self._baseline(original)
             pipeline = Pipeline(
                 reference,
@@ -244,6 +247,29 @@ class _Run:
             by_metric=any(step.chooses_by_metric(asked) for step in steps),
         )
         self.affine = {} if self.preprocess is None else self.preprocess.affine_by_input(inputs)
+
+    def _suspicions(self, original: Graph) -> list[str]:
+        """What speaks against the data: a metric near chance, or samples unlike those of the training."""
+        notes = []
+        advice = "'edgec check MODEL -O RECIPE' tries the usual preprocessings"
+        judge, baseline = self.quality.judge, self.quality.baseline
+        if judge is not None and baseline is not None:
+            known = near_chance(judge.metric, baseline.value())
+            if known is not None:
+                notes.append(
+                    f"the original's {judge.name} is {baseline.value():.2f}, near the {known.value:.2f} of chance:"
+                    f" its preprocessing or its labels are hardly right; {advice}"
+                )
+        probes = self.quality.probes
+        apart = None
+        if probes.source != "noise":
+            apart = departure(original, [input_domain.enter(original, feeds) for feeds in probes.feeds])
+        if apart is not None and apart.suspicious:
+            notes.append(
+                f"at '{apart.node}' the samples do not look like what the network was trained on ({apart.words});"
+                f" {advice}"
+            )
+        return notes
 
     # -- what comes out -----------------------------------------------------------------------------------------------
 
