@@ -44,7 +44,8 @@ def to_proto(
     for field in ("producer_name", "producer_version"):
         if getattr(graph, field) != getattr(model, field):
             setattr(model, field, getattr(graph, field))
-    model.ir_version = graph.ir_version or _minimum_ir_version(graph)
+    # A model that was upgraded, or that said too little, must not claim a format older than its operators.
+    model.ir_version = max(graph.ir_version or 0, _minimum_ir_version(graph))
     for domain, version in graph.opsets.items():
         # Absent rather than empty, as exporters write it: the same model gives the same bytes.
         model.opset_import.add(domain=domain or None, version=version)

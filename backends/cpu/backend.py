@@ -16,11 +16,13 @@ import numpy as np
 
 from edgec.backends.counted_padding import count_padding_outside
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
+from edgec.ir.errors import EmitError
 from edgec.ir.execution import Session, seeded_feeds, started
 from edgec.ir.files import load, save
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.ir.signal import Run, sqnr_scores
+from edgec.ir.valid_files import NotValidError, check_valid, run_file
 from edgec.passes.target import Target
 
 MODEL = "model.onnx"
@@ -28,6 +30,7 @@ CHECK = "check.json"
 # Integer kernels that only round differently stay above this. Saturating ones fall below it, or little above: an
 # autoencoder whose AUROC fell from 0.84 to 0.67 by it differed by 24.5 dB, so without VNNI more is wanted.
 _SUSPICIOUS_DB, _SATURATING_DB = 20.0, 40.0
+_ADVICE = "hold the model that you compile against onnx.checker, and export it again where that refuses it"
 
 
 class CpuBackend:
@@ -54,15 +57,15 @@ class CpuBackend:
         are not needed.
 
         Raises:
+            EmitError: the file is not valid ONNX, or onnxruntime does not run it.
             InputError: onnxruntime does not take the graph.
         """
         folder.mkdir(parents=True, exist_ok=True)
         written = [path.name for path in save(graph, folder / MODEL)]
         feeds = list(probes) or seeded_feeds(graph)
         reference = Session(graph)
-        emitted = self.runner(graph, folder)
         expected = [reference.run(item) for item in feeds]
-        measured = [emitted(item) for item in feeds]
+        measured = _as_emitted(folder / MODEL, feeds, target)
         signal = sqnr_scores(expected, measured)
         sqnr = signal.value()
         integer = any(node.op == "QuantizeLinear" for node in graph.nodes)
@@ -96,6 +99,19 @@ class CpuBackend:
         session = started(model, settings, graph)
         feeds = seeded_feeds(graph, samples=1)[0]
         return lambda: session.run(None, feeds)
+
+
+def _as_emitted(path: Path, feeds: Sequence[Feeds], target: Target) -> list[dict[str, np.ndarray]]:
+    """What the file gives, which has to be valid ONNX and to run in onnxruntime."""
+    try:
+        check_valid(path)
+        outputs = run_file(path, feeds, optimize=True)
+    except NotValidError as error:
+        raise EmitError(f"{target.name}: {path.name}", str(error), _ADVICE) from None
+    if outputs is None:
+        what = "uses an operator that onnxruntime's CPU has no kernel for in that type"
+        raise EmitError(f"{target.name}: {path.name}", what, "compute in float32 in the network")
+    return outputs
 
 
 def has_vnni() -> bool | None:

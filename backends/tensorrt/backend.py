@@ -19,11 +19,13 @@ import numpy as np
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.backends.tensorrt import legalize
 from edgec.backends.tensorrt.bundle import UNBUILT, BundledModel, Manifest, read_manifest, write_driver
+from edgec.backends.tensorrt.byte_tensors import as_taken, widen_ports
 from edgec.backends.tensorrt.dynamic_batch import batch_axes
 from edgec.backends.tensorrt.golden_samples import write_golden
 from edgec.backends.tensorrt.lint import lint
 from edgec.backends.tensorrt.models import Model, as_computed, is_quantized, models_of
 from edgec.backends.tensorrt.open_bundle import largest_share, open_golden, open_model
+from edgec.backends.tensorrt.parser_types import UINT8_FROM
 from edgec.backends.tensorrt.rtx import Checked, installed, rtx_check
 from edgec.backends.tensorrt.shape_profiles import ShapeProfile, check_inputs, configured, profiles_of
 from edgec.backends.tensorrt.versions import profile_of
@@ -34,12 +36,14 @@ from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.ir.signal import sqnr_scores
+from edgec.ir.valid_files import NotValidError, check_valid, run_file
 from edgec.passes import input_domain
 from edgec.passes.target import Target
 
 CHECK = "check.json"
 # What an engine may differ beyond what was measured here: its kernels add up in another order.
 _MARGIN_DB, _MOST_DB = 6.0, 60.0
+_REFUSED_BY_RTX = "replace what it names in the network, or end the network before it with --cut"
 # Of the memory estimate: TensorRT and the CUDA context, copies of the weights while an engine is built, workspace.
 _RUNTIME_BYTES, _WEIGHT_COPIES, _ACTIVATION_COPIES = 512 << 20, 3, 4
 
@@ -99,8 +103,18 @@ class TensorRTBackend:
         floats = beside.floats
         plain = graph if quantized is None else None if floats is None or is_quantized(floats) else floats
         feeds = list(probes) or seeded_feeds(graph)
-        models = models_of(profile, plain, quantized, beside.samples or feeds)
+        samples = beside.samples or feeds
         notes = [f"{target.title} has no 8-bit arithmetic: the bundle is FP16."] if target.scheme is None else []
+        before: dict[str, np.dtype] = {}
+        if profile.oldest.version < UINT8_FROM:
+            graph, plain, before = _widened(graph, plain)
+            quantized = graph if quantized is not None else None
+            feeds, samples = [as_taken(graph, one) for one in feeds], [as_taken(graph, one) for one in samples]
+            notes += [
+                f"'{name}' is {_dtype_of(graph, name)} instead of {dtype}: {profile.oldest.tensorrt} has no {dtype}."
+                for name, dtype in before.items()
+            ]
+        models = models_of(profile, plain, quantized, samples)
         profiles = profiles_of(target)
         if profiles:
             models = [open_model(model, feeds, profiles, target.name) for model in models]
@@ -115,6 +129,7 @@ class TensorRTBackend:
         for model in models:
             save(model.written, folder / model.file)
         exact = plain if plain is not None else graph
+        emitted = {model.file: _as_emitted(folder / model.file, feeds, target.name) for model in models}
         reference = Session(exact)
         outputs = [reference.run(one) for one in feeds]
         inputs, results = write_golden(folder, feeds, outputs)
@@ -123,16 +138,22 @@ class TensorRTBackend:
         with ThreadPoolExecutor(2) as pool:  # TensorRT-RTX runs in processes of its own
             running = _compile_checks(models, folder, profiles, pool)
             measured = {model.file: _measured(model, feeds, outputs) for model in models}
+            run = {
+                file: None if ran is None else sqnr_db(stacked(outputs), stacked(ran)) for file, ran in emitted.items()
+            }
             checks = {file: future.result() for file, future in running.items()}
         _check_computed(target, measured, checks)
         report = {
-            "inputs": [{**_port(port.name, port.shape, port.dtype), "folded": _folded(graph, port.name),
+            "inputs": [{**_port(port.name, port.shape, port.dtype, before), "folded": _folded(graph, port.name),
                         "profile": port.profile} for port in inputs],
-            "outputs": [_port(port.name, port.shape, port.dtype) for port in results],
-            "models": {model.file: _described(model, measured, estimates, checks) for model in models},
+            "outputs": [_port(port.name, port.shape, port.dtype, before) for port in results],
+            "models": {model.file: {**_described(model, measured, estimates, checks),
+                                    "sqnr_db_of_file": _decibel(run[model.file])} for model in models},
             "lint": [{"file": m.file, "rule": f.rule, "where": f.where, "what": f.what} for m, f in findings],
             "memory_is_estimated": "512 MiB for TensorRT and CUDA, 3 times the weights, 4 times the activations",
             "sqnr_db_means": "onnxruntime with every tensor rounded to the file's precision, against the float network",
+            "sqnr_db_of_file_means": "onnxruntime with the file as it lies here, against the float network; "
+                                     "null where they are equal, or its CPU has no kernel for an operator in FP16",
         }  # fmt: skip
         (folder / CHECK).write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         bundled = [_bundled(model, measured[model.file], estimates[model.file]) for model in models]
@@ -153,7 +174,9 @@ class TensorRTBackend:
     def runner(self, graph: Graph, folder: Path) -> Runner:
         """Runs the first model of the bundle in onnxruntime, with every tensor rounded to its precision."""
         manifest = read_manifest(folder)
-        return Session(as_computed(folder, manifest, manifest.models[0])).run
+        computed = as_computed(folder, manifest, manifest.models[0])
+        session = Session(computed)
+        return lambda feeds: session.run(as_taken(computed, feeds))
 
     def invoker(self, model: Path) -> Callable[[], None] | None:
         """Nothing: how fast a GPU is, a CPU does not say."""
@@ -204,7 +227,7 @@ def _check_computed(target: Target, measured: Mapping[str, float], checks: Mappi
     for file, checked in checks.items():
         where = f"{target.name}: {file}: RTX compile check"
         if checked.error is not None:
-            raise EmitError(where, f"TensorRT-RTX refuses it ({checked.error})", "report it with the model")
+            raise EmitError(where, f"TensorRT-RTX refuses it ({checked.error})", _REFUSED_BY_RTX)
         if checked.floats:
             what = f"'{checked.floats[0]}' was promised INT8 and runs in float ({len(checked.floats)} such layers)"
             raise EmitError(where, what, "keep it in float with quantize: {skip: [...]}")
@@ -242,8 +265,43 @@ def _bundled(model: Model, sqnr: float, memory: int) -> BundledModel:
     )
 
 
-def _port(name: str, shape: Sequence[int], dtype: str) -> dict[str, Any]:
-    return {"name": name, "shape": list(shape), "dtype": dtype}
+def _port(name: str, shape: Sequence[int], dtype: str, before: Mapping[str, np.dtype]) -> dict[str, Any]:
+    """An input or output; ``instead_of`` is the type that the network had there, where the parser has it not."""
+    instead = str(before[name]) if name in before else None
+    return {"name": name, "shape": list(shape), "dtype": dtype, "instead_of": instead}
+
+
+def _widened(graph: Graph, plain: Graph | None) -> tuple[Graph, Graph | None, dict[str, np.dtype]]:
+    """Copies whose inputs and outputs are of types that every TensorRT has, and the types that they had."""
+    wide = graph.copy()
+    before = widen_ports(wide)
+    if plain is None or plain is graph:
+        return wide, None if plain is None else wide, before
+    float_twin = plain.copy()
+    widen_ports(float_twin)
+    return wide, float_twin, before
+
+
+def _dtype_of(graph: Graph, name: str) -> str:
+    return next(str(t.dtype) for t in (*graph.inputs, *graph.outputs) if t.name == name)
+
+
+def _decibel(value: float | None) -> float | None:
+    return None if value is None or value == float("inf") else round(value, 2)
+
+
+def _as_emitted(path: Path, feeds: Sequence[Feeds], where: str) -> list[dict[str, np.ndarray]] | None:
+    """What a file gives; ``None`` where onnxruntime's CPU has no kernel for what it holds in FP16.
+
+    Raises:
+        EmitError: it is not valid ONNX, or onnxruntime does not run it.
+    """
+    try:
+        check_valid(path)
+        return run_file(path, feeds)
+    except NotValidError as error:
+        mend = "hold the model that you compile against onnx.checker, and export it again where that refuses it"
+        raise EmitError(f"{where}: {path.name}", str(error), mend) from None
 
 
 def _folded(graph: Graph, name: str) -> dict[str, list[float]] | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Set
 import numpy as np
 
 from edgec.backends.tensorrt.body_ranges import BodyRanges
+from edgec.backends.tensorrt.older_opset import takes
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.shapes import Shapes
@@ -140,8 +141,10 @@ class _Writer:
                 for body in bodies:
                     _Writer(body, self._shapes, self).write(kept)
             else:
-                self.read(node, half=True)
-                self.give(node)
+                half = self._has_half(node)
+                self.read(node, half=half)
+                if half:
+                    self.give(node)
         self.finish()
 
     def read(self, node: Node, *, half: bool) -> None:
@@ -178,6 +181,15 @@ class _Writer:
             if isinstance(tensor, Variable):
                 tensor.dtype = np.dtype(np.float16)
         self._graph.nodes[:] = self._order
+
+    def _has_half(self, node: Node) -> bool:
+        """Whether the operator takes and gives FP16 in this opset, wherever the node has FP32."""
+        opset, settings = self._graph.opset, _SETTINGS.get(node.op, ())
+        reads = all(takes(node.op, opset, place, "float16") for place, tensor in enumerate(node.inputs)
+                    if place not in settings and (self._is_float(tensor) or tensor in self._halves))  # fmt: skip
+        gives = all(takes(node.op, opset, place, "float16", output=True) for place, tensor in enumerate(node.outputs)
+                    if self._is_float(tensor))  # fmt: skip
+        return reads and gives
 
     def _is_float(self, tensor: Tensor) -> bool:
         return bool(tensor.name) and self._shapes.dtype(tensor) == np.float32

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.backends.tensorrt.legalize import missing_operators
+from edgec.backends.tensorrt.legalize import advice, missing_operators
+from edgec.backends.tensorrt.parser_limits import beyond
+from edgec.backends.tensorrt.parser_types import beyond_types
 from edgec.backends.tensorrt.versions import Rules
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
 from edgec.passes.linear_layers import CONVOLUTIONS, input_channels, output_channels
@@ -88,7 +90,23 @@ def operators(graph: Graph, rules: Rules) -> Iterator[Finding]:
     """Operators that the parser does not know."""
     for node in missing_operators(graph.graphs(), rules):
         what = f"{rules.tensorrt} has no {node.op}"
-        yield Finding("operators", _node(node), what, "replace it by operators that it has", True)
+        yield Finding("operators", _node(node), what, advice(node, rules), True)
+
+
+@_rule
+def forms(graph: Graph, rules: Rules) -> Iterator[Finding]:
+    """Operators in a form that the parser refuses, or reads as another: the rows of :mod:`.parser_limits`."""
+    for limit, site in beyond(graph, rules.version):
+        what = limit.what.format(tensorrt=rules.tensorrt)
+        yield Finding(limit.name, _node(site.node), what, limit.advice, limit.fatal)
+
+
+@_rule
+def types(graph: Graph, rules: Rules) -> Iterator[Finding]:
+    """Types and ranks that the parser has not: the rows of :mod:`.parser_types`."""
+    for limit, tensor, dtype in beyond_types(graph, rules.version):
+        what = limit.what.format(tensorrt=rules.tensorrt, dtype=dtype)
+        yield Finding(limit.name, f"tensor '{tensor.name}'", what, limit.mend, limit.fatal)
 
 
 @_rule

@@ -16,12 +16,12 @@ import numpy as np
 from edgec.backends.tensorrt.bundle import BundledModel, Manifest, Precision, Versions
 from edgec.backends.tensorrt.half import in_half, overflowing, rounded
 from edgec.backends.tensorrt.lint import dequantized
-from edgec.backends.tensorrt.older_opset import lower_opset, needed_opset
+from edgec.backends.tensorrt.older_opset import lower_opset, needed_by, needed_opset
 from edgec.backends.tensorrt.quantized_weights import weights_as_floats
 from edgec.backends.tensorrt.versions import Profile, Rules
 from edgec.ir.errors import EmitError
 from edgec.ir.files import load
-from edgec.ir.graph import Graph, Node, Variable
+from edgec.ir.graph import Graph, Variable
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.pipeline import settle
 
@@ -168,7 +168,9 @@ def _ready(graph: Graph, profile: Profile) -> Graph:
     rules, where = profile.oldest, profile.board.name
     opset = needed_opset(graph, profile.opset)
     if opset > rules.opset:
-        newest = next(node for node in graph.nodes if needed_opset_of(graph, node, profile.opset) == opset)
+        newest = next(
+            node for one in graph.graphs() for node in one.nodes if needed_by(node, graph.opset, profile.opset) == opset
+        )
         what = f"{newest.op} came with opset {opset}, and {rules.tensorrt} reads {rules.opset} and earlier"
         mend = "replace it in the network, or compile for a board with a newer TensorRT"
         raise EmitError(f"{where}: node '{newest.name or newest.op}'", what, mend)
@@ -178,13 +180,6 @@ def _ready(graph: Graph, profile: Profile) -> Graph:
     _name_nodes(graph)
     settle(graph, f"{where}: opset {opset}")
     return graph
-
-
-def needed_opset_of(graph: Graph, node: Node, wanted: int) -> int:
-    """The oldest opset that has one node's operator."""
-    alone = Graph(opset=graph.opset)
-    alone.nodes.append(Node(node.op, node.name, {}, [], []))
-    return needed_opset(alone, wanted)
 
 
 def _give_conditions(graph: Graph) -> None:

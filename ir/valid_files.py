@@ -1,0 +1,68 @@
+"""ONNX files as they lie on the disk: held against onnx's checker, and run from their very bytes.
+
+A graph that was run in the place of its file would say nothing of the file: of its opset, its types and its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from edgec.ir.execution import first_line, runtime_errors, started
+from edgec.ir.files import load
+
+Feeds = Mapping[str, np.ndarray]
+
+
+class NotValidError(Exception):
+    """What onnx or onnxruntime has against a file, as a clause without a full stop."""
+
+
+def check_valid(path: Path) -> None:
+    """Holds a file against ``onnx.checker``, its types and shapes included.
+
+    Raises:
+        NotValidError: the checker refuses it.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise NotValidError(f"is not valid ONNX (onnx.checker says: {said})") from None
+
+
+def run_file(path: Path, feeds: Sequence[Feeds], *, optimize: bool = False) -> list[dict[str, np.ndarray]] | None:
+    """What onnxruntime gives for a file.
+
+    Args:
+        path: the file; its external data lie beside it.
+        feeds: values of its inputs, one mapping a run.
+        optimize: let onnxruntime fuse and rewrite, as its users do.
+
+    Returns:
+        The outputs by name, one mapping a run; ``None`` where the file is sound and onnxruntime's CPU has no kernel
+        for one of its operators in that type, as is so of some in float16.
+
+    Raises:
+        NotValidError: onnxruntime refuses the file, or fails to run it.
+    """
+    import onnxruntime as ort
+
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = settings.inter_op_num_threads = 1
+    settings.log_severity_level = 4
+    settings.use_deterministic_compute = True
+    level = ort.GraphOptimizationLevel
+    settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+    try:
+        session = started(path, settings, load(path))
+        names = [item.name for item in session.get_outputs()]
+        wanted = [item.name for item in session.get_inputs()]
+        return [dict(zip(names, session.run(None, {name: one[name] for name in wanted}), strict=True)) for one in feeds]
+    except runtime_errors() as error:
+        if type(error).__name__ == "NotImplemented":
+            return None
+        raise NotValidError(f"does not run in onnxruntime ({first_line(error)[:200]})") from None
