@@ -138,9 +138,8 @@ class TensorRTBackend:
         with ThreadPoolExecutor(2) as pool:  # TensorRT-RTX runs in processes of its own
             running = _compile_checks(models, folder, profiles, pool)
             measured = {model.file: _measured(model, feeds, outputs) for model in models}
-            run = {
-                file: None if ran is None else sqnr_db(stacked(outputs), stacked(ran)) for file, ran in emitted.items()
-            }
+            whole = stacked(outputs)
+            run = {file: None if ran is None else sqnr_db(whole, stacked(ran)) for file, ran in emitted.items()}
             checks = {file: future.result() for file, future in running.items()}
         _check_computed(target, measured, checks)
         report = {

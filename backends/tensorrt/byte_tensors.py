@@ -1,4 +1,4 @@
-"""A camera's bytes: TensorRT casts them to floats at an input and no more, before 8.5 not that.
+"""A camera's bytes: TensorRT casts them to floats at an input and does nothing else with them.
 
 So what is moved as bytes is moved as numbers, the Cast standing right behind the input; and where a board's oldest
 TensorRT has no bytes at all, the engine's input or output gets another type, which check.json and the manifest say.
@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers
-from edgec.ir.shapes import Shapes
 
 # Operators that move values and leave them as they are: the places of what they move.
 _MOVES: Mapping[str, tuple[int, ...]] = {
@@ -28,7 +27,6 @@ _FLOAT, _INT32 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT32
 
 def cast_bytes_first(graph: Graph) -> int:
     """Moves the Casts of uint8 inputs in front of what only moves them, in place; returns for how many inputs."""
-    shapes = Shapes(graph)
     changed = 0
     for port in list(graph.inputs):
         if port.dtype != np.uint8 or not port.name:
@@ -37,7 +35,7 @@ def cast_bytes_first(graph: Graph) -> int:
         if moved is None or not (moved and casts):
             continue
         floats = all(node.attrs["to"] == _FLOAT for node in casts)
-        _cast(graph, port, moved, casts, np.dtype(np.float32 if floats else np.int32), shapes)
+        _cast(graph, port, moved, casts, np.dtype(np.float32 if floats else np.int32))
         changed += 1
     return changed
 
@@ -70,7 +68,7 @@ def _inside(node: Node) -> set[Tensor]:
     return {tensor for body in node.subgraphs(recursive=True) for each in body.nodes for tensor in each.inputs}
 
 
-def _cast(graph: Graph, port: Tensor, moves: list[Node], casts: list[Node], dtype: np.dtype, shapes: Shapes) -> None:
+def _cast(graph: Graph, port: Tensor, moves: list[Node], casts: list[Node], dtype: np.dtype) -> None:
     readers = consumers(port)
     first = readers[0]
     number = int(onnx.helper.np_dtype_to_tensor_dtype(dtype))

@@ -118,7 +118,7 @@ def _refusal(node: Node, now: int, opset: int, where: str) -> EmitError:
     least = 0 if old is None else len(old.inputs)
     named += [] if new is None else [formal.name for formal, tensor in zip(new.inputs, node.inputs, strict=False)
                                      if tensor.name][least:]  # fmt: skip
-    named += [name for op, name in REFUSED if op == node.op]
+    named += [name for op, name in REFUSED if op == node.op and name in node.attrs]
     feature = next((name for name in named if (node.op, name) in REFUSED), None)
     if feature is None:
         what, mend = f"uses what {node.op} has not in opset {opset}", f"export the network with opset_version={opset}"

@@ -73,8 +73,7 @@ REFUSED: Mapping[tuple[str, str], tuple[str, str]] = {
     ("DFT", "axis"): ("is a Fourier transform", "compute the spectrum before the network"),
     ("SpaceToDepth", "mode"): ("orders its channels by another mode", "write it as Reshape and Transpose"),
     ("Range", "stash_type"): ("counts in half precision", "export the network in float32"),
-    ("CastLike", "round_mode"): ("rounds to float8", "export the network in float32"),
-    ("Cast", "saturate"): ("casts to float8", "export the network in float32"),
+    ("Cast", "to"): ("casts to float8", "export the network in float32"),
 }  # fmt: skip
 
 _STRINGS = ("works on text", "do that before the network, and give it numbers")
@@ -235,6 +234,14 @@ def pool(write: Writer) -> bool:
     """Dilations of 1 are none."""
     if all(int(value) == 1 for value in write.node.attrs.get("dilations", ())):
         write.node.attrs.pop("dilations", None)
+    return True
+
+
+@older("RoiAlign")
+def roi_align(write: Writer) -> bool:
+    """What version 10 computes has a name from 16 on; the usual way of 16 needs that version (:data:`SINCE`)."""
+    if write.node.attrs.get("coordinate_transformation_mode") == "output_half_pixel":
+        del write.node.attrs["coordinate_transformation_mode"]
     return True
 
 

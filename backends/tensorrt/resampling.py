@@ -77,9 +77,8 @@ def _scale(write: Writer, axis: int, shape: Sequence[int], sizes: Sequence[int])
         return float(scales.reshape(-1)[axes.index(axis)])
     policy = node.attrs.get("keep_aspect_ratio_policy", "stretch")
     if policy != "stretch" and asked is not None:
-        ratios = [
-            np.float32(size) / np.float32(shape[each]) for each, size in zip(axes, asked.reshape(-1), strict=True)
-        ]
+        lengths = np.array([shape[each] for each in axes], np.float32)
+        ratios = asked.reshape(-1).astype(np.float32) / lengths
         return float(min(ratios) if policy == "not_larger" else max(ratios))
     return float(np.float32(sizes[axis]) / np.float32(shape[axis]))
 
@@ -114,8 +113,8 @@ def _nearest(form: tuple[str, str], length: int, scale: float, size: int) -> np.
         place = at * (length - 1) / (size - 1) if size > 1 else at * 0
     else:
         place = (at + 0.5) / scale - 0.5
-    rounding = {"floor": np.floor, "round_prefer_floor": lambda p: np.ceil(p - 0.5)}
-    rounded = rounding.get(form[1], lambda p: np.floor(p + 0.5))(place)
+    below, above = np.ceil(place - 0.5), np.floor(place + 0.5)
+    rounded = {"floor": np.floor(place), "round_prefer_floor": below}.get(form[1], above)
     return np.clip(rounded, 0, length - 1).astype(np.int64)
 
 

@@ -214,7 +214,8 @@ def test_an_operator_of_a_newer_opset(tmp_path: Path) -> None:
     [
         (Checked("1.7", None, 1, (), ("a", "b")), "'a' was promised INT8 and runs in float (2 such layers); keep it in "
          "float with quantize: {skip: [...]}"),
-        (Checked("1.7", "no such op"), "TensorRT-RTX refuses it (no such op); report it with the model"),
+        (Checked("1.7", "no such op"), "TensorRT-RTX refuses it (no such op); replace what it names in the network, "
+         "or end the network before it with --cut"),
     ],
 )  # fmt: skip
 def test_the_compile_check_fails(checked: Checked, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
