@@ -11,14 +11,37 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from edgec.ir.errors import EdgecError, EmitError
 from edgec.ir.execution import first_line, runtime_errors, started
 from edgec.ir.files import load
 
 Feeds = Mapping[str, np.ndarray]
 
 
+_ADVICE = "hold the model that you compile against onnx.checker, and export it again where that refuses it"
+
+
 class NotValidError(Exception):
     """What onnx or onnxruntime has against a file, as a clause without a full stop."""
+
+
+def as_written(
+    path: Path, feeds: Sequence[Feeds], where: str, *, optimize: bool = False, error: type[EdgecError] = EmitError
+) -> list[dict[str, np.ndarray]] | None:
+    """What a file that was just written gives: :func:`check_valid` and :func:`run_file`.
+
+    Args:
+        where: what a failure is put down to.
+        error: as what it is raised.
+
+    Raises:
+        EdgecError: the file is not valid ONNX, or onnxruntime does not run it.
+    """
+    try:
+        check_valid(path)
+        return run_file(path, feeds, optimize=optimize)
+    except NotValidError as fault:
+        raise error(where, str(fault), _ADVICE) from None
 
 
 def check_valid(path: Path) -> None:

@@ -28,11 +28,12 @@ from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
 from edgec.frontends.sources import Source, opened
 from edgec.ir.cost import Cost
-from edgec.ir.errors import EdgecError, UsageError
+from edgec.ir.errors import EdgecError, InputError, UsageError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.files import files_of, save
 from edgec.ir.graph import Graph
 from edgec.ir.hashing import sha256
+from edgec.ir.valid_files import as_written
 from edgec.passes import input_domain
 from edgec.passes.calibration.evaluate import runner
 from edgec.passes.calibration.requirements import Reached, decibel
@@ -178,6 +179,7 @@ class _Run:
             )
             records = entered + pipeline.run(graph, self.plan.shared[self.plan.entry :])
             save(graph, folder / "model.onnx")
+            as_written(folder / "model.onnx", reference.feeds(graph)[:1], "model.onnx", error=InputError)
             compressed = self._compressed(graph, folder)
             entries = {
                 found.name: self._attempt(found, emitter, graph.copy(), pipeline, folder) for found, emitter in emitting

@@ -22,7 +22,7 @@ from edgec.ir.files import load, save
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.ir.signal import Run, sqnr_scores
-from edgec.ir.valid_files import NotValidError, check_valid, run_file
+from edgec.ir.valid_files import as_written
 from edgec.passes.target import Target
 
 MODEL = "model.onnx"
@@ -30,7 +30,6 @@ CHECK = "check.json"
 # Integer kernels that only round differently stay above this. Saturating ones fall below it, or little above: an
 # autoencoder whose AUROC fell from 0.84 to 0.67 by it differed by 24.5 dB, so without VNNI more is wanted.
 _SUSPICIOUS_DB, _SATURATING_DB = 20.0, 40.0
-_ADVICE = "hold the model that you compile against onnx.checker, and export it again where that refuses it"
 
 
 class CpuBackend:
@@ -103,14 +102,11 @@ class CpuBackend:
 
 def _as_emitted(path: Path, feeds: Sequence[Feeds], target: Target) -> list[dict[str, np.ndarray]]:
     """What the file gives, which has to be valid ONNX and to run in onnxruntime."""
-    try:
-        check_valid(path)
-        outputs = run_file(path, feeds, optimize=True)
-    except NotValidError as error:
-        raise EmitError(f"{target.name}: {path.name}", str(error), _ADVICE) from None
+    where = f"{target.name}: {path.name}"
+    outputs = as_written(path, feeds, where, optimize=True)
     if outputs is None:
         what = "uses an operator that onnxruntime's CPU has no kernel for in that type"
-        raise EmitError(f"{target.name}: {path.name}", what, "compute in float32 in the network")
+        raise EmitError(where, what, "compute in float32 in the network")
     return outputs
 
 

@@ -36,7 +36,7 @@ from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.ir.signal import sqnr_scores
-from edgec.ir.valid_files import NotValidError, check_valid, run_file
+from edgec.ir.valid_files import as_written
 from edgec.passes import input_domain
 from edgec.passes.target import Target
 
@@ -129,7 +129,9 @@ class TensorRTBackend:
         for model in models:
             save(model.written, folder / model.file)
         exact = plain if plain is not None else graph
-        emitted = {model.file: _as_emitted(folder / model.file, feeds, target.name) for model in models}
+        emitted = {
+            model.file: as_written(folder / model.file, feeds, f"{target.name}: {model.file}") for model in models
+        }
         reference = Session(exact)
         outputs = [reference.run(one) for one in feeds]
         inputs, results = write_golden(folder, feeds, outputs)
@@ -138,8 +140,7 @@ class TensorRTBackend:
         with ThreadPoolExecutor(2) as pool:  # TensorRT-RTX runs in processes of its own
             running = _compile_checks(models, folder, profiles, pool)
             measured = {model.file: _measured(model, feeds, outputs) for model in models}
-            whole = stacked(outputs)
-            run = {file: None if ran is None else sqnr_db(whole, stacked(ran)) for file, ran in emitted.items()}
+            run = {file: ran and sqnr_scores(outputs, ran).value() for file, ran in emitted.items()}
             checks = {file: future.result() for file, future in running.items()}
         _check_computed(target, measured, checks)
         report = {
@@ -287,20 +288,6 @@ def _dtype_of(graph: Graph, name: str) -> str:
 
 def _decibel(value: float | None) -> float | None:
     return None if value is None or value == float("inf") else round(value, 2)
-
-
-def _as_emitted(path: Path, feeds: Sequence[Feeds], where: str) -> list[dict[str, np.ndarray]] | None:
-    """What a file gives; ``None`` where onnxruntime's CPU has no kernel for what it holds in FP16.
-
-    Raises:
-        EmitError: it is not valid ONNX, or onnxruntime does not run it.
-    """
-    try:
-        check_valid(path)
-        return run_file(path, feeds)
-    except NotValidError as error:
-        mend = "hold the model that you compile against onnx.checker, and export it again where that refuses it"
-        raise EmitError(f"{where}: {path.name}", str(error), mend) from None
 
 
 def _folded(graph: Graph, name: str) -> dict[str, list[float]] | None:

@@ -20,7 +20,8 @@ from edgec.backends.tensorrt.backend import TensorRTBackend
 from edgec.backends.tensorrt.bundle import read_manifest
 from edgec.backends.tensorrt.rtx import Checked, installed
 from edgec.ir.errors import EmitError, UsageError
-from edgec.ir.execution import sqnr_db
+from edgec.ir.execution import Session, sqnr_db
+from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.passes.quantize import Quantize
 from edgec.passes.target import Target
@@ -233,3 +234,57 @@ def test_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setattr(module, "installed", lambda: True)
     assert TensorRTBackend().missing() == []
+
+
+# -- files as they lie there, and a camera's bytes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("board", [NANO, ORIN, HOST])
+def test_a_typed_file_is_valid_where_an_operator_has_no_half(board: Target, tmp_path: Path) -> None:
+    """IsInf takes FP16 from opset 20 on only; the file that holds it is in an older one."""
+    body = "[c] c = Conv (x, w)\n[i] i = IsInf (c)\n[w] w0 = Where (i, z, c)\n[s] y = Sigmoid (w0)"
+    graph = model(body, "(float[1,4,6,6] x) => (float[1,4,6,6] y)", "float[4,4,1,1] w, float z", z=0.5)
+    TensorRTBackend().legalize(graph, board)
+    made = TensorRTBackend().emit(graph, board, tmp_path / "out", [])
+    for file in (tmp_path / "out").glob("*.onnx"):
+        onnx.checker.check_model(str(file), full_check=True)
+        entry = made.check["models"][file.name]
+        assert entry["sqnr_db_of_file"] is None or entry["sqnr_db_of_file"] > 50
+    assert all("sqnr_db_of_file" in entry for entry in made.check["models"].values())
+
+
+BYTES = (
+    "[t] t = Transpose <perm = [0, 3, 1, 2]> (x)\n[f] f = Cast <to = 1> (t)\n[n] n = Mul (f, k)\n[c] y = Conv (n, w)"
+)
+
+
+@pytest.mark.parametrize(("board", "dtype"), [(NANO, "float32"), (ORIN, "uint8"), (HOST, "uint8")])
+def test_bytes_of_a_camera(board: Target, dtype: str, tmp_path: Path) -> None:
+    """TensorRT casts bytes at an input and nothing else; 8.2 has none, so its input is of floats from 0 to 255."""
+    graph = model(BYTES, "(uint8[1,6,6,3] x) => (float[1,4,6,6] y)", "float k, float[4,3,1,1] w", k=1 / 255)
+    random = np.random.default_rng(0)
+    feeds = [{"x": random.integers(0, 256, (1, 6, 6, 3)).astype(np.uint8)} for _ in range(3)]
+    before = [Session(graph.copy()).run(one) for one in feeds]
+    backend = TensorRTBackend()
+    backend.legalize(graph, board)
+    assert [node.op for node in graph.nodes][:2] == ["Cast", "Transpose"]
+    made = backend.emit(graph, board, tmp_path / "out", feeds)
+    (entry,) = made.check["inputs"]
+    assert (entry["dtype"], entry["instead_of"]) == (dtype, None if dtype == "uint8" else "uint8")
+    said = "'x' is float32 instead of uint8: TensorRT 8.2 has no uint8."
+    assert (said in made.notes) is (dtype != "uint8")
+    for file in (tmp_path / "out").glob("*.onnx"):
+        assert load(file).inputs[0].dtype == dtype
+    golden = np.fromfile(tmp_path / "out" / "golden" / "input0.0.bin", dtype)
+    assert np.array_equal(golden, feeds[0]["x"].reshape(-1).astype(dtype))
+    run = backend.runner(graph, tmp_path / "out")
+    assert sqnr_db(before[0], run(feeds[0])) > 45
+
+
+def test_bytes_that_leave(tmp_path: Path) -> None:
+    graph = model("[r] r = Relu (x)\n[c] y = Cast <to = 2> (r)", "(float[1,4] x) => (uint8[1,4] y)")
+    backend = TensorRTBackend()
+    backend.legalize(graph, NANO)
+    made = backend.emit(graph, NANO, tmp_path / "out", [{"x": np.array([[1, 2, 3, 200]], np.float32)}])
+    (entry,) = made.check["outputs"]
+    assert (entry["dtype"], entry["instead_of"]) == ("int32", "uint8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from running_passes import assert_same, model, outputs
 from edgec.backends.registry import target
 from edgec.backends.tensorrt import legalize
 from edgec.backends.tensorrt.lint import lint
-from edgec.backends.tensorrt.parser_limits import LIMITS, beyond
+from edgec.backends.tensorrt.parser_limits import LIMITS, Limit, beyond
 from edgec.backends.tensorrt.parser_types import TYPE_LIMITS, beyond_types
 from edgec.backends.tensorrt.spelling import REWRITES, Site
 from edgec.backends.tensorrt.versions import rules
@@ -318,3 +319,21 @@ def test_what_is_said_of_a_form() -> None:
     (finding,) = lint(cubic, rules((8, 2), ORIN))
     assert (finding.where, finding.what) == ("node 'r'", "is cubic, and TensorRT 8.2 knows nearest and linear")
     assert finding.mend == "replace it in the network, or compile for a board with TensorRT 8.5 or later"
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "tensorrt-parser.md"
+
+
+def line_of(limit: Limit) -> str:
+    """A row as the page has it."""
+    until = "all" if limit.below is None else f"before {'.'.join(map(str, limit.below))}"
+    what = limit.what.replace("{tensorrt}", "TensorRT")
+    done = "spelled out" if limit.name in REWRITES else limit.advice if limit.fatal else f"noted: {limit.advice}"
+    return f"| `{limit.name}` | {', '.join(limit.operators)} | {until} | {what} | {done} | {limit.source} |"
+
+
+def test_the_page_has_every_row() -> None:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("| `") and line.count("|") == 7] == [line_of(o) for o in LIMITS]
+    for limit in TYPE_LIMITS:
+        assert any(line.startswith(f"| `{limit.name}` |") for line in lines)
