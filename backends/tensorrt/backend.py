@@ -140,7 +140,7 @@ class TensorRTBackend:
         with ThreadPoolExecutor(2) as pool:  # TensorRT-RTX runs in processes of its own
             running = _compile_checks(models, folder, profiles, pool)
             measured = {model.file: _measured(model, feeds, outputs) for model in models}
-            run = {file: ran and sqnr_scores(outputs, ran).value() for file, ran in emitted.items()}
+            run = {file: _sqnr(outputs, ran) for file, ran in emitted.items()}
             checks = {file: future.result() for file, future in running.items()}
         _check_computed(target, measured, checks)
         report = {
@@ -284,6 +284,10 @@ def _widened(graph: Graph, plain: Graph | None) -> tuple[Graph, Graph | None, di
 
 def _dtype_of(graph: Graph, name: str) -> str:
     return next(str(t.dtype) for t in (*graph.inputs, *graph.outputs) if t.name == name)
+
+
+def _sqnr(outputs: Sequence[Feeds], ran: Sequence[Feeds] | None) -> float | None:
+    return None if ran is None else sqnr_scores(outputs, ran).value()
 
 
 def _decibel(value: float | None) -> float | None:
