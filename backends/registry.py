@@ -1,83 +1,109 @@
 """Which backends and targets there are: edgec's own and those that installed packages bring.
 
 A backend is found by entry point (group ``edgec.backends``); a target is a YAML file in the ``targets`` folder of the
-package that registers its backend, or of edgec itself.
+package that registers its backend, or of edgec itself. A package that cannot be imported, and a target's file that
+cannot be used, are named in a warning and left out.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any
+from importlib.resources.abc import Traversable
 
-import yaml
-
+from edgec.backends.profiles import ProfileFile, target_of
 from edgec.backends.protocol import Backend
 from edgec.ir.errors import UsageError, did_you_mean
-from edgec.passes.plugins import imported, registered
-from edgec.passes.target import Scheme, Target
+from edgec.passes.plugins import folder_of, imported, owner, reason, registered, warn
+from edgec.passes.target import Target
 
 GROUP, KIND = "edgec.backends", "backend"
+_METHODS = ("missing", "legalize", "emit", "runner", "invoker")
 
 
 @lru_cache(maxsize=1)
-def _profiles() -> dict[str, dict[str, Any]]:
-    """Every target's profile by name, read from the packages that have a ``targets`` folder."""
-    found: dict[str, dict[str, Any]] = {}
-    packages = {"edgec.backends"} | {entry.module.split(".")[0] for entry in registered(GROUP, KIND).values()} - {
-        "edgec"
-    }
-    for package in sorted(packages):
-        folder = files(package) / "targets"
-        if not folder.is_dir():
-            continue
+def _profiles() -> dict[str, ProfileFile]:
+    """Every target's file by name, from the packages that have a ``targets`` folder."""
+    known: dict[str, ProfileFile] = {}
+    for package, folder in _folders().items():
         for item in sorted(folder.iterdir(), key=lambda entry: entry.name):
             if item.name.endswith(".yaml"):
-                profile = yaml.safe_load(item.read_text(encoding="utf-8"))
                 name = item.name.removesuffix(".yaml")
-                if name in found:
+                if name in known:
                     raise UsageError(f"target '{name}'", "is defined twice", "uninstall one of the packages")
-                found[name] = profile
-    return found
+                known[name] = ProfileFile.read(package, item)
+    return known
+
+
+def _folders() -> dict[str, Traversable]:
+    """The ``targets`` folders, by package; a package that cannot be imported has none."""
+    folders = {"edgec.backends": files("edgec.backends") / "targets"}
+    for entry in registered(GROUP, KIND).values():
+        package = entry.module.split(".")[0]
+        if package == "edgec" or package in folders:
+            continue
+        try:
+            root = folder_of(entry, KIND)
+        except UsageError as error:
+            warn(error)
+            continue
+        if root is not None and (root / "targets").is_dir():
+            folders[package] = root / "targets"
+    return dict(sorted(folders.items()))
 
 
 def target_names() -> list[str]:
-    """The names of all targets, sorted."""
+    """The names of all targets, sorted; no file is read as YAML to tell them."""
     return sorted(_profiles())
 
 
+def usable_targets() -> dict[str, Target]:
+    """The targets whose files are right, by name; of each other one a warning is given."""
+    usable = {}
+    for name in target_names():
+        try:
+            usable[name] = target(name)
+        except UsageError as error:
+            warn(error)
+    return usable
+
+
+@cache
+def _target(name: str) -> Target:
+    return target_of(name, _profiles())
+
+
 def target(name: str, where: str = "the command line") -> Target:
-    """The target of that name; an unknown one is a :class:`UsageError` that begins with ``where``."""
+    """The target of that name; an unknown one is a :class:`UsageError` that begins with ``where``.
+
+    Raises:
+        UsageError: there is no such target, or its file has a wrong key or value.
+    """
     if name not in _profiles():
         near = did_you_mean(name, target_names())
         what = f"no target named '{name}'" + near
         raise UsageError(where, what, "'edgec targets' lists them")
-    profile = dict(_profiles()[name])
-    scheme = profile.pop("scheme", None)
-    if scheme is not None:
-        if "like" in scheme:  # that of another target, but for what stands here
-            scheme = _profiles()[scheme["like"]]["scheme"] | scheme
-        scheme = Scheme(
-            activations=scheme["activations"],
-            symmetric=scheme["symmetric"],
-            per_channel=frozenset(scheme["per_channel"]),
-            bias=scheme["bias"],
-            tied=frozenset(scheme["tied"]),
-            fixed={op: (float(scale), int(zero)) for op, (scale, zero) in scheme["fixed"].items()},
-            operators=frozenset(scheme["operators"]),
-            rounds=scheme.get("rounds", "all"),
-            fewest_channels=int(scheme.get("fewest_channels", 1)),
-            channel_block=int(scheme.get("channel_block", 1)),
-            float_results=frozenset(scheme.get("float_results", ())),
-            reduce_range=scheme.get("reduce_range", False),
-        )
-    return Target(name=name, scheme=scheme, **profile)
+    return _target(name)
 
 
 def backend(name: str) -> Backend:
-    """The backend registered under ``name``."""
+    """The backend registered under ``name``.
+
+    Raises:
+        UsageError: there is none, it cannot be imported, or it is no backend.
+    """
     entries = registered(GROUP, KIND)
     if name not in entries:
         raise UsageError(f"backend '{name}'", "is not installed", f"installed are {', '.join(sorted(entries))}")
-    made: Backend = imported(entries[name], KIND)()
+    kind = imported(entries[name], KIND)
+    where = f"backend '{name}'"
+    try:
+        made: Backend = kind()
+    except Exception as error:  # a third party's constructor
+        what = f"of {owner(entries[name])} cannot be made ({reason(error)})"
+        raise UsageError(where, what, "install that package again") from error
+    lacking = next((method for method in _METHODS if not callable(getattr(made, method, None))), None)
+    if lacking is not None:
+        what = f"of {owner(entries[name])} has no method '{lacking}', which every backend has"
+        raise UsageError(where, what, "install that package again")
     return made

@@ -10,7 +10,7 @@ from typing import Any
 from edgec.ir.errors import UsageError, UsageErrors, did_you_mean
 from edgec.ir.graph import Graph
 from edgec.passes.protocol import Pass
-from edgec.passes.registry import pass_class, pass_names
+from edgec.passes.registry import not_usable, pass_class, pass_names, usable_passes
 from edgec.passes.repeating import NAME, turns
 
 # What holds for a float model as it is loaded.
@@ -138,13 +138,16 @@ def _in_turn(
 
 def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | None = None) -> Pass:
     """The pass of that name with these options, checked against its fields; errors begin with ``where``."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
     if name not in pass_names():
         near = did_you_mean(name, pass_names())
         what = f"no pass named '{name}'" + near
         raise UsageError(unknown or where, what, "'edgec passes' lists them")
-    kind = pass_class(name)
+    try:
+        kind = pass_class(name)
+    except UsageError as error:
+        raise UsageError(where, error.what, error.mend) from error
     fields = [item.name for item in dataclasses.fields(kind)]
     for key in options:
         if key not in fields:
@@ -153,6 +156,9 @@ def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | No
             raise UsageError(where, f"has no option '{key}'" + near, known)
     try:
         made: Pass = TypeAdapter(kind).validate_python(dict(options))
+    except PydanticUserError as error:  # a third party's fields
+        fault = not_usable(name, error)
+        raise UsageError(where, fault.what, fault.mend) from error
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])
@@ -169,6 +175,6 @@ def _out_of_order(step: Pass, fact: str, place: str, ended: Mapping[str, str], f
             f"{place} '{step.name}' needs a '{fact}' graph, but {ended[fact]} ended that",
             f"move '{step.name}' above it",
         )
-    givers = [name for name in pass_names() if fact in pass_class(name).gives]
+    givers = [name for name, kind in usable_passes().items() if fact in kind.gives]
     mend = f"put {' or '.join(repr(g) for g in givers)} before it" if givers else "give a model that is"
     return UsageError(file, f"{place} '{step.name}' needs a '{fact}' graph, which this is not", mend)

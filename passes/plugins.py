@@ -1,12 +1,23 @@
-"""What installed packages register with edgec by entry point: a name may be taken only once."""
+"""What installed packages register with edgec by entry point: a name may be taken only once.
+
+A package that cannot be imported is no reason to stop what does not need it: :func:`warn` names it, once.
+"""
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
-from edgec.ir.errors import UsageError
+from edgec.ir.errors import EdgecError, UsageError
+
+
+class LeftOut(UserWarning):
+    """Something that an installed package brings cannot be used, and edgec goes on without it."""
 
 
 @cache
@@ -37,14 +48,43 @@ def imported(entry: EntryPoint, kind: str) -> Any:
     """What an entry point names.
 
     Raises:
-        UsageError: it cannot be imported.
+        UsageError: it cannot be imported, for whatever its package does while it is.
     """
     try:
         return entry.load()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"{kind} '{entry.name}'", f"of {owner(entry)} cannot be imported ({error})", "install that package again"
-        ) from error
+    except (Exception, SystemExit) as error:
+        raise _not_imported(entry, kind, error) from error
+
+
+def folder_of(entry: EntryPoint, kind: str) -> Traversable | None:
+    """The folder of the package that an entry point's module is in; ``None`` where it is a single file.
+
+    Raises:
+        UsageError: the package cannot be imported.
+    """
+    package = entry.module.split(".")[0]
+    try:
+        return files(package) if hasattr(import_module(package), "__path__") else None
+    except (Exception, SystemExit) as error:
+        raise _not_imported(entry, kind, error) from error
+
+
+def _not_imported(entry: EntryPoint, kind: str, error: BaseException) -> UsageError:
+    what = f"of {owner(entry)} cannot be imported ({reason(error)})"
+    return UsageError(f"{kind} '{entry.name}'", what, "install that package again")
+
+
+def reason(error: BaseException) -> str:
+    """Why something could not be imported, on one line."""
+    text = next(iter(str(error).splitlines()), "")
+    if isinstance(error, ImportError | AttributeError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def warn(error: EdgecError) -> None:
+    """Says that what an error is about is left out; the commands show it as a line on stderr, once."""
+    warnings.warn(f"{error}; it is left out", LeftOut, stacklevel=2)
 
 
 def owner(entry: EntryPoint) -> str:

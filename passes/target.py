@@ -8,7 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+# What stands for a number in YAML is a number: neither "4 GB" nor true.
+Count = Annotated[int, Field(strict=True, ge=1)]
+Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, Field(strict=True, min_length=1)]
+Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ZeroPoint = Annotated[int, Field(strict=True, ge=-128, le=255)]
+_KNOWN_KEYS = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -31,18 +41,20 @@ class Scheme:
         reduce_range: weights use 7 bits (for x86 CPUs without VNNI, whose u8s8 kernels saturate).
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _KNOWN_KEYS
+
     activations: Literal["int8", "uint8"]
-    symmetric: bool
-    per_channel: frozenset[str]
+    symmetric: Flag
+    per_channel: frozenset[Text]
     bias: Literal["int32", "float32"]
-    tied: frozenset[str]
-    fixed: Mapping[str, tuple[float, int]]
-    operators: frozenset[str]
+    tied: frozenset[Text]
+    fixed: Mapping[str, tuple[Scale, ZeroPoint]]
+    operators: frozenset[Text]
     rounds: Literal["all", "inputs"] = "all"
-    fewest_channels: int = 1
-    channel_block: int = 1
-    float_results: frozenset[str] = frozenset()
-    reduce_range: bool = False
+    fewest_channels: Count = 1
+    channel_block: Count = 1
+    float_results: frozenset[Text] = frozenset()
+    reduce_range: Flag = False
 
 
 @dataclass(frozen=True)
@@ -62,14 +74,16 @@ class Target:
         source: where the figures come from.
     """
 
-    name: str
-    title: str
-    backend: str
-    scheme: Scheme | None
-    memory_bytes: int | None = None
-    parameter_bytes: int | None = None
-    channel_multiple: int = 1
-    least_channels: int = 1
+    __pydantic_config__: ClassVar[ConfigDict] = _KNOWN_KEYS
+
+    name: Text
+    title: Text
+    backend: Text
+    scheme: Scheme | None = None
+    memory_bytes: Count | None = None
+    parameter_bytes: Count | None = None
+    channel_multiple: Count = 1
+    least_channels: Count = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
 

@@ -7,10 +7,11 @@ import inspect
 import json
 from typing import Any
 
-from edgec.backends.registry import backend, target, target_names
+from edgec.backends.registry import backend, target, target_names, usable_targets
 from edgec.ir.errors import UsageError
+from edgec.passes.plugins import warn
 from edgec.passes.protocol import Pass
-from edgec.passes.registry import pass_class, pass_names
+from edgec.passes.registry import not_usable, pass_class, pass_names, usable_passes
 from edgec.passes.repeating import NAME, SCHEMA
 from edgec.tools.options import unknown_pass
 
@@ -31,10 +32,17 @@ def option_rows(kind: type[Pass]) -> list[tuple[str, str, str, str]]:
 
 
 def options_schema(kind: type[Pass]) -> dict[str, Any]:
-    """JSON Schema of a pass's options."""
-    from pydantic import TypeAdapter
+    """JSON Schema of a pass's options.
 
-    schema: dict[str, Any] = TypeAdapter(kind).json_schema()
+    Raises:
+        UsageError: the fields of a third party's pass are of no type that has a schema.
+    """
+    from pydantic import PydanticUserError, TypeAdapter
+
+    try:
+        schema: dict[str, Any] = TypeAdapter(kind).json_schema()
+    except PydanticUserError as error:
+        raise not_usable(kind.name, error) from error
     schema.setdefault("properties", {})
     schema["additionalProperties"] = False
     schema["description"] = first_sentence(kind)
@@ -72,9 +80,14 @@ def print_pass(name: str) -> None:
 def print_targets() -> None:
     """A line a target, and what this machine lacks for it."""
     for name in target_names():
-        found = target(name)
+        try:
+            found = target(name)
+            lacking = backend(found.backend).missing()
+        except UsageError as error:
+            print(f"{name:18} ? {error}")
+            continue
         print(f"{name:18} {found.title} (backend {found.backend})")
-        for sentence in backend(found.backend).missing():
+        for sentence in lacking:
             print(f"{'':18} here: {sentence}")
 
 
@@ -111,12 +124,19 @@ def print_schema() -> None:
 
 
 def schema() -> dict[str, Any]:
-    """The recipe's JSON Schema with every installed pass's options and every target's name."""
+    """The recipe's JSON Schema with every installed pass's options and every target's name.
+
+    What an installed package brings and cannot be used is left out, with a warning.
+    """
     from edgec.frontends.recipe_schema import recipe_schema
 
-    found: dict[str, Any] = recipe_schema(
-        {**{name: options_schema(pass_class(name)) for name in pass_names()}, NAME: SCHEMA}, target_names()
-    )
+    options = {}
+    for name, kind in usable_passes().items():
+        try:
+            options[name] = options_schema(kind)
+        except UsageError as error:
+            warn(error)
+    found: dict[str, Any] = recipe_schema({**options, NAME: SCHEMA}, list(usable_targets()))
     return found
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -27,7 +28,7 @@ def guarded(program: str, run: Callable[[], int], *, traceback: bool = False, la
     _open_streams()
     received: list[signal.Signals] = []
     try:
-        with _interruptible(received):
+        with _interruptible(received), _said(program):
             status = run()
             sys.stdout.flush()
             return status
@@ -60,6 +61,27 @@ def guarded(program: str, run: Callable[[], int], *, traceback: bool = False, la
         what = printable(f"{type(error).__name__}: {error}".splitlines()[0])
         _say(f"{program}: a fault of edgec's own ({what}); run again with --traceback and report it")
         return 70
+
+
+@contextmanager
+def _said(program: str) -> Iterator[None]:
+    """Within the block what is left out of installed packages is said in a line, once; other warnings stay theirs."""
+    from edgec.passes.plugins import LeftOut
+
+    known: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LeftOut)
+        show = warnings.showwarning
+
+        def say(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, LeftOut):
+                show(message, category, *place, **more)
+            elif str(message) not in known:
+                known.add(str(message))
+                _say(f"{program}: warning: {message}")
+
+        warnings.showwarning = say
+        yield
 
 
 @contextmanager

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+from pydantic import ConfigDict
 
 # The rules register themselves when their modules are imported.
 from edgec.backends.coral import (  # noqa: F401
@@ -36,13 +39,14 @@ from edgec.backends.coral import (  # noqa: F401
 from edgec.backends.coral.interpreter import Interpreter
 from edgec.backends.coral.lowering import Lowered, Lowering
 from edgec.backends.counted_padding import count_padding_outside
+from edgec.backends.profiles import validated
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes import input_domain
-from edgec.passes.target import Target
+from edgec.passes.target import Count, Target
 
 MODEL = "model.tflite"
 CHECK = "check.json"
@@ -67,6 +71,21 @@ def lower(graph: Graph, board: str = "", cuttable: frozenset[str] | None = None)
     except EmitError as error:
         where = f"{board}: {error.where}" if board else error.where
         raise EmitError(where, error.what, error.mend) from None
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What stands under ``options`` in the file of a target of this backend."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    sram_usable_bytes: Count | None = None
+
+
+def _usable_memory(target: Target) -> int:
+    """Bytes of on-chip memory that weights may fill."""
+    options = validated(_Options, target.options, f"target '{target.name}': options")
+    return options.sram_usable_bytes or target.parameter_bytes or verdict.USABLE_SRAM
 
 
 class CoralBackend:
@@ -104,13 +123,13 @@ class CoralBackend:
         Raises:
             EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.
         """
+        usable = _usable_memory(target)
         lowered = lower(graph, target.name)
         contents = lowered.file.to_bytes()
         checked = check.check(graph, lowered, contents, list(probes) or seeded_feeds(graph))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MODEL).write_bytes(contents)
-        usable = target.options.get("sram_usable_bytes", target.parameter_bytes)
-        judged = verdict.verdict(lowered.file, verdict.USABLE_SRAM if usable is None else int(usable))
+        judged = verdict.verdict(lowered.file, usable)
         compiled = compiler.compile_file(folder)
 
         report: dict[str, Any] = {

@@ -61,6 +61,7 @@ class TensorRTBackend:
 
     def configured(self, target: Target, options: Mapping[str, Any], where: Callable[..., str]) -> Target:
         """The target with what the recipe says of it: ``profiles``."""
+        profile_of(target)  # a third party's file is held to its types before anything runs
         return configured(target, options, where)
 
     def pinned(self, target: Target) -> Mapping[str, tuple[int, ...]]:

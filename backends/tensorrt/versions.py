@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import yaml
+from pydantic import ConfigDict, Field
 
+from edgec.backends.profiles import validated
 from edgec.backends.tensorrt.bundle import Board, Versions
-from edgec.backends.tensorrt.shape_profiles import profiles_of
+from edgec.backends.tensorrt.shape_profiles import OPTION, profiles_of
 from edgec.passes.target import Target
 
 Version = tuple[int, ...]
@@ -54,6 +56,30 @@ class Rules:
         return self.version >= _TYPED
 
 
+_Dotted = Annotated[str, Field(strict=True, pattern=r"^\d+(\.\d+)*$")]
+
+
+@dataclass(frozen=True)
+class _Range:
+    """The versions of TensorRT that a board may have: from ``least`` on, and ``below`` that."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    least: _Dotted | None = None
+    below: _Dotted | None = None
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What stands under ``options`` in the file of a target of this backend."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    tensorrt: _Range
+    opset: Annotated[int, Field(strict=True, ge=7)]
+    compute_capability: _Dotted | None = None
+
+
 @dataclass(frozen=True)
 class Profile:
     """What a target's YAML says to this backend.
@@ -79,15 +105,15 @@ class Profile:
 
 def profile_of(target: Target) -> Profile:
     """The profile of a target whose backend is ``tensorrt``."""
-    options = target.options
-    named = options["tensorrt"]
-    versions = Versions(named.get("least"), named.get("below"))
-    board = Board(target.name, target.title, options.get("compute_capability"), target.memory_bytes, versions)
+    own = {key: value for key, value in target.options.items() if key != OPTION}
+    options = validated(_Options, own, f"target '{target.name}': options")
+    versions = Versions(options.tensorrt.least, options.tensorrt.below)
+    board = Board(target.name, target.title, options.compute_capability, target.memory_bytes, versions)
     least = numbers(versions.least or "8.2")
     weak = rules(least, target) if least < _TYPED else None
     reaches = versions.below is None or numbers(versions.below) > _TYPED
     typed = rules(max(least, _TYPED), target) if reaches else None
-    return Profile(board, int(options["opset"]), weak, typed)
+    return Profile(board, options.opset, weak, typed)
 
 
 def rules(version: Version, target: Target) -> Rules:

@@ -84,7 +84,7 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (tmp_path / "site" / "strange.py").write_text("class NoPass:\n    pass\n")
         monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
-    registries = (plugins.registered, backends._profiles)
+    registries = (plugins.registered, backends._profiles, backends._target)
     for registry in registries:
         registry.cache_clear()
     yield install
@@ -173,6 +173,90 @@ def test_a_pass_that_breaks_its_promise(
     again = edgec(str(folder / "model.onnx"), "-O", str(folder / "compress.yaml"), "-q", "--no-timing")
     assert again[0] == 70
     assert f"compress.yaml: line 7: passes[0] 'breaks': {what}" in again[2]
+
+
+IMPORTS = {
+    "syntax": ("def (", "SyntaxError: invalid syntax (fails.py, line 1)"),
+    "name": ("nonsense", "NameError: name 'nonsense' is not defined"),
+    "module": ("import nowhere_at_all", "No module named 'nowhere_at_all'"),
+    "assertion": ("assert False", "AssertionError"),
+    "exit": ("raise SystemExit('no licence')", "SystemExit: no licence"),
+}
+
+
+@pytest.mark.parametrize(("source", "why"), IMPORTS.values(), ids=IMPORTS)
+def test_a_package_that_fails_to_import(
+    job: Path, edgec: Edgec, strange: Callable[[str], None], source: str, why: str
+) -> None:
+    strange("[edgec.passes]\nodd = fails:Odd\n\n[edgec.backends]\nodd = fails:Odd\n")
+    (job / "site" / "fails.py").write_text(source)
+    sys.modules.pop("fails", None)
+    line = f"of 'strange' cannot be imported ({why})"
+    warned = {
+        kind: f"edgec: warning: {kind} 'odd': {line}; install that package again; it is left out"
+        for kind in ("pass", "backend")
+    }
+    status, out, err = edgec("schema")
+    assert (status, sorted(err.splitlines())) == (0, sorted(warned.values()))
+    schema = json.loads(out)
+    assert '"odd"' not in out and "fold" in out and schema["title"] == "edgec recipe"
+    backends._profiles.cache_clear()
+    status, out, err = edgec("passes")
+    assert (status, err) == (0, "")
+    assert f"odd           ?      {line}" in out.splitlines()
+    status, out, err = edgec("targets")
+    assert (status, err.splitlines()) == (0, [warned["backend"]])
+    assert any(row.startswith("cpu ") for row in out.splitlines())
+    backends._profiles.cache_clear()
+    (job / "plain.yaml").write_text("passes: [fold]\ntargets: [cpu]\n")
+    status, _, err = edgec("model.onnx", "-O", "plain.yaml", "-q", "--no-timing", "-o", "out")
+    assert (status, err.splitlines()) == (0, [warned["backend"]])
+    (job / "odd.yaml").write_text("passes: [fold, odd]\ntargets: [cpu]\n")
+    status, _, err = edgec("model.onnx", "-O", "odd.yaml", "-q", "--no-timing", "-o", "not")
+    refused = f"edgec: odd.yaml: line 1: passes[1] 'odd': {line}; install that package again"
+    assert (status, err.splitlines()[-1]) == (2, refused)
+    assert not (job / "not").exists()
+
+
+UNFIT = """
+from dataclasses import dataclass
+from typing import ClassVar
+from edgec.passes.protocol import Pass
+
+class Thing:
+    pass
+
+@dataclass(frozen=True)
+class Odd(Pass):
+    name: ClassVar[str] = "odd"
+    effect: ClassVar[str] = "{effect}"
+    option: {option} = None
+
+    def run(self, graph, ctx):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("effect", "option", "what"),
+    [
+        ("exact", "Thing", "has options of no known type (PydanticSchemaGenerationError: Unable to generate"),
+        ("perhaps", "int", "does not say whether it is exact or lossy; install that package again"),
+    ],
+)
+def test_a_pass_whose_class_is_unfit(
+    job: Path, edgec: Edgec, strange: Callable[[str], None], effect: str, option: str, what: str
+) -> None:
+    strange("[edgec.passes]\nodd = unfit:Odd\n")
+    (job / "site" / "unfit.py").write_text(UNFIT.format(effect=effect, option=option))
+    sys.modules.pop("unfit", None)
+    status, out, err = edgec("schema")
+    assert status == 0 and '"odd"' not in out and "fold" in out
+    assert err.startswith(f"edgec: warning: pass 'odd': of 'strange' {what}") and err.count("\n") == 1
+    (job / "odd.yaml").write_text("passes: [odd]\ntargets: [cpu]\n")
+    status, _, err = edgec("model.onnx", "-O", "odd.yaml", "-q", "--no-timing")
+    assert status == 2 and err.count("\n") == 1
+    assert err.startswith(f"edgec: odd.yaml: line 1: passes[0] 'odd': of 'strange' {what}")
 
 
 def test_one_broken_package_does_not_hide_the_others(edgec: Edgec, strange: Callable[[str], None]) -> None:
