@@ -1,7 +1,7 @@
 """What values each activation takes, gathered in one pass over the calibration data.
 
 Every image is run once with a tap on each activation, in parallel on the context's threads, and only its extremes and
-its histogram are kept: memory does not depend on how many images there are. Results do not depend on the threads, for
+its histogram are kept: memory hardly depends on how many images there are. Results do not depend on the threads, for
 merging is exact. Tensors are known by content, so targets whose graphs differ share what they have in common.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -20,6 +20,7 @@ from edgec.ir.execution import Session, batch_size
 from edgec.ir.graph import Graph, Variable
 from edgec.passes import input_domain
 from edgec.passes.protocol import Context
+from edgec.passes.quantization.extremes import Extremes
 from edgec.passes.quantization.fingerprints import fingerprints
 from edgec.passes.quantization.histograms import Histogram
 from edgec.passes.quantization.ranges import Range
@@ -37,6 +38,7 @@ class Statistics:
         pixels: whether every value was that of a whole pixel from 0 to 255, to within 1e-3.
         histogram: of all values; ``None`` where it was not asked for.
         fault: where the first value that is no finite number was; ``None`` where there was none.
+        extremes: those of each batch.
     """
 
     low: float
@@ -44,6 +46,7 @@ class Statistics:
     pixels: bool = False
     histogram: Histogram | None = None
     fault: str | None = None
+    extremes: Extremes = field(default_factory=Extremes)
 
     @staticmethod
     def of(values: np.ndarray, where: str, *, histogram: bool = False, pixels: PixelMap | None = None) -> Statistics:
@@ -62,13 +65,14 @@ class Statistics:
             return Statistics(0.0, 0.0, fault=f"{'NaN' if np.isnan(values).any() else 'infinite'} on {where}")
         whole = pixels is not None and _are_pixels(values, *pixels)
         counted = Histogram.of(values, max(-low, high)) if histogram else None
-        return Statistics(low, high, whole, counted)
+        return Statistics(low, high, whole, counted, extremes=Extremes([low], [high], values.size))
 
     def merge(self, other: Statistics) -> None:
         """Adds what ``other`` saw."""
         self.fault = self.fault or other.fault
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.pixels = self.pixels and other.pixels
+        self.extremes.merge(other.extremes)
         if self.histogram is not None and other.histogram is not None:
             self.histogram.merge(other.histogram)
 

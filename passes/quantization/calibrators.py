@@ -9,7 +9,7 @@
 - ``output``: that of ``mse``, or another where that one makes much less noise on the network's outputs
   (:mod:`.output_ranges`).
 
-Whatever the calibrator, scores get room for what no calibration image showed (:mod:`.scores`).
+Whatever the calibrator, ranges get room for what no calibration sample showed (:mod:`.room`).
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from edgec.passes.quantization.output_ranges import output_ranges
 from edgec.passes.quantization.placement import KeepFloat, Placement, candidates, place
 from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
 from edgec.passes.quantization.ranges import Parameters
+from edgec.passes.quantization.room import with_room
 from edgec.passes.quantization.scale_constraints import Activation, solve
-from edgec.passes.quantization.scores import responsive, score_tensors
+from edgec.passes.quantization.scores import score_tensors
 from edgec.passes.target import Scheme, Target
 
 
@@ -95,6 +96,7 @@ def prepare(
     scores = [tensor for tensor in score_tensors(graph) if tensor not in seen and tensor in others]
     known = calibrate(graph, scores, others, ctx, samples=calibration.samples, histograms=counting)
     unrounded = ranges(graph, known, calibration.calibrator, calibration.percentile, scheme)
-    problem = Problem(graph, placement, seen, responsive(graph, unrounded | spans), scheme, ctx)
+    spans = with_room(graph, unrounded | spans, known | seen, scheme)
+    problem = Problem(graph, placement, seen, spans, scheme, ctx)
     chosen, broken = solve(problem.activations, problem.ties, scheme)
     return Prepared(placement, problem, chosen, broken)

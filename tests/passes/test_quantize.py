@@ -67,9 +67,9 @@ def test_a_fused_activation_is_quantized_once(filecheck: Check) -> None:
         """,
     )
     assert did(ctx)[:-1] == [("conv", "uint8, int8 weights per channel, Relu fused")]
-    what = "least exact by themselves: 'conv' 44.0 dB (eight bits; 1 of 4 channels dead)"
+    what = "least exact by themselves: 'conv' 41.0 dB (eight bits; 1 of 4 channels dead)"
     assert did(ctx)[-1] == ("the layers", what)
-    assert ctx.done[0].figures == {"weight_scales": 4, "alone_db": 44.03, "accumulated_db": 44.03}
+    assert ctx.done[0].figures == {"weight_scales": 4, "alone_db": 41.04, "accumulated_db": 41.04}
     assert missed(ctx) == []
 
 
@@ -223,6 +223,7 @@ def test_what_is_not_whole_pixels_gets_its_own_scale() -> None:
     for affine, shift in (({}, 0.0), ({"x": (np.array([1.0]), np.array([0.0]))}, 0.5)):
         graph = model("[conv] y = Conv(x, w)", "(float[1,3,8,8] x) => (float[1,4,6,6] y)", "float[4,3,3,3] w")
         pixels = np.random.default_rng(0).integers(3, 200, (4, 1, 3, 8, 8)).astype(np.float32) + shift
+        pixels[:, 0, 0, 0, :2] = 3 + shift, 199 + shift  # no room: all pictures reach the same
         quantized(graph, CPU, Samples([{"x": p} for p in pixels]), affine=affine)
         assert scale_of(graph, "x.quantized")[0] == pytest.approx((199 + shift) / 255, rel=1e-6)
 

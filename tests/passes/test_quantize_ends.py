@@ -50,7 +50,7 @@ def uneven() -> Graph:
     return model(UNEVEN, "(float[1,16,8,8] x) => (float[1,16] y)", weights, we=EVENING)
 
 
-def samples(count: int = 12) -> list[dict[str, np.ndarray]]:
+def samples(count: int = 40) -> list[dict[str, np.ndarray]]:
     random = np.random.default_rng(0)
     return [{"x": random.normal(size=(1, 16, 8, 8)).astype(np.float32)} for _ in range(count)]
 

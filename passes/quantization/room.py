@@ -1,0 +1,101 @@
+"""Room in the ranges of activations for what no calibration sample showed.
+
+Every range holds what other samples are expected to reach, as far as that costs less than it saves
+(:mod:`.extremes`), within the bounds of the operator that computes the tensor; and scores may be sure ones
+(:mod:`.scores`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers
+from edgec.passes.quantization.calibration import Statistics
+from edgec.passes.quantization.extremes import expected_range
+from edgec.passes.quantization.placement import MOVES
+from edgec.passes.quantization.ranges import Range
+from edgec.passes.quantization.scores import responsive
+from edgec.passes.target import Scheme
+
+_PROBABILITY, _TANH = Range(0.0, 1.0), Range(-1.0, 1.0)
+_BOUNDS = {"Sigmoid": _PROBABILITY, "HardSigmoid": _PROBABILITY, "Softmax": _PROBABILITY, "Tanh": _TANH}
+# What these give lies between the extremes of what they read.
+_BETWEEN = MOVES | {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMean"}
+_EVERYTHING = Range(-np.inf, np.inf)
+
+
+def with_room(
+    graph: Graph,
+    spans: Mapping[Variable, Range],
+    seen: Mapping[Variable, Statistics],
+    scheme: Scheme,
+) -> dict[Variable, Range]:
+    """``spans``, wide enough for what other samples are expected to show.
+
+    Args:
+        graph: sorted; not changed.
+        spans: the range of each tensor, by what was seen of it.
+        seen: of each of these.
+        scheme: of the target.
+    """
+    bounds, end = _bounds(graph), _at_the_end(graph)
+    wider = dict(responsive(graph, spans))
+    for tensor, statistics in seen.items():
+        if not statistics.pixels and statistics.extremes.values:
+            expected = expected_range(statistics.extremes, scheme, end=tensor in end)
+            limit = bounds.get(tensor, _EVERYTHING)
+            low = max(_moved(spans[tensor].low, statistics.low, expected.low), limit.low)
+            high = min(_moved(spans[tensor].high, statistics.high, expected.high), limit.high)
+            wider[tensor] = wider[tensor].union(Range(low, high))
+    return wider
+
+
+def _moved(end: float, seen: float, expected: float) -> float:
+    """An end of a range, farther from zero as the expected extreme is than that which was seen.
+
+    Where a calibrator has drawn it in, so that values saturate which do no harm, others may do so as well.
+    """
+    return end * expected / seen if seen * expected > 0 else expected
+
+
+def _at_the_end(graph: Graph) -> set[Tensor]:
+    """The outputs, and what nothing but they are computed of without weights."""
+    found: set[Tensor] = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        if any(isinstance(tensor, Constant) and tensor.values.dtype.kind == "f" for tensor in node.inputs):
+            continue
+        if all(tensor in found for tensor in node.outputs):
+            found.update(t for t in node.inputs if all(set(reader.outputs) <= found for reader in consumers(t)))
+    return found
+
+
+def _bounds(graph: Graph) -> dict[Tensor, Range]:
+    """The tensors that cannot go beyond a range, whatever is fed."""
+    found: dict[Tensor, Range] = {}
+    for node in graph.nodes:
+        bound = _bound(node, found)
+        if bound is not None:
+            found.update(dict.fromkeys(node.outputs, bound))
+    return found
+
+
+def _bound(node: Node, known: Mapping[Tensor, Range]) -> Range | None:
+    if node.op in _BOUNDS:
+        return _BOUNDS[node.op]
+    if node.op == "Clip":
+        return Range(_setting(node.inputs[1:2], -np.inf), _setting(node.inputs[2:3], np.inf))
+    if node.op not in _BETWEEN:
+        return None
+    reads = node.inputs if node.op == "Concat" else node.inputs[:1]
+    parts = [known.get(tensor) for tensor in reads]
+    whole = parts[0]
+    for part in parts:
+        whole = None if whole is None or part is None else whole.union(part)
+    return whole
+
+
+def _setting(given: Iterable[Tensor], default: float) -> float:
+    values = [tensor.values for tensor in given if isinstance(tensor, Constant)]
+    return float(values[0].reshape(-1)[0]) if values else default
