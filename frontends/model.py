@@ -15,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from edgec.frontends.bfloat16 import widen
 from edgec.frontends.cutting import cut
+from edgec.frontends.full_axes import expand_axes
+from edgec.frontends.inference_form import leave_training, refuse_noise
 from edgec.frontends.opsets import check_versions, inline_functions, upgrade
 from edgec.frontends.pins import Pin, Pins, as_pins, parse_pins, pin
 from edgec.frontends.shape_arithmetic import decide_conditions, fold_shape_arithmetic
@@ -78,6 +81,9 @@ def open_model(
     pin(graph, pins or {}, source, usual, notes)
     _check_inputs(graph, source)
     _check_weights(graph, source)
+    widen(graph, notes)
+    name_nodes(graph)
+    leave_training(graph, source, notes)
     sound, graph = graph, upgrade(graph, source, notes)
     if graph is not sound:
         settle_constants(graph)
@@ -85,11 +91,15 @@ def open_model(
     name_nodes(graph)
     try:
         decide_conditions(graph)
-        fold_shape_arithmetic(graph).annotate(graph)
+        shapes = fold_shape_arithmetic(graph)
+        if expand_axes(graph, shapes):
+            shapes = fold_shape_arithmetic(graph)
+        shapes.annotate(graph)
     except InputError as error:
         raise InputError(f"{source}: {error.where}", error.what, error.mend) from None
     if outputs:
         cut(graph, outputs, source)
+    refuse_noise(graph, source)
     return graph
 
 

@@ -7,28 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgec.ir.errors import InputError
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Variable
 
 _STANDARD = ("", "ai.onnx")
-# Up to which opset these operators flatten their input to a matrix first, and BatchNormalization has five outputs.
-_FLATTENING, _FIVE_OUTPUTS, _SIMPLE_RESIZE = 12, 13, 10
+# Up to which opset Hardmax flattens its input to a matrix, and Resize has no choice of coordinates.
+_FLATTENING, _SIMPLE_RESIZE = 12, 10
 # The opset from which on BatchNormalization has statistics for each channel only.
 _WITHOUT_SPATIAL = 9
-
-
-def drop_statistics(graph: Graph, source: str, notes: list[str]) -> None:
-    """Takes away, in place, the outputs of BatchNormalization that training alone has.
-
-    Raises:
-        InputError: one of them is read.
-    """
-    if graph.opset > _FIVE_OUTPUTS:
-        return
-    for inside in graph.graphs():
-        read = set(inside.outputs)
-        for node in [n for n in inside.nodes if n.op == "BatchNormalization" and n.domain in _STANDARD]:
-            _drop_statistics(node, read, source, notes)
 
 
 def modernize(graph: Graph) -> None:
@@ -73,21 +58,6 @@ def _flatten_around(graph: Graph, node: Node) -> None:
         graph.nodes.index(node) + 1,
         Node("Reshape", graph.fresh(f"{node.name or 'hardmax'}.reshape"), {}, [picked, shape], [y]),
     )
-
-
-def _drop_statistics(node: Node, read: set[Tensor], source: str, notes: list[str]) -> None:
-    """Of five outputs, four that nobody reads: then it is the operator of inference."""
-    more = [tensor for tensor in list(node.outputs)[1:] if tensor.name]
-    if any(tensor.outputs or tensor in read for tensor in more):
-        where = f"{source}: node '{node.name or node.outputs[0].name}' (BatchNormalization)"
-        what = f"is in training mode, and its statistics ('{more[0].name}') are read"
-        raise InputError(where, what, "export the network in evaluation mode (model.eval())")
-    if len(node.outputs) > 1:
-        del node.outputs[1:]
-        notes.append(
-            f"node '{node.name or node.outputs[0].name}' (BatchNormalization) is written as in training, and taken as"
-            " in inference: by its running mean and variance"
-        )
 
 
 def _spell_out(graph: Graph, node: Node) -> None:

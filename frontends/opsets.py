@@ -14,7 +14,7 @@ import onnx.inliner
 import onnx.shape_inference
 import onnx.version_converter
 
-from edgec.frontends.old_operators import drop_statistics, modernize, settle_resizes
+from edgec.frontends.old_operators import modernize, settle_resizes
 from edgec.frontends.tidying import name_nodes
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session, seeded_feeds
@@ -83,7 +83,6 @@ def upgrade(graph: Graph, source: str, notes: list[str]) -> Graph:
     wanted = WITH_GELU if any(node.op == "Erf" for node in graph.nodes) else WORKING
     if version >= wanted:
         return graph
-    drop_statistics(graph, source, notes)
     original = graph.copy() if version <= CHECKED else None
     modernize(graph)
 

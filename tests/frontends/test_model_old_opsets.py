@@ -88,32 +88,6 @@ def test_what_an_old_model_computes_stays(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(Session(graph).run({"x": x})["y"], session.run(["y"], {"x": x})[0], rtol=1e-4, atol=1e-5)
 
 
-def test_statistics_of_training_that_nobody_reads(tmp_path: Path) -> None:
-    path = save(tmp_path, 7, "[n] y, mean, var, a, c = BatchNormalization(x, s, b, m, v)", NORM)
-    graph, notes = opened(path)
-    assert notes[0] == (
-        "node 'n' (BatchNormalization) is written as in training, and taken as in inference:"
-        " by its running mean and variance"
-    )
-    x = weight(1, 3, 8, 8)
-    s, b, m, v = (NORM[key].reshape(3, 1, 1) for key in "sbmv")
-    np.testing.assert_allclose(
-        Session(graph).run({"x": x})["y"], (x - m) / np.sqrt(v + 1e-5) * s + b, rtol=1e-4, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("opset", [7, 13])
-def test_statistics_of_training_that_are_read(opset: int, tmp_path: Path) -> None:
-    body = "[n] y, mean, var, a, c = BatchNormalization(x, s, b, m, v)"
-    path = save(tmp_path, opset, body, NORM, "(float[] y, float[] mean)")
-    with pytest.raises(InputError) as caught:
-        open_model(path)
-    assert str(caught.value) == (
-        "model.onnx: node 'n' (BatchNormalization): is in training mode, and its statistics ('mean') are read; "
-        "export the network in evaluation mode (model.eval())"
-    )
-
-
 def test_an_upgrade_that_changes_what_is_computed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(opsets, "settle_resizes", lambda graph, version: None)
     path = save(tmp_path, 7, UPSAMPLE.format(mode='"linear"', by="2.0"), {})
