@@ -5,7 +5,9 @@ A graph that was run in the place of its file would say nothing of the file: of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +53,25 @@ def check_valid(path: Path) -> None:
         NotValidError: the checker refuses it.
     """
     try:
-        onnx.checker.check_model(str(path), full_check=True)
+        with _named_in_text(path) as name:
+            onnx.checker.check_model(name, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError) as error:
         said = " ".join(str(error).split())[:200]
         raise NotValidError(f"is not valid ONNX (onnx.checker says: {said})") from None
+
+
+@contextmanager
+def _named_in_text(path: Path) -> Iterator[str]:
+    """A name of a file that onnx takes: folders may be called by bytes that are no text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory(prefix="edgec-") as scratch:
+            beside = Path(scratch) / "folder"
+            beside.symlink_to(path.parent.resolve())
+            yield str(beside / path.name)
+    else:
+        yield str(path)
 
 
 def run_file(path: Path, feeds: Sequence[Feeds], *, optimize: bool = False) -> list[dict[str, np.ndarray]] | None:
