@@ -7,8 +7,8 @@ the board is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,10 @@ from edgec.ir.errors import InputError
 from edgec.ir.execution import Session, batch_size
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
+from edgec.ir.json_files import read_object
 from edgec.ir.sample_axis import as_taken, common_batch, sample_shapes, without_sample_axis
 from edgec.passes import input_domain
+from edgec.tools.integrity import AGAIN, verify_output, verify_target
 
 ONNX = "model.onnx"
 
@@ -57,12 +59,16 @@ def networks_in(place: Path) -> list[Network]:
     """The networks below an output folder, ``model.onnx`` first, or those of one target's folder.
 
     Raises:
-        InputError: there is none, or a file of one cannot be read.
+        InputError: there is none, or a file is not the one that edgec wrote, or cannot be read.
     """
     if not place.is_dir():
         raise InputError(str(place), "there is no such folder", "give an output folder, or a target's folder in it")
-    report = place / "report.json"
-    found = list(_all(place) if (place / ONNX).is_file() and report.is_file() else _one(place, place.resolve().name))
+    if (place / ONNX).is_file() and (place / "report.json").is_file():
+        verify_output(place)
+        found = list(_all(place))
+    else:
+        verify_target(place)
+        found = list(_one(place, place.resolve().name))
     if not found:
         what = "holds no network that edgec emitted"
         raise InputError(str(place), what, "give an output folder, or a target's folder in it")
@@ -81,12 +87,22 @@ def _one(folder: Path, name: str) -> Iterator[Network]:
     if all((folder / file).is_file() for file in DRIVER):
         manifest = read_manifest(folder)
         for model in manifest.models:
-            graph = as_computed(folder, manifest, model)
+            with _told_by(folder / "manifest.json", "is no manifest of a bundle"):
+                graph = as_computed(folder, manifest, model)
             yield _in_onnxruntime(graph, f"{name}/{Path(model.file).stem.removeprefix('model_')}", optimize=False)
     elif (folder / TFLITE).is_file():
         yield _tflite(folder, name)
     elif (folder / ONNX).is_file():
         yield _onnx(folder / ONNX, name)
+
+
+@contextmanager
+def _told_by(file: Path, what: str) -> Iterator[None]:
+    """Within the block what cannot be made of a JSON file's entries is that file's fault."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError):
+        raise InputError(str(file), what, AGAIN) from None
 
 
 def _onnx(file: Path, name: str) -> Network:
@@ -103,18 +119,16 @@ def _in_onnxruntime(graph: Graph, name: str, *, optimize: bool) -> Network:
 
 
 def _tflite(folder: Path, name: str) -> Network:
-    try:
-        described = json.loads((folder / CHECK).read_text(encoding="utf-8"))
+    described = read_object(folder / CHECK, AGAIN)
+    with _told_by(folder / CHECK, "does not say what model.tflite takes"):
         entered, left = ports.read(described["inputs"]), ports.read(described["outputs"])
         folded = {
             entry["name"]: tuple(np.array(entry["folded"][key], np.float64) for key in ("scale", "offset"))
             for entry in described["inputs"]
             if entry["folded"] is not None
         }
-    except (OSError, KeyError, TypeError, ValueError):
-        what = "does not say what model.tflite takes"
-        raise InputError(str(folder / CHECK), what, "emit it again with this edgec") from None
-    interpreter = Interpreter((folder / TFLITE).read_bytes(), entered, left)
+        interpreter = Interpreter((folder / TFLITE).read_bytes(), entered, left)
+        interpreter.check_ports()
 
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         raw = {key: input_domain.unfolded(x, *folded[key]) if key in folded else x for key, x in feeds.items()}

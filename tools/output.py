@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from edgec.ir.errors import EmitError, UsageError
+from edgec.ir.errors import EmitError, InputError, UsageError
 from edgec.ir.hashing import sha256
+from edgec.ir.json_files import read_object
 from edgec.tools.guard import undisturbed
 
 MANIFEST = "manifest.json"
@@ -198,8 +199,8 @@ def _check_content(place: Path, real: Path) -> None:
 def _listed(manifest: Path) -> set[str]:
     """The files that an earlier run left, by its manifest; none where it cannot be read as one."""
     try:
-        return set(json.loads(manifest.read_text(encoding="utf-8"))["files"])
-    except (ValueError, TypeError, KeyError):
+        return set(read_object(manifest, "")["files"])
+    except (InputError, TypeError, KeyError):
         return set()
 
 

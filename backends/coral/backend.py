@@ -44,6 +44,7 @@ from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
+from edgec.ir.hashing import sha256
 from edgec.ir.shapes import Shapes
 from edgec.passes import input_domain
 from edgec.passes.target import Count, Target
@@ -133,6 +134,7 @@ class CoralBackend:
         compiled = compiler.compile_file(folder)
 
         report: dict[str, Any] = {
+            "files": {MODEL: sha256(folder / MODEL)},
             "inputs": [{**entry, "folded": _folded(graph, entry["name"])} for entry in ports.described(lowered.inputs)],
             "outputs": ports.described(lowered.outputs),
             "operators": _counts(lowered),

@@ -42,6 +42,26 @@ class Interpreter:
         self._input_places = [detail["index"] for detail in self._runtime.get_input_details()]
         self._output_places = [detail["index"] for detail in self._runtime.get_output_details()]
 
+    def check_ports(self) -> None:
+        """Holds what was said of the file's signature to the file.
+
+        Raises:
+            ValueError: an input or an output is another one.
+        """
+        runtime = self._runtime
+        for said, details in ((self.inputs, runtime.get_input_details()), (self.outputs, runtime.get_output_details())):
+            for port, detail in zip(said, details, strict=True):
+                if sorted(port.permutation) != list(range(len(port.shape))):
+                    raise ValueError(f"'{port.name}' has no permutation of its axes")
+                if not isinstance(port.name, str):
+                    raise ValueError("a name is no text")
+                steps = np.ones(1) if port.quantization is None else port.quantization.scale
+                if steps.size != 1 or not (np.isfinite(steps) & (steps > 0)).all():
+                    raise ValueError(f"'{port.name}' has no scale")
+                stored = tuple(port.shape[axis] for axis in port.permutation)
+                if stored != tuple(detail["shape"]) or port.dtype != detail["dtype"]:
+                    raise ValueError(f"'{port.name}' is another tensor")
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name, for feeds of the file's batch or of whole multiples of it.
 

@@ -20,6 +20,7 @@ from edgec.ir.errors import EmitError
 from edgec.ir.execution import Session, seeded_feeds, started
 from edgec.ir.files import load, save
 from edgec.ir.graph import Graph
+from edgec.ir.hashing import sha256
 from edgec.ir.shapes import Shapes
 from edgec.ir.signal import Run, sqnr_scores
 from edgec.ir.valid_files import as_written
@@ -72,6 +73,7 @@ class CpuBackend:
         notes = _notes(sqnr, saturates=not reduced and has_vnni() is False) if integer else []
         size = sum((folder / name).stat().st_size for name in written)
         check: dict[str, Any] = {
+            "files": {name: sha256(folder / name) for name in written},
             "bytes": size,
             "largest_difference": {name: _largest(name, expected, measured) for name in expected[0]},
             "other_shape_in_runs": dict(signal.mismatched),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
 from refusals import ARGUMENTS, Edgec
+
+import edgec
 
 RECIPE = """\
 data:
@@ -68,6 +71,13 @@ def autoencoder(seed: int = 0) -> onnx.ModelProto:
 @pytest.fixture
 def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with model.onnx, compress.yaml and images, which is the current folder."""
+    write_job(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_job(tmp_path: Path) -> None:
+    """Writes model.onnx, compress.yaml and images into a folder."""
     random = np.random.default_rng(1)
     for kind, level in (("good", 90), ("bad", 160)):
         (tmp_path / kind).mkdir()
@@ -76,6 +86,21 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.fromarray(pixels).save(tmp_path / kind / f"{index}.png")
     onnx.save(autoencoder(), tmp_path / "model.onnx")
     (tmp_path / "compress.yaml").write_text(RECIPE)
+
+
+@pytest.fixture(scope="session")
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The job with its output in ``out``; not to be changed."""
+    folder = tmp_path_factory.mktemp("compiled")
+    write_job(folder)
+    edgec.compile(folder / "model.onnx", folder / "compress.yaml", folder / "out", timing=False)
+    return folder
+
+
+@pytest.fixture
+def compiled(compiled_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the job with its output in ``out``, which is the current folder."""
+    shutil.copytree(compiled_once, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
