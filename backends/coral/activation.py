@@ -58,21 +58,21 @@ def clip(low: Lowering, node: Node) -> None:
             made = low.clamped(low.quantized(value, wanted), left)
         low.set(tensor, made)
         return
-    low.set(tensor, low.clamped(value, bounds))
+    low.set(tensor, low.narrow(low.clamped(low.wide(value), bounds), value))
 
 
 def _computed_bounds(low: Lowering, node: Node) -> None:
     """MAXIMUM and MINIMUM with what the network computes, in float."""
-    made = low.real(low.value(node.inputs[0]))
+    made = low.wide(low.real(low.value(node.inputs[0])))
     low.note_float(node, [low.value(node.inputs[0])])
     for place, kind in ((1, "MAXIMUM"), (2, "MINIMUM")):
         bound = low.optional(node, place)
         if bound is not None:
-            left, right, shape, order, stored = aligned(low, made, low.real(bound))
+            left, right, shape, order, stored = aligned(low, made, low.wide(low.real(bound)))
             options = schema.MaximumMinimumOptionsT()
             made = low.emit(kind, [left, right], stored, left, options, shape=shape, name=node.outputs[0].name)
             made = replace(made, order=order)
-    low.set(node.outputs[0], made)
+    low.set(node.outputs[0], low.narrow(made, low.value(node.inputs[0])))
 
 
 @lowers("Sigmoid", "Tanh")
@@ -139,9 +139,9 @@ def float_unary(low: Lowering, node: Node) -> None:
     value = low.value(node.inputs[0])
     to = low.destination(node)
     low.note_float(node, [value])
-    source = low.real(value)
+    source = low.wide(low.real(value))
     made = low.emit(kind, [source], source.stored, source, None if options is None else options(), name=to.tensor.name)
-    low.finish(to, made, to.clamp)
+    low.finish(to, low.narrow(made, value), to.clamp)
 
 
 @lowers("Gelu")

@@ -86,10 +86,7 @@ def _is_as_read(value: Value, held: np.dtype) -> bool:
 def comparison(low: Lowering, node: Node) -> None:
     """EQUAL, GREATER, LESS and their kin; LOGICAL_AND, LOGICAL_OR, and NOT_EQUAL for an exclusive or."""
     kind, options = (_COMPARISONS | _LOGIC)[node.op]
-    sides = [low.real(low.value(t)) for t in node.inputs]
-    if node.op not in _LOGIC and node.op != "Equal":
-        # LESS and its kin have no kernel for booleans and small integers.
-        sides = [low.cast(side, np.dtype(np.int32)) if side.dtype.itemsize < 4 else side for side in sides]
+    sides = [low.wide(low.real(low.value(t))) for t in node.inputs]
     left, right, shape, order, stored = aligned(low, *sides)
     made = low.emit(kind, [left, right], stored, left, options(), shape=shape, name=node.outputs[0].name, dtype=_BOOL)
     low.set(node.outputs[0], replace(made, order=order))
@@ -108,10 +105,10 @@ def remainder(low: Lowering, node: Node) -> None:
     """FLOOR_MOD, whose result has the sign of the divisor, as ONNX's Mod of integers."""
     if node.attrs.get("fmod", 0):
         raise refusal(node, "its result has the sign of the dividend (fmod)", low.cut_or_replace(node))
-    left, right, shape, order, stored = aligned(low, *(low.real(low.value(t)) for t in node.inputs))
+    left, right, shape, order, stored = aligned(low, *(low.wide(low.real(low.value(t))) for t in node.inputs))
     options = schema.FloorModOptionsT()
     made = low.emit("FLOOR_MOD", [left, right], stored, left, options, shape=shape, name=node.outputs[0].name)
-    low.set(node.outputs[0], replace(made, order=order))
+    low.set(node.outputs[0], low.narrow(replace(made, order=order), low.value(node.inputs[0])))
 
 
 @lowers("Where")

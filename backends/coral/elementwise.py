@@ -12,7 +12,6 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgec.backends.coral import layout
 from edgec.backends.coral.lowering import Lowering, lowers
-from edgec.backends.coral.quantization import UNBOUNDED
 from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value
 from edgec.ir.graph import Node
@@ -32,7 +31,7 @@ def arithmetic(low: Lowering, node: Node) -> None:
     sides = [low.value(t) for t in node.inputs]
     integer = low.is_integer(node, sides, to.quantization)
     left, right, shape, order, stored = aligned(
-        low, *(low.operand(side) if integer else low.real(side) for side in sides)
+        low, *(low.operand(side) if integer else low.wide(low.real(side)) for side in sides)
     )
     quantization = to.quantization if integer else None
     options = options_type()
@@ -40,7 +39,7 @@ def arithmetic(low: Lowering, node: Node) -> None:
     made = low.emit(
         kind, [left, right], stored, left, options, shape=shape, quantization=quantization, name=to.tensor.name
     )
-    low.finish(to, replace(made, order=order), rest)
+    low.finish(to, replace(low.narrow(made, sides[0]), order=order), rest)
 
 
 @lowers("Div", "Pow")
@@ -49,12 +48,11 @@ def float_arithmetic(low: Lowering, node: Node) -> None:
     to = low.destination(node)
     sides = [low.value(t) for t in node.inputs]
     low.note_float(node, sides)
-    sides = [low.real(side) for side in sides]
-    wide = sides[0].dtype == np.int64
-    if wide:
-        # There is no DIV or POW of int64.
-        sides = [low.cast(side, np.dtype(np.int32)) for side in sides]
-    left, right, shape, order, stored = aligned(low, *sides)
+    reals = [low.real(side) for side in sides]
+    if not reals[0].is_number:
+        # There is no DIV or POW of integers but of int32.
+        reals = [low.cast(side, np.dtype(np.int32)) for side in reals]
+    left, right, shape, order, stored = aligned(low, *reals)
     rest = to.clamp
     if node.op == "Div":
         options = schema.DivOptionsT()
@@ -63,8 +61,7 @@ def float_arithmetic(low: Lowering, node: Node) -> None:
         options = schema.PowOptionsT()
     kind = node.op.upper()
     made = low.emit(kind, [left, right], stored, left, options, shape=shape, name=to.tensor.name)
-    made = replace(made, order=order)
-    low.finish(to, low.cast(made, np.dtype(np.int64)) if wide else made, rest)
+    low.finish(to, low.narrow(replace(made, order=order), sides[0]), rest)
 
 
 @lowers("Max", "Min")
@@ -79,7 +76,7 @@ def extremum(low: Lowering, node: Node) -> None:
         assert to.quantization is not None
         sides = [low.tied(node, side, to.quantization) for side in sides]
     else:
-        sides = [low.real(side) for side in sides]
+        sides = [low.wide(low.real(side)) for side in sides]
     made = sides[0]
     for other in sides[1:]:
         left, right, shape, order, stored = aligned(low, made, other)
@@ -94,7 +91,7 @@ def extremum(low: Lowering, node: Node) -> None:
             name=to.tensor.name,
         )
         made = replace(made, order=order)
-    low.finish(to, made, to.clamp if to.clamp != UNBOUNDED else UNBOUNDED)
+    low.finish(to, low.narrow(made, low.value(node.inputs[0])), to.clamp)
 
 
 def aligned(

@@ -32,6 +32,8 @@ NEEDS_2_7 = (
 )
 #: Shapes and the numbers that operators take are of 32 bits.
 LARGEST_INT = 2**31 - 1
+#: Integers of fewer bytes are computed with as int32.
+FEWEST_BYTES = 4
 #: The most dimensions that LiteRT's kernels take, and those of operators that take fewer (LiteRT 2.3, measured).
 LARGEST_RANK = 8
 _RANKS = {"PAD": 5, "PADV2": 5, "MIRROR_PAD": 5, "BATCH_MATMUL": 5} | dict.fromkeys(
@@ -206,6 +208,18 @@ class Emission:
                 "CAST", [value], value.stored, value, options, name=name or f"{value.name}.{kind.name}", dtype=kind
             )
         return replace(self._made[key], shape=value.shape)
+
+    def wide(self, value: Value) -> Value:
+        """A value to compute with: small integers without a scale as int32, which all kernels take; others as they are.
+
+        Kernels read int8 and uint8 as quantized, and end the process where there is no scale.
+        """
+        small = value.quantization is None and value.dtype.kind in "iu" and value.dtype.itemsize < FEWEST_BYTES
+        return self.cast(value, np.dtype(np.int32)) if small else value
+
+    def narrow(self, value: Value, like: Value) -> Value:
+        """What was computed with :meth:`wide` values, in the type of one that was not widened yet."""
+        return value if value.quantization is not None or like.is_number else self.cast(value, like.dtype)
 
     def _note_widened(self, value: Value) -> None:
         if value.half and value.known().size >= FEWEST:

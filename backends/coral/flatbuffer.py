@@ -93,8 +93,18 @@ class File:
         return len(self.tensors) - 1
 
     def constant(self, name: str, data: np.ndarray, quantization: Quantization | None = None) -> int:
-        """A tensor with these contents; one with the same type, shape, scales and bytes is used again."""
+        """A tensor with these contents; one with the same type, shape, scales and bytes is used again.
+
+        Raises:
+            EmitError: TFLite has no such type.
+        """
         data = np.asarray(data, order="C")
+        if data.dtype not in ELEMENT_TYPES:
+            raise EmitError(
+                f"constant '{name}'",
+                f"TFLite's operators do not take its type {data.dtype}",
+                "make it int32 or float32 in the model",
+            )
         digest = hashlib.sha256(data.reshape(-1).view(np.uint8)).digest()
         scales = b"" if quantization is None else quantization.scale.tobytes() + quantization.zero_point.tobytes()
         axis = quantization.axis if quantization is not None and quantization.per_channel else 0

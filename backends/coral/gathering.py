@@ -71,9 +71,20 @@ def _table(low: Lowering, source: Value) -> Value:
     return low.real(source)
 
 
+def _from_the_front(low: Lowering, node: Node, indices: Value, count: int) -> Value:
+    """``indices + count`` where they are negative."""
+
+    def step(kind: str, left: Value, right: Value, options: object, dtype: type = np.int32) -> Value:
+        return low.emit(kind, [left, right], left.stored, left, options, dtype=np.dtype(dtype))
+
+    zero, size = (constant(f"{node.name}.{n}", np.array([n], np.int32)) for n in (0, count))
+    negative = low.cast(step("LESS", indices, zero, schema.LessOptionsT(), np.bool_), np.dtype(np.int32))
+    return step("ADD", indices, step("MUL", negative, size, schema.MulOptionsT()), schema.AddOptionsT())
+
+
 @lowers("OneHot")
 def one_hot(low: Lowering, node: Node) -> None:
-    """ONE_HOT of indices that are not negative."""
+    """ONE_HOT; negative indices count from the end."""
     indices = low.value(node.inputs[0])
     depth, values = low.static(node, 1, "depth"), low.static(node, 2, "values")
     assert depth is not None and values is not None
@@ -84,6 +95,7 @@ def one_hot(low: Lowering, node: Node) -> None:
     axis = int(node.attrs.get("axis", -1)) % (rank + 1)
     indices = low.arranged(indices, range(rank))
     count = int(depth.reshape(-1)[0])
+    indices = _from_the_front(low, node, indices, count)
     shape = (*indices.shape[:axis], count, *indices.shape[axis:])
     options = schema.OneHotOptionsT()
     options.axis = axis

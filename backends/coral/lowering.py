@@ -136,6 +136,8 @@ class Lowering(Emission):
             if rule is None:
                 raise refusal(node, "the coral backend cannot lower it", self.cut_or_replace(node))
             self.source = node.name or node.outputs[0].name
+            if any(isinstance(t, Variable) and 0 in (self.shape_of(t) or ()) for t in node.inputs):
+                raise refusal(node, "a tensor that it reads has no elements", "remove it from the model")
             rule(self, node)
             self._refuse_missing(node)
         outputs = [self._output(tensor) for tensor in self.graph.outputs]
@@ -247,6 +249,8 @@ class Lowering(Emission):
         kind = FLOAT32 if tensor.dtype is None else np.dtype(tensor.dtype)
         if kind.kind in "iu" and value.quantization is not None:
             value = self.bare(value, kind)
+        if 0 in value.shape:
+            raise EmitError(f"output '{tensor.name}'", "it has no elements", "remove it from the model")
         permutation = layout.permutation_of(value.order, value.shape)
         if permutation is None:
             permutation = self.default_permutation(len(value.shape))
@@ -296,10 +300,13 @@ class Lowering(Emission):
         Raises:
             EmitError: it is computed by the network.
         """
-        value = self.optional(node, place)
-        if value is None:
+        tensor = node.inputs[place] if place < len(node.inputs) else None
+        # An input of the graph may be asked for before the walk has come to it.
+        unknown = isinstance(tensor, Variable) and bool(tensor.name) and tensor not in self.values
+        value = None if unknown else self.optional(node, place)
+        if value is None and not unknown:
             return None
-        if value.data is None:
+        if value is None or value.data is None:
             raise refusal(
                 node,
                 f"its {what} is computed by the network",

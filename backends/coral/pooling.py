@@ -227,7 +227,7 @@ def _reduce(low: Lowering, node: Node, kind: str, source: Value, axes: Sequence[
         tensor, quantization = to.tensor, to.quantization
         integer = low.is_integer(node, [source], quantization)
     if not integer:
-        source, quantization = low.real(source), None
+        source, quantization = low.wide(low.real(source)), None
     permutation = held_permutation(low, source)
     source = low.arranged(source, permutation)
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(source.shape))
@@ -257,6 +257,7 @@ def _reduce(low: Lowering, node: Node, kind: str, source: Value, axes: Sequence[
         made = low.emit("MUL", [made, factor], made.stored, made, schema.MulOptionsT(), quantization=final)
     if not keep:
         made = made.reshaped([size for axis, size in enumerate(made.shape) if axis not in axes])
+    made = low.narrow(made, low.value(node.inputs[0]))
     if to is None:
         low.set(tensor, made)
     else:

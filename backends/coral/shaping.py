@@ -211,6 +211,8 @@ def _edges(low: Lowering, value: Value, permutation: Sequence[int], pads: np.nda
 def depth_space(low: Lowering, node: Node) -> None:
     """DEPTH_TO_SPACE and SPACE_TO_DEPTH, whose channels have the block in front (ONNX's DCR)."""
     value = low.value(node.inputs[0])
+    if node.op == "SpaceToDepth" and node.attrs.get("mode", "DCR") != "DCR":
+        raise refusal(node, "its channels have the block behind (mode 'CRD')", low.cut_or_replace(node))
     block = int(node.attrs["blocksize"])
     batch, channels, height, width = value.shape
     if node.op == "DepthToSpace":

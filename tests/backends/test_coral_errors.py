@@ -124,6 +124,21 @@ REFUSALS = {
         [IMAGE, (4, 1, 1)],
         "its slope is computed by the network; write it as Max and Min in the model",
     ),
+    "Relu": (
+        lambda b, x: b("Relu", x),
+        [(1, 0, 6, 6)],
+        "a tensor that it reads has no elements; remove it from the model",
+    ),
+    "SpaceToDepth": (
+        lambda b, x: b("SpaceToDepth", x, blocksize=2, mode="CRD"),
+        [IMAGE],
+        f"its channels have the block behind (mode 'CRD'); {OUT}",
+    ),
+    "QuantizeLinear": (
+        lambda b, x, s: b("DequantizeLinear", b("QuantizeLinear", x, s), s),
+        [IMAGE, ()],
+        f"its scale is computed by the network; {OUT}",
+    ),
     "Dropout": (
         lambda b, x: b("Dropout", x, b.const(0.5), b.const(True, np.bool_)),
         [IMAGE],
@@ -187,6 +202,15 @@ def test_a_node_without_a_name_is_named_for_its_output(lab):
     graph.nodes[0].name = ""
     with pytest.raises(EmitError, match=r"^node 'y0' \(Erf\): "):
         lower(graph)
+
+
+def test_a_constant_of_a_type_that_tflite_has_not(lab):
+    graph = lab.build(lambda b, x: b("Cast", b("Add", b("Cast", x, to=6), b.const([1], np.uint64)), to=1), [IMAGE])
+    with pytest.raises(EmitError) as caught:
+        lower(graph)
+    assert str(caught.value) == (
+        "constant 'constant': TFLite's operators do not take its type uint64; make it int32 or float32 in the model"
+    )
 
 
 def test_another_domain_is_refused(lab):

@@ -138,6 +138,20 @@ CASES = {
         [(ROW, np.int32), (ROW, np.int32)],
         [np.int32] * 4,
     ),
+    "greatest of small integers": (
+        lambda b, i: [
+            b("ReduceMax", i, axes=[1]),
+            b("Max", i, b.const([3], np.int8)),
+            b("Clip", i, b.const(2, np.int8)),
+        ],
+        [(ROW, np.int8)],
+        [np.int8] * 3,
+    ),
+    "OneHot of negative and far indices": (
+        lambda b, i: b("OneHot", b("Sub", i, b.ints(4)), b.ints(3), b.const([0.0, 2.0])),
+        [(ROW, np.int64)],
+        [np.float32],
+    ),
     "a quotient and a remainder of int64": (
         lambda b, i: [b("Div", i, b.ints(3)), b("Mod", i, b.ints(3))],
         [(ROW, np.int64)],
