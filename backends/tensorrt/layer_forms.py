@@ -44,7 +44,7 @@ def _apart(op: str, indices: np.ndarray, shape: tuple[int, ...], attrs: dict[str
 def bias_behind(write: Writer) -> bool:
     """A bias that the network computes is added behind the layer."""
     node, bias = write.node, write.input(2)
-    rank = write.shapes.shape(node.inputs[0])
+    rank = write.dimensions(node.inputs[0])
     if bias is None or rank is None:
         return False
     layer = write.op(node.op, "unbiased", *node.inputs[:2], **node.attrs)
@@ -55,7 +55,7 @@ def bias_behind(write: Writer) -> bool:
 @rewrites("shape-part")
 def shape_part(write: Writer) -> bool:
     """Shape, and a Slice of it."""
-    node, rank = write.node, write.shapes.shape(write.node.inputs[0])
+    node, rank = write.node, write.dimensions(write.node.inputs[0])
     if rank is None:
         return False
     start, end, _ = slice(node.attrs.get("start", 0), node.attrs.get("end")).indices(len(rank))

@@ -26,7 +26,7 @@ from edgec.backends.tensorrt.parser_limits import beyond
 from edgec.backends.tensorrt.spelling import REWRITES, Writer
 from edgec.backends.tensorrt.versions import Rules
 from edgec.ir.errors import EmitError
-from edgec.ir.graph import Graph, Node
+from edgec.ir.graph import Constant, Graph, Node, Tensor
 from edgec.ir.shapes import Shapes
 from edgec.passes.folding.constants import fold_constants
 from edgec.passes.folding.identities import OPERATORS, fold_identity, fold_views
@@ -35,8 +35,8 @@ from edgec.passes.rewriting import Rewriter
 
 _NOT_THE_PARSERS = frozenset({"Constant", "QuantizeLinear", "DequantizeLinear"})
 _STANDARD = ("", "ai.onnx", None)
-# A rewrite may use what has to be rewritten in turn; a body of ONNX's is two deep at most.
-_ROUNDS = 6
+# What is written in one round is read in the next: as many as operators that are spelled out follow on each other.
+_ROUNDS = 1000
 
 
 def rewrite(graph: Graph, rules: Rules, where: str) -> int:
@@ -73,7 +73,11 @@ def _operators(graph: Graph, rules: Rules, where: str) -> int:
     if not unknown:
         return 0
     shapes = Shapes(graph)
+    changed = 0
     for inside, node in unknown:
+        if changed and not all(_is_known(tensor, shapes) for tensor in node.inputs):
+            continue  # it reads what was written in this round: its turn is in the next one
+        changed += 1
         rule = REWRITES.get(node.op) if node.domain in _STANDARD else None
         if rule is not None and rule(Writer(inside, node, shapes)):
             continue
@@ -81,7 +85,11 @@ def _operators(graph: Graph, rules: Rules, where: str) -> int:
             continue
         what = f"{rules.tensorrt} has no {f'{node.domain}.' if node.domain else ''}{node.op}"
         raise EmitError(f"{where}: node '{node.name or node.op}'", what, advice(node, rules))
-    return len(unknown)
+    return changed
+
+
+def _is_known(tensor: Tensor, shapes: Shapes) -> bool:
+    return not tensor.name or isinstance(tensor, Constant) or shapes.shape(tensor) is not None or bool(tensor.shape)
 
 
 def _limits(graph: Graph, rules: Rules) -> int:

@@ -17,7 +17,7 @@ _SCALE_OF_CHANNELS = 21
 def layer_normalization(write: Writer) -> bool:
     """Mean and variance over the axes from ``axis`` on, then scale and bias."""
     x, node = write.node.inputs[0], write.node
-    rank = write.shapes.shape(x)
+    rank = write.dimensions(x)
     if rank is None:
         return False
     axes = list(range(int(node.attrs.get("axis", -1)) % len(rank), len(rank)))
@@ -30,7 +30,7 @@ def layer_normalization(write: Writer) -> bool:
 def rms_normalization(write: Writer) -> bool:
     """x over the root of its mean square over the axes from ``axis`` on, then the scale."""
     x, node = write.node.inputs[0], write.node
-    rank = write.shapes.shape(x)
+    rank = write.dimensions(x)
     if rank is None:
         return False
     axes = list(range(int(node.attrs.get("axis", -1)) % len(rank), len(rank)))
@@ -61,7 +61,7 @@ def group_normalization(write: Writer) -> bool:
 def instance_normalization(write: Writer) -> bool:
     """Mean and variance over the positions of each sample's channels, then scale and bias."""
     x, node = write.node.inputs[0], write.node
-    shape = write.shapes.shape(x)
+    shape = write.dimensions(x)
     if shape is None or len(shape) < 2:
         return False
     axes = list(range(2, len(shape)))
@@ -85,7 +85,7 @@ def mean_variance_normalization(write: Writer) -> bool:
 def batch_normalization(write: Writer) -> bool:
     """Normalised by the batch's own mean and variance; the running ones follow, where they are read."""
     x, node = write.node.inputs[0], write.node
-    shape = write.shapes.shape(x)
+    shape = write.dimensions(x)
     if shape is None:
         return False
     axes = [axis for axis in range(len(shape)) if axis != 1]

@@ -170,7 +170,7 @@ def _strangers(write: Writer, opset: int) -> dict[str, tuple[str, frozenset[str]
     strange: dict[str, tuple[str, frozenset[str]]] = {}
     for tensors, formals in ((write.node.inputs, schema.inputs), (write.node.outputs, schema.outputs)):
         for place, tensor in enumerate(tensors):
-            dtype = write.shapes.dtype(tensor) if tensor.name else None
+            dtype = write.type_of(tensor) if tensor.name else None
             known = None if dtype is None else allowed(schema, formals, place)
             if dtype is None or known is None or _named(np.dtype(dtype).name) in known[1]:
                 continue
@@ -209,6 +209,8 @@ def _retyped(write: Writer, opset: int) -> bool:
 def _cast_back(write: Writer, place: int, tensor: Tensor, dtype: np.dtype) -> None:
     number = int(onnx.helper.np_dtype_to_tensor_dtype(dtype))
     back = write.graph.op("Cast", [tensor], name=f"{write.node.name}.narrow{place}", to=number)
+    shape = write.dimensions(tensor)
     write.graph.replace_uses(tensor, back)
+    back.dtype, back.shape = dtype, None if shape is None else list(shape)
     if isinstance(tensor, Variable):
         tensor.dtype = None

@@ -152,7 +152,7 @@ def reshape(write: Writer) -> bool:
 @older("Split")
 def split(write: Writer) -> bool:
     """``num_outputs`` becomes the sizes that it stands for: all alike, the last one what is left."""
-    node, shape = write.node, write.shapes.shape(write.node.inputs[0])
+    node, shape = write.node, write.dimensions(write.node.inputs[0])
     if _reads(write, 1) or "num_outputs" not in node.attrs:
         node.attrs.pop("num_outputs", None)
         return True
@@ -170,7 +170,7 @@ def split(write: Writer) -> bool:
 @older("Pad")
 def pad(write: Writer) -> bool:
     """Padding of some axes becomes padding of all."""
-    node, shape = write.node, write.shapes.shape(write.node.inputs[0])
+    node, shape = write.node, write.dimensions(write.node.inputs[0])
     if not _reads(write, 3):
         del node.inputs[3:]
         return True
@@ -195,7 +195,7 @@ def resize(write: Writer) -> bool:
     axes = node.attrs.get("axes")
     if axes is None:
         return True
-    shape = write.shapes.shape(node.inputs[0])
+    shape = write.dimensions(node.inputs[0])
     if shape is None:
         return False
     named = [int(axis) % len(shape) for axis in axes]
@@ -299,7 +299,7 @@ def quantization(write: Writer) -> bool:
         zero = np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(wanted))
         del node.inputs[2:]
         node.inputs.append(write.array("zero", zero))
-    given = np.dtype(write.shapes.dtype(scale) or np.float32)
+    given = np.dtype(write.type_of(scale) or np.float32)
     if given == np.float32:
         return not wanted or node.op == "QuantizeLinear" or wanted == _FLOAT
     values = write.fixed(1)

@@ -56,12 +56,14 @@ def exclusive_or(write: Writer) -> bool:
 def is_infinite(write: Writer) -> bool:
     """Beyond the largest number of the type: above it, below it, or both."""
     x, attrs = write.node.inputs[0], write.node.attrs
-    if write.dtype != np.float32:
+    if write.dtype.kind != "f":
         return False
+    if write.dtype != np.float32:  # float64 is float32 in TensorRT
+        x = write.cast("single", x, np.float32)
     largest = float(np.finfo(np.float32).max)
     above, below = (
-        write.op("Greater", "above", x, write.number("most", largest)),
-        write.op("Less", "below", x, write.number("least", -largest)),
+        write.op("Greater", "above", x, write.array("most", np.array(largest, np.float32))),
+        write.op("Less", "below", x, write.array("least", np.array(-largest, np.float32))),
     )
     both = attrs.get("detect_positive", 1), attrs.get("detect_negative", 1)
     if both == (0, 0):
@@ -109,7 +111,7 @@ def hardmax(write: Writer) -> bool:
 @rewrites("CastLike")
 def cast_like(write: Writer) -> bool:
     """A Cast to the type that the other tensor is known to have."""
-    dtype = write.shapes.dtype(write.node.inputs[1])
+    dtype = write.type_of(write.node.inputs[1])
     return dtype is not None and write.done(write.cast("cast", write.node.inputs[0], dtype))
 
 

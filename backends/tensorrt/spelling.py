@@ -40,12 +40,23 @@ class Site:
     def dtype_of(self, place: int) -> np.dtype:
         """The element type of one of the node's inputs; float32 where it is not known."""
         tensor = self.input(place)
-        return np.dtype((None if tensor is None else self.shapes.dtype(tensor)) or np.float32)
+        return np.dtype((None if tensor is None else self.type_of(tensor)) or np.float32)
+
+    def type_of(self, tensor: Tensor) -> np.dtype | None:
+        """The element type of a tensor, one that was written in this round included; ``None`` where it is unknown."""
+        return self.shapes.dtype(tensor) or tensor.dtype
+
+    def dimensions(self, tensor: Tensor) -> tuple[int | None, ...] | None:
+        """The shape of a tensor, one that was written in this round included; ``None`` where it is unknown."""
+        known = self.shapes.shape(tensor)
+        if known is not None or tensor.shape is None:
+            return known
+        return tuple(size if isinstance(size, int) else None for size in tensor.shape)
 
     def rank(self, place: int = 0) -> int | None:
         """The number of dimensions of one of the node's inputs, where it is known."""
         tensor = self.input(place)
-        shape = None if tensor is None else self.shapes.shape(tensor)
+        shape = None if tensor is None else self.dimensions(tensor)
         return None if shape is None else len(shape)
 
     def shape(self, place: int = 0) -> tuple[int, ...] | None:
@@ -54,7 +65,7 @@ class Site:
 
     def static(self, tensor: Tensor) -> tuple[int, ...] | None:
         """A tensor's shape; ``None`` where it is not static."""
-        shape = self.shapes.shape(tensor)
+        shape = self.dimensions(tensor)
         return None if shape is None or None in shape else tuple(int(size) for size in shape if size is not None)
 
     def input(self, place: int) -> Tensor | None:
@@ -112,7 +123,10 @@ class Writer(Site):
         """Puts tensors in the place of what the node computed; those that nothing reads need no successor."""
         outputs = self.node.outputs
         for old, new in zip(list(outputs), results, strict=False):
+            dtype, shape = self.type_of(old), self.dimensions(old)
             self.graph.replace_uses(old, new)
+            if isinstance(new, Variable) and new.dtype is None:  # for those that read it and are rewritten in turn
+                new.dtype, new.shape = dtype, None if shape is None else list(shape)
         self.graph.erase(self.node)
         return True
 

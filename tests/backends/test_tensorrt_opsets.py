@@ -166,6 +166,18 @@ def test_every_new_type(op: str, dtype: str) -> None:
     assert np.array_equal(outputs(before)["y"], outputs(graph)["y"])
 
 
+def test_types_of_one_after_the_other() -> None:
+    body = "c = Cast <to = 3> (x)\na = Add (c, c)\nb = Mul (a, a)\ny = Cast <to = 1> (b)"
+    graph = model(body, "(float[4] x) => (float[4] y)", opset=14)
+    before = graph.copy()
+    lower_opset(graph, 13, "board")
+    settle(graph, "opset 13")
+    known = Shapes(graph)
+    assert {known.dtype(node.inputs[0]) for node in graph.nodes if node.op in ("Add", "Mul")} == {np.dtype(np.int32)}
+    feeds = {"x": np.array([1, 5, 50, -70], np.float32)}
+    assert np.array_equal(outputs(before, feeds)["y"], outputs(graph, feeds)["y"])
+
+
 def test_float16_that_came_later_is_computed_in_float32() -> None:
     body = "h = Cast <to = 10> (x)\nc = CumSum (h, a)\ny = Cast <to = 1> (c)"
     graph = model(body, "(float[2,8] x) => (float[2,8] y)", "int64 a", opset=14, a=1)
@@ -306,6 +318,8 @@ NEWER: list[tuple[str, int, str, str, dict[str, Any]]] = [
     ("y, m, v = BatchNormalization <training_mode = 1> (x, s, b, e, d)", 15,
      "(float[3,4,6,6] x) => (float[3,4,6,6] y, float[4] m, float[4] v)",
      "float[4] s, float[4] b, float[4] e, float[4] d", {}),
+    ("r = RMSNormalization (x, w)\nl = LayerNormalization (r, w)\ng = Gelu (l)\ns = CastLike (g, l)\n"
+     "y = LayerNormalization (s, w)", 23, VECTOR, "float[8] w", {}),
     ("y = Trilu (x)", 14, VECTOR, "", {}),
     ("y = Trilu <upper = 0> (x, k)", 14, VECTOR, "int64 k", {"k": -1}),
     ("i = Cast <to = 7> (x)\nj = CastLike (i, x)\ny = Add (j, x)", 21, VECTOR, "", {}),
@@ -328,6 +342,8 @@ NEWER: list[tuple[str, int, str, str, dict[str, Any]]] = [
     ("a = Less (x, z)\nb = Greater (x, h)\nc = Xor (a, b)\ny = Cast <to = 1> (c)", 17, VECTOR, "float z, float h",
      {"z": 0.2, "h": 0.6}),
     ("d = Div (x, z)\na = IsInf <detect_negative = 0> (d)\ny = Cast <to = 1> (a)", 17, VECTOR, "float[8] z",
+     {"z": [0, 0, 1, 1, 2, 2, 0, 1]}),
+    ("d = Div (x, z)\ne = Cast <to = 11> (d)\na = IsInf (e)\ny = Cast <to = 1> (a)", 17, VECTOR, "float[8] z",
      {"z": [0, 0, 1, 1, 2, 2, 0, 1]}),
     ("i = Cast <to = 7> (x)\ny = OneHot <axis = 1> (i, d, v)", 17, "(float[2,3] x) => (float[2,4,3] y)",
      "int64 d, float[2] v", {"d": 4, "v": [0.5, 2]}),
