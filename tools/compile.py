@@ -30,7 +30,7 @@ from edgec.frontends.sources import Source, opened
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EdgecError, InputError, UsageError
 from edgec.ir.execution import seeded_feeds
-from edgec.ir.files import files_of, save
+from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.ir.hashing import sha256
 from edgec.ir.valid_files import as_written
@@ -55,6 +55,7 @@ from edgec.tools.processes import is_first
 from edgec.tools.progress import Progress
 from edgec.tools.quality import Quality, metric_entries, requirements
 from edgec.tools.samples import Samples
+from edgec.tools.watching import Watched, as_text, model_hashes
 
 _PROBES = 4
 
@@ -120,6 +121,7 @@ class _Run:
         self.job = job
         self.threads = job.threads or os.cpu_count() or 1
         self.recipe: Recipe = load_recipe(job.recipe, data=False)
+        self.recipe_hash = sha256(job.recipe)
         self.notes: list[str] = []
         self.targets: list[tuple[Target, Backend]] = []
         self.failed: dict[str, EdgecError] = {}
@@ -143,11 +145,15 @@ class _Run:
     def run(self) -> dict[str, Any]:
         job, progress = self.job, self.job.progress
         dumps = [instrument.folder for instrument in job.instruments if isinstance(instrument, Dumps)]
-        with output_folder(job.place, self._inputs(), dumps) as folder:
+        watched = Watched()
+        with output_folder(job.place, self._inputs(), dumps) as folder, watched.whole_run():
             progress.stage(f"reading {job.model.name}")
+            watched.data(self._data_files())
+            watched.model([] if job.model.file is None else [job.model.file])
             with opened(job.model) as path:
+                watched.onnx(path)
                 graph = open_model(path, job.pins, job.cuts, self._open_shapes(), self.notes)
-                self.hashes = _hashes(job.model, path)
+                self.hashes = model_hashes(job.model, watched, path)
             self.plan = self._plan(facts_of(graph))
             entered = self._enter(graph)
             emitting = [(found, emitter) for found, emitter in self.targets if self._accepted(found, emitter, graph)]
@@ -204,7 +210,11 @@ class _Run:
         return self.job.place.parent / f"{self.job.place.name}.checkpoints"
 
     def _inputs(self) -> list[Path]:
-        paths = [path for path in (self.job.model.file, self.job.recipe) if path is not None]
+        own = [path for path in (self.job.model.file, self.job.recipe) if path is not None]
+        return [*own, *self._data_files()]
+
+    def _data_files(self) -> list[Path]:
+        paths: list[Path] = []
         for _, spec in self.recipe.data.sets():
             paths += [*(spec.images or ()), *(path for path in (spec.arrays, spec.labels) if isinstance(path, Path))]
         return paths
@@ -413,9 +423,9 @@ class _Run:
         )  # fmt: skip
         return {
             "edgec": __version__,
-            "model": _text(self.job.model.name),
-            "recipe": _text(self.job.recipe.name),
-            "name": self.recipe.name or _text(self.job.model.stem),
+            "model": as_text(self.job.model.name),
+            "recipe": as_text(self.job.recipe.name),
+            "name": self.recipe.name or as_text(self.job.model.stem),
             "machine": platform.machine(),
             "baseline": baseline,
             "compressed": compressed,
@@ -436,7 +446,7 @@ class _Run:
         return {
             "edgec": __version__,
             **self.hashes,
-            "recipe": {"name": _text(self.job.recipe.name), "sha256": sha256(self.job.recipe)},
+            "recipe": {"name": as_text(self.job.recipe.name), "sha256": self.recipe_hash},
             "data": hashes,
         }
 
@@ -453,17 +463,3 @@ class _Staged(Instrument):
 
     def before(self, item: Any, graph: Graph) -> None:
         self.progress.stage(f"{item.place} {item.step.name}")
-
-
-def _hashes(source: Source, onnx: Path) -> dict[str, Any]:
-    """The manifest's hashes of the user's model file, or of the ONNX file that was made where there is none."""
-    file, *external = files_of(onnx) if source.file in (None, onnx) else [source.file]
-    return {
-        "model": {"name": _text(source.name), "sha256": sha256(file)},
-        "external_data": {_text(path.name): sha256(path) for path in external},
-    }
-
-
-def _text(name: str) -> str:
-    """A file's name as text that every encoding of Unicode can hold: file names are bytes."""
-    return os.fsencode(name).decode("utf-8", "replace")
