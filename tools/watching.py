@@ -1,7 +1,7 @@
 """What a run reads must stay as it is until the run is done: weights are read from the model's file as they are needed.
 
 The model's files are hashed before anything of them is read, and again at the end. They are held open: a file that is
-replaced by another one of its name (as exporters that write carefully do) goes on being read as it was. Data sets may be
+replaced by another one of its name (as careful exporters do) goes on being read as it was. Data sets may be
 large; for their files size and time of the last change are compared. The recipe is read once, at the start.
 """
 
