@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
+from edgec.backends.coral.elementwise import aligned
 from edgec.backends.coral.lowering import Lowering, lowers, refusal
 from edgec.backends.coral.quantization import shifted_to_int8
-from edgec.backends.coral.value import constant
+from edgec.backends.coral.value import Value, constant
 from edgec.ir.graph import Constant, Node
 from edgec.ir.literals import literal
 
@@ -39,6 +41,9 @@ def dequantize(low: Lowering, node: Node) -> None:
             data, _ = shifted_to_int8(data, quantization)
         low.set(node.outputs[0], replace(value, data=data, quantization=quantization))
         return
+    if value.quantization is None and not value.is_number:
+        _spelled_out(low, node, value)
+        return
     quantization = low.read_quantization(node, np.dtype(np.uint8))
     if not quantization.same(value.quantization):
         raise refusal(
@@ -47,6 +52,27 @@ def dequantize(low: Lowering, node: Node) -> None:
             "quantize with one scale and zero-point for each tensor",
         )
     low.set(node.outputs[0], value)
+
+
+def _spelled_out(low: Lowering, node: Node, value: Value) -> None:
+    """``(x - zero) * scale`` in float, of integers that the file holds without a scale."""
+    scale, zero = low.static(node, 1, "scale"), low.static(node, 2, "zero-point")
+    assert scale is not None
+    shape = [1] * len(value.shape)
+    if scale.size > 1:
+        shape[int(node.attrs.get("axis", 1))] = -1
+    made = low.cast(value, np.dtype(np.float32))
+    for label, numbers, kind, options in (
+        ("zero", zero, "SUB", schema.SubOptionsT()),
+        ("scale", scale, "MUL", schema.MulOptionsT()),
+    ):
+        if numbers is None or not numbers.any():
+            continue
+        known = np.asarray(numbers, np.float32).reshape(shape if numbers.size > 1 else (1,))
+        left, right, of, order, stored = aligned(low, made, constant(f"{node.name}.{label}", known))
+        made = low.emit(kind, [left, right], stored, left, options, shape=of, name=node.outputs[0].name)
+        made = replace(made, order=order)
+    low.set(node.outputs[0], made)
 
 
 @lowers("Identity")

@@ -292,6 +292,21 @@ def test_integers_that_a_network_dequantizes_are_its_bytes(lab, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("scales", [[0.02], [0.02, 0.1, 0.3, 0.01]])
+def test_integers_that_a_network_of_floats_dequantizes(lab, dtype, scales):
+    def make(b, x):
+        scale, zero = (
+            (b.const(scales), b.const([3, 0, 7, 1], dtype))
+            if len(scales) > 1
+            else (b.const(scales[0]), b.const(3, dtype))
+        )
+        return b("Conv", b("DequantizeLinear", x, scale, zero, axis=1), b.weight(3, 4, 3, 3))
+
+    lowered = _exact(lab, make, [(IMAGE, dtype)], [np.float32], top=120)
+    assert lowered.inputs[0].dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 @pytest.mark.parametrize("behind", ["output", "cast", "both"])
 def test_integers_that_leave_are_those_of_onnx(lab, dtype, behind):
     def make(b, x):
