@@ -45,15 +45,16 @@ def group_normalization(write: Writer) -> bool:
     if shape is None or len(shape) < 2:
         return False
     groups, channels, epsilon = int(node.attrs["num_groups"]), shape[1], float(node.attrs.get("epsilon", 1e-5))
-    grouped = write.reshaped("grouped", x, [shape[0], groups, -1])
+    # 0 stands for the batch, whose size a profile may open.
+    grouped = write.op("Reshape", "grouped", x, write.integers("grouped.shape", [0, groups, -1]))
     ones, zeros = (write.array(label, np.full(groups, value, write.dtype)) for label, value in (("ones", 1), ("no", 0)))
     normal = write.op("InstanceNormalization", "normal", grouped, ones, zeros, epsilon=epsilon)
     scale, bias = write.input(1), write.input(2)
     assert scale is not None and bias is not None, "both are required"
     if write.graph.opset < _SCALE_OF_CHANNELS:
         normal = _scaled(write, normal, scale, bias, [groups, 1])
-        return write.done(write.op("Reshape", "ungrouped", normal, write.integers("shape", shape)))
-    back = write.op("Reshape", "ungrouped", normal, write.integers("shape", shape))
+        return write.done(write.op("Reshape", "ungrouped", normal, write.integers("shape", [0, *shape[1:]])))
+    back = write.op("Reshape", "ungrouped", normal, write.integers("shape", [0, *shape[1:]]))
     return write.done(_scaled(write, back, scale, bias, [channels] + [1] * (len(shape) - 2)))
 
 

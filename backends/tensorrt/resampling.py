@@ -165,7 +165,7 @@ def col2im(write: Writer) -> bool:
     rest = [size[i] + pads[i] + pads[i + rank] - ((steps[i] - 1) * strides[i] + extent[i]) for i in range(rank)]
     channels = shape[1] // taps
     unit = np.tile(np.eye(taps, dtype=write.dtype).reshape(taps, 1, *kernel), (channels, *[1] * (rank + 1)))
-    spread = write.op("Reshape", "blocks", node.inputs[0], write.integers("blocks.shape", [shape[0], shape[1], *steps]))
+    spread = write.op("Reshape", "blocks", node.inputs[0], write.integers("blocks.shape", [0, shape[1], *steps]))
     summed = write.op(
         "ConvTranspose", "summed", spread, write.array("unit", unit), group=channels, strides=strides,
         dilations=dilations, pads=pads, output_padding=rest if any(rest) else None,
@@ -179,7 +179,7 @@ def affine_grid(write: Writer) -> bool:
     size, node = write.fixed(1), write.node
     if size is None:
         return False
-    batch, extents = int(size.reshape(-1)[0]), [int(each) for each in size.reshape(-1)[2:]]
+    extents = [int(each) for each in size.reshape(-1)[2:]]
     if node.attrs.get("align_corners", 0):
         lines = [np.linspace(-1, 1, count) if count > 1 else np.full(1, -1.0) for count in extents]
     else:
@@ -188,7 +188,7 @@ def affine_grid(write: Writer) -> bool:
     flat = write.array("places", places.reshape(-1, len(extents) + 1).astype(write.dtype))
     turned = write.op("Transpose", "turned", node.inputs[0], perm=[0, 2, 1])
     grid = write.op("MatMul", "grid", flat, turned)
-    return write.done(write.op("Reshape", "shaped", grid, write.integers("shape", [batch, *extents, len(extents)])))
+    return write.done(write.op("Reshape", "shaped", grid, write.integers("shape", [-1, *extents, len(extents)])))
 
 
 @rewrites("average-pool-dilations", "average-pool-padding")
