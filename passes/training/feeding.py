@@ -14,8 +14,10 @@ from edgec.passes.protocol import DataSet
 
 # Bytes of samples that are held at once, and samples that are read at once.
 _MOST_BYTES, _READ = 1 << 30, 64
-# Held-out samples are at most so many: they are run after each epoch.
+# Held-out samples are at most so many: they are run after each epoch. Of few samples so many are held out, or one in so
+# many: by one or two alone nothing can be judged.
 _MOST_HELD_OUT = 512
+_FEW_HELD_OUT, _ONE_IN = 4, 3
 
 
 @dataclass(frozen=True)
@@ -48,23 +50,26 @@ class Batch:
 
 
 class Feeding:
-    """Samples of a data set for epoch after epoch.
+    """Samples of a data set for epoch after epoch, and those that weights are judged by.
 
     Args:
         data: the samples; they come in the same order each time.
         seed: of the order in which they are seen.
-        hold_out: the part that is not trained on; none of it where there are fewer than ten samples.
+        hold_out: the part that is not trained on where there is no ``validation``.
+        validation: samples that nothing is fitted to, of which weights are judged; all of ``data`` is trained on then. Where
+            ``data`` has labels and these have none, they are of no use.
 
     Raises:
         InputError: there are none.
     """
 
-    def __init__(self, data: DataSet, seed: int, hold_out: float) -> None:
+    def __init__(self, data: DataSet, seed: int, hold_out: float, validation: DataSet | None = None) -> None:
         self._data, self._seed, self._count = data, seed, len(data)
         if not self._count:
             raise InputError(data.source, "has no samples to train on", "name a data set that has some")
-        few = self._count < 10
-        held = 0 if few else min(max(round(hold_out * self._count), 1), _MOST_HELD_OUT)
+        able = validation is not None and len(validation) and (data.labels is None or validation.labels is not None)
+        self._validation = validation if able else None
+        held = 0 if self._validation is not None else _held_out(self._count, hold_out)
         order = np.random.Generator(np.random.PCG64([seed, 0x0E0])).permutation(self._count)
         self._held = np.zeros(self._count, bool)
         self._held[order[:held]] = True
@@ -79,21 +84,36 @@ class Feeding:
 
     @property
     def total(self) -> int:
-        """How many samples there are."""
-        return self._count
+        """How many samples there are, those to judge by among them: their numbers are below that."""
+        return self._count + (0 if self._validation is None else len(self._validation))
+
+    @property
+    def unseen(self) -> bool:
+        """Whether what is judged by is not trained on; one sample alone is both."""
+        return self._validation is not None or bool(self._held.any())
 
     def held_out(self) -> Batch:
-        """The samples that are not trained on; all of them where none is held out."""
+        """The samples to judge by, that are not trained on; the only one where there is but one."""
         if self._held_out is None:
-            whole = self._all()
-            if whole is not None:
+            if self._validation is not None:
+                self._held_out = self._validated(self._validation)
+            elif (whole := self._all()) is not None:
                 kept = self._held if self._held.any() else ~self._held
                 self._held_out = whole[torch.from_numpy(np.flatnonzero(kept))]
             else:
                 self._held_out = _joined(
-                    [part[torch.from_numpy(self._held[part.numbers.numpy()])] for part in self._read()]
+                    [part[torch.from_numpy(self._held[part.numbers.numpy()])] for part in _read(self._data)]
                 )
         return self._held_out
+
+    def _validated(self, validation: DataSet) -> Batch:
+        """Samples of the validation data, evenly chosen where it has many; their numbers are behind those of the data."""
+        count = len(validation)
+        kept = np.zeros(count, bool)
+        kept[np.linspace(0, count - 1, min(count, _MOST_HELD_OUT)).round().astype(int)] = True
+        parts = [part[torch.from_numpy(kept[part.numbers.numpy()])] for part in _read(validation)]
+        whole = _joined([part for part in parts if len(part)])
+        return Batch(whole.feeds, whole.labels, whole.numbers + self._count)
 
     def epoch(self, number: int, size: int, skip: int = 0) -> Iterator[Batch]:
         """Batches of ``size`` samples in the order of an epoch, the last one shorter; ``skip`` leaves out the first."""
@@ -122,7 +142,7 @@ class Feeding:
     def _all(self) -> Batch | None:
         """All samples, where they fit."""
         if self._whole is None and self._window is None:
-            parts = self._read()
+            parts = _read(self._data)
             first = next(parts)
             each = sum(x.nbytes for x in first.feeds.values()) / len(first)
             if each * self._count <= _MOST_BYTES:
@@ -134,7 +154,7 @@ class Feeding:
     def _grouped(self) -> Iterator[Batch]:
         """Windows: so many samples in a row that three of them fit."""
         held: list[Batch] = []
-        for part in self._read():
+        for part in _read(self._data):
             held.append(part)
             if sum(map(len, held)) >= (self._window or 1):
                 yield _joined(held)
@@ -142,16 +162,23 @@ class Feeding:
         if held:
             yield _joined(held)
 
-    def _read(self) -> Iterator[Batch]:
-        labels = self._data.labels
-        start = 0
-        for feeds in self._data.batches(_READ):
-            count = len(next(iter(feeds.values())))
-            numbers = np.arange(start, start + count)
-            own = None if labels is None else torch.from_numpy(np.ascontiguousarray(labels[start : start + count]))
-            tensors = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in feeds.items()}
-            yield Batch(tensors, own, torch.from_numpy(numbers))
-            start += count
+
+def _held_out(count: int, share: float) -> int:
+    """How many of so many samples are not trained on: none of one."""
+    few = min(_FEW_HELD_OUT, count // _ONE_IN)
+    return min(max(round(share * count), few, 1), _MOST_HELD_OUT, count - 1)
+
+
+def _read(data: DataSet) -> Iterator[Batch]:
+    labels = data.labels
+    start = 0
+    for feeds in data.batches(_READ):
+        count = len(next(iter(feeds.values())))
+        numbers = np.arange(start, start + count)
+        own = None if labels is None else torch.from_numpy(np.ascontiguousarray(labels[start : start + count]))
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in feeds.items()}
+        yield Batch(tensors, own, torch.from_numpy(numbers))
+        start += count
 
 
 def _joined(parts: list[Batch]) -> Batch:

@@ -1,65 +1,70 @@
-"""Learning rates: one found by trying, and how it rises and falls over a run."""
+"""Learning rates: one found by short runs, and how it rises and falls over a run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-# The range that is tried, in so many steps (Smith, "Cyclical learning rates for training neural networks", WACV 2017).
-LEAST, MOST, STEPS = 1e-6, 1.0, 60
-# A trial ends where its loss is so many times the least.
-_DIVERGED = 4.0
-_SMOOTH = 0.8
-# The first steps, at rates that change nothing, show the loss as it is and how it differs from batch to batch; it has
-# fallen where it comes below that by so many standard errors of the mean of so many steps.
-_IDLE, _ERRORS, _AVERAGED = 10, 3.0, 5
-# The part of the rate at which the loss has risen.
-_RISEN = 0.5
+# The rates that are tried, by optimizer: two in each power of ten.
+RATES = {
+    "adamw": tuple(10 ** (power / 2) for power in range(-10, -2)),  # 1e-5 to 0.032
+    "sgd": tuple(10 ** (power / 2) for power in range(-8, 1)),  # 1e-4 to 1
+}
+# What a tried rate falls to where none lowers the loss, and the lowest one.
+DOWN, LEAST = 0.1, 1e-7
+# All short runs together take about this part of a run's steps and so many more; the halving of eight rates takes so
+# many times the steps of the first runs, which are from so many to so many.
+_PART, _ANYHOW, _ROUNDS, _FEWEST, _MOST = 0.25, 60, 24, 4, 40
 # The part of a run in which the rate rises.
 _RISE = 0.05
 # The range of step sizes.
 _SMALLEST, _LARGEST = 2.0**-12, 4.0
 
 
-def tried_rate(step: int) -> float:
-    """The rate of a step of the trial."""
-    return float(LEAST * (MOST / LEAST) ** (step / (STEPS - 1)))
+def halving(trial: Callable[[float, int], float], rates: Sequence[float], steps: int) -> tuple[float, float, int]:
+    """The rate of the least loss by successive halving: the better half of the rates gets twice the steps.
 
-
-def found_rate(loss_at: Callable[[float], float], back: float = 1.0) -> float:
-    """The rate to train with: that at which the loss was least, divided by ``back``.
-
-    A network that is almost right already has no such rate: its loss is the same at all that are low, but for the noise
-    of the batches, and then rises. It is trained with a part of the rate at which it has risen: what a high rate stirs
-    up, its fall over the run settles.
+    After Karnin, Koren and Somekh, "Almost Optimal Exploration in Multi-Armed Bandits", ICML 2013, as Jamieson and
+    Talwalkar use it, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016.
 
     Args:
-        loss_at: takes a step at a rate and returns the loss before it.
-        back: the least loss is seen late, when rates are too high already for an optimizer that can diverge.
+        trial: the loss behind a run at a rate, of so many steps, from the same start.
+        rates: more than one.
+        steps: of each rate's first run.
+
+    Returns:
+        The rate, the loss behind its last run, and the steps of that.
     """
-    smooth, best, chosen, rose = 0.0, math.inf, LEAST * back, False
-    idle: list[float] = []
-    for step in range(STEPS):
-        rate = tried_rate(step)
-        loss = loss_at(rate)
-        if not math.isfinite(loss):
-            break
-        if step < _IDLE:
-            idle.append(loss)
-        smooth = _SMOOTH * smooth + (1 - _SMOOTH) * loss
-        level = smooth / (1 - _SMOOTH ** (step + 1))
-        fell = best < np.mean(idle) - _ERRORS * np.std(idle) / _AVERAGED**0.5
-        if level < best:
-            best, chosen = level, rate
-        rose = level > _DIVERGED * (best if fell else float(np.mean(idle)))
-        if rose:
-            break
-    if rose and not fell:
-        chosen = _RISEN * rate
-    return float(f"{chosen / back:.2g}")
+    held = [(math.inf, rate) for rate in sorted(rates)]
+    while len(held) > 1:
+        held = sorted((trial(rate, steps), rate) for _, rate in held)[: len(held) // 2]
+        steps *= 2
+    [(loss, rate)] = held
+    return rate, loss, steps // 2
+
+
+def find_rate(trial: Callable[[float, int], float], rates: Sequence[float], steps: int, loss: float) -> float:
+    """The rate to train with, in two digits: one whose short run has lowered the loss, where there is such a rate.
+
+    Args:
+        trial, rates, steps: as in :func:`halving`.
+        loss: before any step.
+    """
+    rate, reached, longest = halving(trial, rates, steps)
+    if not reached < loss:  # all of them are too high, or nothing can be gained
+        rate = min(rates)
+        while rate * DOWN > LEAST and not reached < loss:
+            rate *= DOWN
+            reached = trial(rate, longest)
+    return float(f"{rate:.2g}")
+
+
+def first_steps(steps: int) -> int:
+    """How many steps each rate is first tried for, where a run has so many."""
+    return min(max(round((_PART * steps + _ANYHOW) / _ROUNDS), _FEWEST), _MOST)
 
 
 def factor(schedule: str, step: int, steps: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import numpy as np
@@ -18,16 +18,26 @@ from edgec.ir.torch_module.module import TorchModule
 from edgec.passes import input_domain
 from edgec.passes.protocol import Context, Outside
 from edgec.passes.training.checkpoints import Checkpoint
-from edgec.passes.training.feeding import Entrance, Feeding
+from edgec.passes.training.distance import Distance
+from edgec.passes.training.feeding import Batch, Entrance, Feeding
 from edgec.passes.training.learner import Learner, Objective
 from edgec.passes.training.objective import Task, find_task
 from edgec.passes.training.parallel import World, joined
-from edgec.passes.training.teacher import Distance, Match, Teacher, find_matches
+from edgec.passes.training.teacher import Match, Teacher, find_matches
 from edgec.passes.training.threads import torch_threads
-from edgec.passes.training.trainer import History, Monitor, Trainer
+from edgec.passes.training.trainer import History, Trainer
+from edgec.passes.training.verdicts import Monitor, Verdict
 from edgec.passes.training_pass import TRAIN, Teaching, TrainingPass
 
 _JUDGED_AT_ONCE = 32
+# Of checkpoints; another number for another way of training.
+_FORM = 2
+# Parts of the held-out samples, at least where there are so many: gains differ between them by chance.
+_PARTS = 8
+# Samples that adapters are solved on.
+_SOLVED_ON = 256
+# The data role of samples that nothing is fitted to.
+VALIDATION = "validation"
 
 
 def train(options: TrainingPass, graph: Graph, ctx: Context) -> None:
@@ -35,8 +45,7 @@ def train(options: TrainingPass, graph: Graph, ctx: Context) -> None:
     with torch_threads(ctx.threads), joined() as world:
         run = _Run(options, graph, ctx, world)
         history = run.trainer.run()
-        network = run.learner.network.cpu()
-        run.report(history, len(network.write_back()))
+        run.report(history, run.write(history))
 
 
 class _Run:
@@ -49,7 +58,7 @@ class _Run:
         network = TorchModule(graph, frozen=options.frozen(graph), scales=options.scales)
         if not any(parameter.requires_grad for parameter in network.parameters()):
             raise UsageError(options.name, "finds no weights to train", "freeze less, or leave the pass out")
-        self.feeding = Feeding(data, ctx.seed, options.hold_out)
+        self.feeding = Feeding(data, ctx.seed, options.hold_out, ctx.data.get(VALIDATION))
         where = f"{options.name}: loss"
         function = None
         if options.loss.startswith("python:"):
@@ -64,12 +73,16 @@ class _Run:
         low = options.precision == "bfloat16" or (
             options.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
-        objective = Objective(task, distance, options.teaching.labels if options.teaching is not None else 0.0)
+        teaching = options.teaching
+        objective = Objective(task, distance, *((teaching.labels, teaching.inside) if teaching is not None else (0.0,)))
         learner = Learner(network, objective, self.entrance, segments=options.segments, low=low)
         channels_last(learner.network)
         self.learner = learner.to(self.device)
+        if distance is not None and objective.taps:
+            self._solve(distance)
+        self.monitor = self._monitor()
         self.trainer = Trainer(
-            options, self.learner, self.feeding, self._monitor(), world, Checkpoint(ctx.checkpoints, self._key()),
+            options, self.learner, self.feeding, self.monitor, world, Checkpoint(ctx.checkpoints, self._key()),
             ctx.seed, ctx.progress,
         )  # fmt: skip
 
@@ -89,9 +102,24 @@ class _Run:
         held = self.feeding.held_out()
         typical = held[torch.arange(min(len(held), _JUDGED_AT_ONCE))].to(self.device)
         return Distance(
-            teacher, self.graph, graph, classes=classes, temperature=teaching.temperature, inside=teaching.inside,
-            typical=typical,
-        )  # fmt: skip
+            teacher, self.graph, graph, classes=classes, temperature=teaching.temperature, own=original, typical=typical
+        )
+
+    def _solve(self, distance: Distance) -> None:
+        """Solves the adapters on some training samples, before anything is judged or searched by them."""
+
+        def batches() -> Iterator[tuple[dict[str, torch.Tensor], Batch]]:
+            left = _SOLVED_ON
+            for batch in self.feeding.epoch(0, min(self.options.batch, _JUDGED_AT_ONCE)):
+                if left <= 0:
+                    return
+                left -= len(batch)
+                held = batch.to(self.device)
+                yield self.learner.tensors_inside(held), held
+
+        self.learner.eval()
+        with torch.no_grad():
+            distance.solve_adapters(batches())
 
     # -- what chooses the epoch -------------------------------------------------------------------------------------
 
@@ -108,16 +136,22 @@ class _Run:
 
     def _monitor(self) -> Monitor:
         judge = self.ctx.judge
-        if self.monitored == "loss" or judge is None:
-            return Monitor("held-out loss", self._held_out_loss)
-        return Monitor(judge.name, lambda: judge.measure(self._evaluated), judge.higher_is_better)
-
-    def _held_out_loss(self) -> float:
         held = self.feeding.held_out()
-        total = 0.0
-        for chosen in torch.arange(len(held)).split(_JUDGED_AT_ONCE):
-            total += float(self.learner(held[chosen].to(self.device))) * len(chosen)
-        return total / len(held)
+        parts = torch.arange(len(held)).split(min(-(-len(held) // _PARTS), _JUDGED_AT_ONCE))
+
+        def losses(learner: Learner) -> np.ndarray:
+            learner.eval()
+            with torch.no_grad():
+                figures = [torch.stack(learner.judged(held[chosen].to(self.device))) for chosen in parts]
+            return torch.stack(figures).double().cpu().numpy()
+
+        sizes = np.array([len(chosen) for chosen in parts], np.float64)
+        if self.monitored == "loss" or judge is None:
+            return Monitor("held-out loss", losses, sizes)
+        by_teacher = self.learner.objective.by_teacher
+        return Monitor(
+            judge.name, losses, sizes, lambda: judge.measure(self._evaluated), judge.higher_is_better, by_teacher
+        )
 
     def _evaluated(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the network as it is on feeds of the original."""
@@ -125,6 +159,32 @@ class _Run:
         with torch.no_grad():
             outputs = self.learner.network(self.entrance(tensors))
         return {name: x.float().cpu().numpy() for name, x in outputs.items()}
+
+    # -- what is left -----------------------------------------------------------------------------------------------
+
+    def write(self, history: History) -> int:
+        """Writes the best weights into the graph and says how many constants have changed.
+
+        What was judged is what torch computes with weights in float. Where the graph holds another type, or integers, it is
+        judged once more as it was written, and undone where that is not better than what came in.
+        """
+        if not history.best:
+            return 0
+        before = {constant: constant.values for constant in self.graph.constants()}
+        changed = self.learner.network.cpu().write_back()
+        if any(constant.dtype != np.float32 for constant in changed) and not self._holds(history):
+            for constant, values in before.items():
+                constant.values = values
+            history.best, history.kept = 0, history.start
+            return 0
+        return len(changed)
+
+    def _holds(self, history: History) -> bool:
+        """Whether the graph as it is does better than the weights that came in."""
+        network = channels_last(TorchModule(self.graph))
+        written = Learner(network, self.learner.objective, self.entrance, segments=1, low=False).to(self.device)
+        found = Verdict(history.start.cost, self.monitor.losses(written), self.monitor.sizes)
+        return found.gained(history.start) if self.monitor.metric is None else found.harmless(history.start)
 
     # -- what is said -----------------------------------------------------------------------------------------------
 
@@ -138,6 +198,7 @@ class _Run:
         described = {
             **asdict(self.options),
             "pass": self.options.name,
+            "form": _FORM,
             "seed": self.ctx.seed,
             "torch": torch.__version__,
         }
@@ -147,26 +208,47 @@ class _Run:
     def report(self, history: History, changed: int) -> None:
         """Tells the context."""
         epochs = len(history.losses)
-        by = "data.eval's metric" if self.monitored == "metric" else "the loss on held-out samples"
         samples = f"{epochs} epochs on {self.feeding.trained_on} samples for {self.learner.objective.words}"
-        what = f"{samples}; {_kept(history)} by {by}"
+        what = f"{samples}; {self._kept(history)}"
+        if history.lowered:
+            what += "; the rate was lowered " + ", ".join(
+                f"to {rate:.2g} behind epoch {epoch}" for epoch, rate in history.lowered
+            )
         figures = {"rate": history.rate, "epochs": epochs, "best_epoch": history.best, "constants": changed}
+        if self.monitor.metric is None and history.kept is not None:
+            figures |= {"held_out_before": history.start.loss, "held_out_after": history.kept.loss}
         if history.losses:
             figures |= {"loss_first": history.losses[0], "loss_last": history.losses[-1]}
         self.ctx.did("the network", what, **figures)
         if history.stopped:
             self.ctx.missed("the network", f"stopped early: {history.stopped}")
         self.ctx.curves["loss"] = history.losses
-        self.ctx.curves["monitored"] = [self.trainer.monitor.figure(cost) for cost in history.monitored]
+        self.ctx.curves["monitored"] = [self.monitor.figure(verdict) for verdict in history.verdicts]
+
+    def _kept(self, history: History) -> str:
+        """Which weights are kept, and by what figures."""
+        held = len(self.feeding.held_out())
+        by = (
+            f"the loss on {held} held-out samples"
+            if self.feeding.unseen
+            else "the loss on the one sample that there is"
+        )
+        by = by if self.monitor.metric is None else "data.eval's metric"
+        before = f"{self.monitor.figure(history.start):.4g}"
+        if history.best and history.kept is not None:
+            return f"epoch {history.best} is the best by {by}, {before} before and {self.monitor.figure(history.kept):.4g} now"
+        others = history.verdicts[1:]
+        if not others:
+            return f"the weights as they were are kept, {by} being {before}"
+        best = min(others, key=lambda verdict: (verdict.cost, verdict.loss))
+        surely = "surely " if best.cost < history.start.cost else ""
+        return (
+            f"none of them is {surely}better than the weights as they were, which are kept, by {by}, "
+            f"{before} before and {self.monitor.figure(best):.4g} at best"
+        )
 
 
 def _outside(ctx: Context, where: str) -> Outside:
     if ctx.outside is None:
         raise UsageError(where, "names something outside the graph, and there is no recipe", "run it by a recipe")
     return ctx.outside
-
-
-def _kept(history: History) -> str:
-    if not history.best:
-        return "none of them is better than the weights as they were, which are kept,"
-    return f"epoch {history.best} is the best"

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
 from edgec.ir.errors import UsageError
 from edgec.ir.graph import Graph, Variable
@@ -15,15 +14,12 @@ from edgec.ir.torch_module.layout import channels_last
 from edgec.ir.torch_module.module import TorchModule
 from edgec.passes import input_domain
 from edgec.passes.training.feeding import Batch, Entrance
-from edgec.passes.training.objective import Tensors, log_probabilities
 
 # Where tensors inside are matched by name: what stands behind a block, at most so many, evenly spread.
 _BLOCKS = frozenset({"Add", "Relu", "Clip", "LeakyRelu", "PRelu", "HardSwish", "Mul", "Sigmoid", "Elu", "Selu", "Gelu"})
 _MOST_MATCHED = 6
 # Bytes of answers that are kept, so that the teacher runs once over the data and not once an epoch.
 _MOST_BYTES = 1 << 29
-# Of a power that is divided by.
-_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -94,93 +90,6 @@ class Teacher:
         for name, x in made.items():
             self._answers[name][numbers] = x.cpu()
         self._known[numbers] = True
-
-
-class Distance(torch.nn.Module):
-    """How far a student is from its teacher: a loss, with the adapters that it trains along.
-
-    Args:
-        teacher: whom.
-        student: the graph that is trained.
-        original: the teacher's graph.
-        classes: whether outputs of (samples, classes) are scores of classes.
-        temperature: that softens those.
-        inside: the weight of the tensors inside.
-        typical: samples on which the power of what is to be met is measured, which errors are divided by.
-    """
-
-    def __init__(
-        self,
-        teacher: Teacher,
-        student: Graph,
-        original: Graph,
-        *,
-        classes: bool,
-        temperature: float,
-        inside: float,
-        typical: Batch,
-    ) -> None:
-        super().__init__()
-        self._teacher, self._temperature, self._inside = teacher, temperature, inside
-        self._soft = {}
-        for tensor in student.outputs:
-            shape = list(tensor.shape or ())
-            if classes and len(shape) == 2 and isinstance(shape[1], int) and shape[1] > 1:
-                other = teacher.outputs[tensor.name]
-                of = (student, tensor.name), (original, other)
-                self._soft[tensor.name] = tuple(log_probabilities(graph, name, temperature) for graph, name in of)
-        answers = teacher(typical)
-        self._power = {name: max(float(x.square().mean()), _LEAST) for name, x in answers.items()}
-        self.adapters = torch.nn.ModuleList()
-        for match in teacher.matches:
-            adapter = (
-                torch.nn.Identity() if match.adapter is None else torch.nn.Linear(*match.adapter[::-1], bias=False)
-            )
-            self.adapters.append(adapter)
-
-    @property
-    def words(self) -> str:
-        """What it is, for the report."""
-        kind = (
-            f"divergence from the teacher at temperature {self._temperature:g}" if self._soft else "mse to the teacher"
-        )
-        count = len(self._teacher.matches) if self._inside else 0
-        return kind + (f" and to {count} tensors inside it" if count else "")
-
-    @property
-    def taps(self) -> list[str]:
-        """Tensors of the student that are compared, besides outputs."""
-        return list(dict.fromkeys(match.student for match in self._teacher.matches)) if self._inside else []
-
-    def forward(self, outputs: Tensors, batch: Batch) -> torch.Tensor:
-        """The loss of outputs and taps by name."""
-        wanted = self._teacher(batch)
-        losses = []
-        for name, other in self._teacher.outputs.items():
-            if name in self._soft:
-                own, its = self._soft[name]
-                apart = functional.kl_div(own(outputs), its(wanted), reduction="batchmean", log_target=True)
-                losses.append(apart * self._temperature**2)
-            else:
-                losses.append(self._error(outputs[name], wanted, other))
-        loss = torch.stack(losses).mean()
-        if self._inside and self._teacher.matches:
-            inner = [
-                self._error(_adapted(adapter, outputs[match.student]), wanted, match.teacher)
-                for adapter, match in zip(self.adapters, self._teacher.matches, strict=True)
-            ]
-            loss = loss + self._inside * torch.stack(inner).mean()
-        return loss
-
-    def _error(self, made: torch.Tensor, wanted: Tensors, name: str) -> torch.Tensor:
-        """The squared error by the power of what is wanted."""
-        return (made.float() - wanted[name]).square().mean() / self._power[name]
-
-
-def _adapted(adapter: torch.nn.Module, values: torch.Tensor) -> torch.Tensor:
-    if isinstance(adapter, torch.nn.Identity):
-        return values
-    return adapter(values.float().movedim(1, -1)).movedim(-1, 1)
 
 
 def _paired(graph: Graph, student: Graph, where: str) -> dict[str, str]:

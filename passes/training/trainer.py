@@ -1,29 +1,33 @@
-"""The training loop: epochs, the best one kept, and what stops it."""
+"""The training loop: epochs, the best one kept, a rate that falls where it does harm, and what stops it."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from edgec.ir.errors import UsageError
 from edgec.passes.training.checkpoints import Checkpoint
 from edgec.passes.training.feeding import Batch, Feeding
-from edgec.passes.training.gradients import Gradients
 from edgec.passes.training.learner import Learner, Loss
 from edgec.passes.training.parallel import World
-from edgec.passes.training.rates import STEPS, factor, found_rate, step_size
+from edgec.passes.training.rates import DOWN, RATES, factor, find_rate, first_steps
+from edgec.passes.training.stepping import Stepping, step_sizes
+from edgec.passes.training.trials import Trials
+from edgec.passes.training.verdicts import Monitor, Verdict
 from edgec.passes.training_pass import TrainingPass
 
-_MOMENTUM = 0.9
-# Runs are short: what is usual of a gradient has to be known after a hundred steps, not after a thousand.
-_BETAS = (0.9, 0.99)
-# By what the rate of the least loss of a trial is divided: plain steps diverge where AdamW's only grow noisy.
-_BACK = {"adamw": 1.0, "sgd": 3.0}
+# A rate that was found is lowered so often at most, behind an epoch whose held-out loss is above that of the weights that
+# came in, or so many times that of the best ones.
+_LOWERED, _LOST = 3, 2.0
+# Batches for short runs take this much memory at most.
+_MOST_BYTES = 1 << 28
 
 
 @dataclass
@@ -32,41 +36,31 @@ class History:
 
     Attributes:
         losses: the mean loss of each epoch.
-        monitored: by epoch, the cost that chose the best one; the first is before training.
-        best: which of ``monitored``.
+        verdicts: before training and behind each epoch.
+        best: the epoch whose weights are kept; 0 for those that came in.
+        kept: its verdict.
         rate: the highest learning rate.
+        lowered: the epochs behind which it was lowered, and to what.
         stopped: why it ended early; empty where it did not.
     """
 
     losses: list[float] = field(default_factory=list)
-    monitored: list[float] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     best: int = 0
+    kept: Verdict | None = None
     rate: float = 0.0
+    lowered: list[tuple[int, float]] = field(default_factory=list)
     stopped: str = ""
 
+    @property
+    def start(self) -> Verdict:
+        """The verdict on the weights that came in."""
+        return self.verdicts[0]
 
-@dataclass(frozen=True)
-class Monitor:
-    """What an epoch is judged by.
-
-    Attributes:
-        name: of the figure, as a progress line shows it.
-        measure: the figure; called in evaluation mode.
-        higher_is_better: which way is better.
-    """
-
-    name: str
-    measure: Callable[[], float]
-    higher_is_better: bool = False
-
-    def cost(self) -> float:
-        """The figure now, turned so that less is better; infinite where it is no number."""
-        value = -self.measure() if self.higher_is_better else self.measure()
-        return value if math.isfinite(value) else math.inf
-
-    def figure(self, cost: float) -> float:
-        """What :meth:`cost` made that of."""
-        return -cost if self.higher_is_better else cost
+    @property
+    def present(self) -> float:
+        """The rate as it is now, at its highest."""
+        return self.lowered[-1][1] if self.lowered else self.rate
 
 
 @dataclass
@@ -94,7 +88,8 @@ class Trainer:
     progress: Callable[[int, int, str], None]
 
     def __post_init__(self) -> None:
-        self.gradients = Gradients(self.options.clip)
+        self._sizes = step_sizes(self.learner)
+        self._steps = math.ceil(self.feeding.trained_on / self.options.batch)
 
     def run(self) -> History:
         """Trains, and leaves the weights of the best epoch in the network.
@@ -106,110 +101,121 @@ class Trainer:
         state = self.world.shared(self.checkpoint.load())
         if state is None:
             self._fits()
-            history.rate = self.options.rate or self._found_rate()
-        else:
-            history.rate = state["rate"]
-        loss, optimizer = self.world.wrapped(self.learner), self._optimizer(self.learner)
-        steps = math.ceil(self.feeding.trained_on / self.options.batch)
+            history.verdicts.append(self._judged())
+            history.kept = history.start
+            history.rate = self.options.rate or self.world.shared(self._found_rate(history.start))
+        loss = self.world.wrapped(self.learner)
+        stepping = self._stepping(loss)
         if state is None:
-            history.monitored.append(self._judged())
-            best = copy.deepcopy(self.learner.network.state_dict())
-            first = 0
+            best, first = copy.deepcopy(self.learner.state_dict()), 0
         else:
-            best, first = self._resumed(state, optimizer, history)
+            best, first = self._resumed(state, stepping, history)
         for epoch in range(first, self.options.epochs):
             if history.stopped:
                 break
-            mean = self._epoch(epoch, steps, loss, optimizer, history)
-            if history.stopped:
+            mean, stopped = self._epoch(epoch, stepping, history.present)
+            if stopped and self.options.rate is not None:
+                history.stopped = stopped
                 break
-            history.losses.append(mean)
-            history.monitored.append(self._judged())
-            if history.monitored[-1] < history.monitored[history.best]:
-                history.best = len(history.monitored) - 1
-                best = copy.deepcopy(self.learner.network.state_dict())
-            waited = len(history.monitored) - 1 - history.best
+            worse = bool(stopped)
+            if not stopped:
+                history.losses.append(mean)
+                verdict = self._judged()
+                history.verdicts.append(verdict)
+                if self._better(verdict, history):
+                    history.best, history.kept = epoch + 1, verdict
+                    best = copy.deepcopy(self.learner.state_dict())
+                worse = self.options.rate is None and self._harmed(verdict, history)
+            if worse and (len(history.lowered) < _LOWERED or not history.best):
+                self.learner.load_state_dict(best)
+                stepping = self._stepping(loss)
+                self._lower(epoch + 1, history, stopped)
+            waited = epoch + 1 - history.best
             if self.options.patience is not None and waited >= self.options.patience:
                 history.stopped = f"no better epoch in {waited}"
-            figure = self.monitor.figure(history.monitored[-1])
+            figure = self.monitor.figure(history.verdicts[-1])
             self.progress(epoch + 1, self.options.epochs, f"loss {mean:.4g}, {self.monitor.name} {figure:.4g}, epoch")
             if self.world.rank == 0:
-                self._saved(history, best, optimizer, epoch + 1)
-        self.learner.network.load_state_dict(best)
+                self._saved(history, best, stepping, epoch + 1)
+        self.learner.load_state_dict(best)
         return history
+
+    # -- what is better ---------------------------------------------------------------------------------------------
+
+    def _judged(self) -> Verdict:
+        verdict: Verdict = self.world.shared(self.monitor.judge(self.learner))
+        return verdict
+
+    def _better(self, verdict: Verdict, history: History) -> bool:
+        """Whether weights are to be kept in place of the best ones until now."""
+        assert history.kept is not None
+        return self.monitor.accepts(verdict, history.start) and (not history.best or verdict.betters(history.kept))
+
+    def _harmed(self, verdict: Verdict, history: History) -> bool:
+        """Whether an epoch has lost what was there, or what had been reached."""
+        assert history.kept is not None
+        return not verdict.loss <= min(history.start.loss, _LOST * history.kept.loss)
+
+    def _lower(self, epoch: int, history: History, stopped: str) -> None:
+        """Makes the rate lower, or ends a run that no rate makes better."""
+        if len(history.lowered) < _LOWERED:
+            history.lowered.append((epoch, float(f"{history.present * DOWN:.2g}")))
+        else:
+            history.stopped = stopped or f"no rate down to {history.present:.2g} lowers the held-out loss"
 
     # -- steps ------------------------------------------------------------------------------------------------------
 
-    def _epoch(self, epoch: int, steps: int, loss: Loss, optimizer: torch.optim.Optimizer, history: History) -> float:
-        """One pass over the samples: the mean loss."""
+    def _stepping(self, loss: Loss) -> Stepping:
+        return Stepping(self.options, self.learner, loss, self.world, self._sizes)
+
+    def _epoch(self, epoch: int, stepping: Stepping, rate: float) -> tuple[float, str]:
+        """One pass over the samples: the mean loss, and why it stopped where it did."""
         self.learner.train()
         torch.manual_seed(self.seed + epoch)  # for what a loss of the user's draws
-        total, seen = torch.zeros((), dtype=torch.float64), 0
+        whole, total, seen = self.options.epochs * self._steps, 0.0, 0
         for step, batch in enumerate(self.feeding.epoch(epoch, self.options.batch)):
-            part = factor(self.options.schedule, epoch * steps + step, self.options.epochs * steps)
-            _set_rate(optimizer, history.rate * part)
-            value = self._step(batch, loss, optimizer)
+            over = epoch * self._steps + step
+            self.learner.objective.progress = over / whole
+            present = rate * factor(self.options.schedule, over, whole)
+            value = stepping.take(batch, present)
             if not math.isfinite(value):
-                what = "NaN" if math.isnan(value) else "infinite"
-                history.stopped = (
-                    f"the loss became {what} in step {step + 1} of epoch {epoch + 1}, at rate {history.rate * part:.3g}"
+                kind = "NaN" if math.isnan(value) else "infinite"
+                return (
+                    math.nan,
+                    f"the loss became {kind} in step {step + 1} of epoch {epoch + 1}, at rate {present:.3g}",
                 )
-                return math.nan
             total += value * len(batch)
             seen += len(batch)
-        return float(total) / max(seen, 1)
+        return total / max(seen, 1), ""
 
-    def _step(self, batch: Batch, loss: Loss, optimizer: torch.optim.Optimizer) -> float:
-        own, weight = self.world.part(batch)
-        optimizer.zero_grad(set_to_none=True)
-        value = weight * loss(own.to(self.world.device))
-        value.backward()
-        self.gradients.shorten(self.learner.trained())
-        optimizer.step()
-        return self.world.mean(value.detach())
+    def _found_rate(self, start: Verdict) -> float:
+        """The rate by short runs of copies; every process makes the same ones."""
+        rates, steps = RATES[self.options.optimizer], first_steps(self.options.epochs * self._steps)
+        longest = steps * 2 ** (len(rates).bit_length() - 2)
+        trials = Trials(
+            self.options, self.learner, self._some(longest), self._sizes, self.world, self.monitor.held_out_loss
+        )
+        made = 0
 
-    def _judged(self) -> float:
-        self.learner.eval()
-        with torch.no_grad():
-            return self.monitor.cost()
+        def trial(rate: float, count: int) -> float:
+            nonlocal made
+            made += 1
+            self.progress(made, 2 * len(rates) - 2, "looking for a learning rate")
+            return trials(rate, count)
 
-    def _optimizer(self, learner: Learner) -> torch.optim.Optimizer:
-        """Kernels decay, biases and scales do not; each steps by what its size allows."""
-        groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
-        for parameter in learner.trained():
-            groups.setdefault((step_size(parameter), parameter.ndim > 1), []).append(parameter)
-        described = [
-            {"params": held, "size": size, "weight_decay": self.options.weight_decay if decays else 0.0}
-            for (size, decays), held in groups.items()
-        ]
-        if self.options.optimizer == "sgd":
-            return torch.optim.SGD(described, lr=0.0, momentum=_MOMENTUM)
-        return torch.optim.AdamW(described, lr=0.0, betas=_BETAS)
+        return find_rate(trial, rates, steps, start.loss)
 
-    def _found_rate(self) -> float:
-        """The rate by a trial on a copy; every process makes the same one."""
-        twin = copy.deepcopy(self.learner).train()
-        optimizer, gradients = self._optimizer(twin), Gradients(self.options.clip)
-        batches = self._endless()
-
-        def loss_at(rate: float) -> float:
-            _set_rate(optimizer, rate)
-            optimizer.zero_grad(set_to_none=True)
-            loss = twin(next(batches).to(self.world.device))
-            if torch.isfinite(loss):
-                loss.backward()
-                gradients.shorten(twin.trained())
-                optimizer.step()
-            return float(loss.detach())
-
-        self.progress(0, STEPS, "looking for a learning rate")
-        return found_rate(loss_at, _BACK[self.options.optimizer])
-
-    def _endless(self) -> Iterator[Batch]:
+    def _some(self, count: int) -> list[Batch]:
+        """So many batches of training, or as many of them as fit memory."""
+        most = next(self.feeding.epoch(0, self.options.batch))
+        each = sum(x.nbytes for x in most.feeds.values())
+        count = min(count, max(_MOST_BYTES // max(each, 1), 1))
+        batches: list[Batch] = []
         epoch = 0
-        while True:
-            yield from self.feeding.epoch(epoch, self.options.batch)
+        while len(batches) < count:
+            batches += islice(self.feeding.epoch(epoch, self.options.batch), count - len(batches))
             epoch += 1
+        return batches
 
     # -- memory and kills -------------------------------------------------------------------------------------------
 
@@ -241,29 +247,32 @@ class Trainer:
                 where, f"memory does not suffice for {self.options.batch} samples", f"write {size}, or raise segments"
             )
 
-    def _saved(self, history: History, best: dict[str, Any], optimizer: torch.optim.Optimizer, epochs: int) -> None:
+    def _saved(self, history: History, best: dict[str, Any], stepping: Stepping, epochs: int) -> None:
+        assert history.kept is not None
         state = {
-            "epochs": epochs, "rate": history.rate, "losses": history.losses, "monitored": history.monitored,
-            "best_at": history.best, "stopped": history.stopped, "best": best,
-            "learner": self.learner.state_dict(), "optimizer": optimizer.state_dict(), "usual": self.gradients.usual,
+            "epochs": epochs, "rate": history.rate, "losses": history.losses, "lowered": history.lowered,
+            "verdicts": [_packed(verdict) for verdict in history.verdicts], "kept": _packed(history.kept),
+            "best_at": history.best, "stopped": history.stopped, "best": best, "learner": self.learner.state_dict(),
+            "stepping": stepping.state(),
         }  # fmt: skip
         self.checkpoint.save(state)
 
-    def _resumed(
-        self, state: dict[str, Any], optimizer: torch.optim.Optimizer, history: History
-    ) -> tuple[dict[str, Any], int]:
+    def _resumed(self, state: dict[str, Any], stepping: Stepping, history: History) -> tuple[dict[str, Any], int]:
         """Takes a saved state up: the best weights, and how many epochs are done."""
         self.learner.load_state_dict(state["learner"])
-        optimizer.load_state_dict(state["optimizer"])
-        self.gradients.usual = state["usual"]
-        history.losses, history.monitored = state["losses"], state["monitored"]
+        stepping.restore(state["stepping"])
+        sizes = self.monitor.sizes
+        history.rate, history.losses = state["rate"], state["losses"]
+        history.lowered = [(epoch, rate) for epoch, rate in state["lowered"]]
+        history.verdicts = [Verdict(cost, losses.numpy(), sizes) for cost, losses in state["verdicts"]]
+        history.kept = Verdict(state["kept"][0], state["kept"][1].numpy(), sizes)
         history.best, history.stopped = state["best_at"], state["stopped"]
         return state["best"], state["epochs"]
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["size"]
+def _packed(verdict: Verdict) -> tuple[float, torch.Tensor]:
+    """As a checkpoint keeps it."""
+    return verdict.cost, torch.from_numpy(np.array(verdict.losses))
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -52,7 +52,10 @@ def test_a_damaged_network_learns_from_its_teacher() -> None:
     [(node, what)] = did(ctx)
     assert node == "the network"
     assert what.startswith("12 epochs on 36 samples for mse to the teacher; epoch ")
-    assert what.endswith(" is the best by the loss on held-out samples")
+    figures = ctx.done[0].figures
+    said = f" is the best by the loss on 4 held-out samples, {figures['held_out_before']:.4g} before and "
+    assert what.endswith(f"{said}{figures['held_out_after']:.4g} now")
+    assert figures["held_out_after"] < 0.2 * figures["held_out_before"]
     assert ctx.done[0].figures["rate"] == 3e-3
     assert len(ctx.curves["loss"]) == 12
     assert len(ctx.curves["monitored"]) == 13
@@ -138,8 +141,9 @@ def test_weights_that_nothing_betters_stay() -> None:
     ctx = tune(graph, Finetune(epochs=2, rate=1e-3), judge=Metric(lambda run: next(falling)))
     assert to_bytes(graph) == before
     assert (
-        "none of them is better than the weights as they were, which are kept, by data.eval's metric" in did(ctx)[0][1]
-    )
+        "none of them is better than the weights as they were, which are kept, by data.eval's metric, "
+        "1 before and 0.5 at best"
+    ) in did(ctx)[0][1]
 
 
 def test_convolutions_of_one_and_three_spatial_axes_are_trained() -> None:

@@ -1,0 +1,60 @@
+"""Short runs from the same start, each at a rate of its own, judged by held-out samples."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+
+from edgec.passes.training.feeding import Batch
+from edgec.passes.training.learner import Learner
+from edgec.passes.training.parallel import World
+from edgec.passes.training.rates import factor
+from edgec.passes.training.stepping import Stepping
+from edgec.passes.training_pass import TrainingPass
+
+# A run ends where the loss of a batch is so many times that of the same batch before training.
+_DIVERGED = 16.0
+
+
+class Trials:
+    """Runs of a few steps on copies of a learner, which itself stays as it is.
+
+    Args:
+        options: of the pass.
+        learner: in front of the first step.
+        batches: what is trained on, the same in every run; a longer one begins again.
+        sizes: of steps, by parameter.
+        world: whose device is computed on; every process makes the same runs.
+        held_out_loss: of a learner.
+    """
+
+    def __init__(
+        self,
+        options: TrainingPass,
+        learner: Learner,
+        batches: Sequence[Batch],
+        sizes: Sequence[float],
+        world: World,
+        held_out_loss: Callable[[Learner], float],
+    ) -> None:
+        self._options, self._learner, self._batches, self._sizes = options, learner, batches, sizes
+        self._alone, self._held_out_loss = World(0, 1, world.device), held_out_loss
+        self._first: dict[int, float] = {}  # losses of batches at rates that change nothing
+
+    def __call__(self, rate: float, steps: int) -> float:
+        """The held-out loss behind so many steps, in which the rate rises and falls as in a whole run."""
+        twin = copy.deepcopy(self._learner).train()
+        stepping = Stepping(self._options, twin, twin, self._alone, self._sizes)
+        reached = math.inf
+        for step in range(steps):
+            twin.objective.progress = step / steps
+            loss = stepping.take(
+                self._batches[step % len(self._batches)], rate * factor(self._options.schedule, step, steps)
+            )
+            if step == 0:
+                reached = loss
+            if not math.isfinite(loss) or loss > _DIVERGED * max(reached, 1e-30):
+                return math.inf
+        found = self._held_out_loss(twin)
+        return found if math.isfinite(found) else math.inf
