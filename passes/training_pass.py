@@ -59,7 +59,7 @@ class TrainingPass(Pass):
     batch: Annotated[int, Field(ge=1, description="samples in one step")] = 16
     optimizer: Annotated[Literal["adamw", "sgd"], Field(description="sgd is with momentum 0.9")] = "adamw"
     rate: Annotated[
-        float | None, Field(gt=0, description="the highest learning rate; without it one is found by trying")
+        float | None, Field(gt=0, description="the highest learning rate; without it one is found by short runs")
     ] = None
     schedule: Annotated[
         Literal["cosine", "linear", "constant"], Field(description="how the rate falls, behind a short rise")

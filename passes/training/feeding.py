@@ -56,8 +56,8 @@ class Feeding:
         data: the samples; they come in the same order each time.
         seed: of the order in which they are seen.
         hold_out: the part that is not trained on where there is no ``validation``.
-        validation: samples that nothing is fitted to, of which weights are judged; all of ``data`` is trained on then. Where
-            ``data`` has labels and these have none, they are of no use.
+        validation: samples that nothing is fitted to, by which weights are judged; all of ``data`` is trained on then.
+            Where ``data`` has labels and these have none, they are of no use.
 
     Raises:
         InputError: there are none.
@@ -107,7 +107,7 @@ class Feeding:
         return self._held_out
 
     def _validated(self, validation: DataSet) -> Batch:
-        """Samples of the validation data, evenly chosen where it has many; their numbers are behind those of the data."""
+        """Samples of the validation data, evenly chosen of many; their numbers are behind those of the data."""
         count = len(validation)
         kept = np.zeros(count, bool)
         kept[np.linspace(0, count - 1, min(count, _MOST_HELD_OUT)).round().astype(int)] = True

@@ -15,6 +15,7 @@ RATES = {
 }
 # What a tried rate falls to where none lowers the loss, and the lowest one.
 DOWN, LEAST = 0.1, 1e-7
+_LEAST_LOSS = 1e-30
 # All short runs together take about this part of a run's steps and so many more; the halving of eight rates takes so
 # many times the steps of the first runs, which are from so many to so many.
 _PART, _ANYHOW, _ROUNDS, _FEWEST, _MOST = 0.25, 60, 24, 4, 40
@@ -28,7 +29,8 @@ def halving(trial: Callable[[float, int], float], rates: Sequence[float], steps:
     """The rate of the least loss by successive halving: the better half of the rates gets twice the steps.
 
     After Karnin, Koren and Somekh, "Almost Optimal Exploration in Multi-Armed Bandits", ICML 2013, as Jamieson and
-    Talwalkar use it, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016.
+    Talwalkar use it, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016. Losses on
+    a few samples are noisy: what counts is the mean of the logarithms over all runs at a rate, by their steps.
 
     Args:
         trial: the loss behind a run at a rate, of so many steps, from the same start.
@@ -36,14 +38,19 @@ def halving(trial: Callable[[float, int], float], rates: Sequence[float], steps:
         steps: of each rate's first run.
 
     Returns:
-        The rate, the loss behind its last run, and the steps of that.
+        The rate, that mean as a loss, and the steps of the longest run.
     """
-    held = [(math.inf, rate) for rate in sorted(rates)]
-    while len(held) > 1:
-        held = sorted((trial(rate, steps), rate) for _, rate in held)[: len(held) // 2]
+    sums = dict.fromkeys(sorted(rates), 0.0)
+    total = 0
+    while len(sums) > 1:
+        total += steps
+        for rate, known in sums.items():
+            sums[rate] = known + steps * math.log(max(trial(rate, steps), _LEAST_LOSS))
+        better = sorted(sums, key=lambda rate: (sums[rate], rate))[: len(sums) // 2]
+        sums = {rate: known for rate, known in sums.items() if rate in better}
         steps *= 2
-    [(loss, rate)] = held
-    return rate, loss, steps // 2
+    [(rate, known)] = sums.items()
+    return rate, math.exp(known / total), steps // 2
 
 
 def find_rate(trial: Callable[[float, int], float], rates: Sequence[float], steps: int, loss: float) -> float:
@@ -67,12 +74,12 @@ def first_steps(steps: int) -> int:
     return min(max(round((_PART * steps + _ANYHOW) / _ROUNDS), _FEWEST), _MOST)
 
 
-def factor(schedule: str, step: int, steps: int) -> float:
-    """By what the highest rate is multiplied at a step of so many: a straight rise, then the schedule."""
-    rise = max(round(_RISE * steps), 1)
-    if step < rise:
-        return (step + 1) / rise
-    part = (step - rise) / max(steps - rise, 1)
+def factor(schedule: str, step: int, steps: int, rise: float = _RISE) -> float:
+    """By what the highest rate is multiplied at a step of so many: a straight rise over a part, then the schedule."""
+    first = max(round(rise * steps), 1)
+    if step < first:
+        return (step + 1) / first
+    part = (step - first) / max(steps - first, 1)
     if schedule == "constant":
         return 1.0
     return 1.0 - part if schedule == "linear" else float(0.5 * (1 + np.cos(np.pi * part)))

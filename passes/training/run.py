@@ -165,8 +165,8 @@ class _Run:
     def write(self, history: History) -> int:
         """Writes the best weights into the graph and says how many constants have changed.
 
-        What was judged is what torch computes with weights in float. Where the graph holds another type, or integers, it is
-        judged once more as it was written, and undone where that is not better than what came in.
+        What was judged is what torch computes with weights in float. Where the graph holds another type, or integers,
+        it is judged once more as it was written, and undone where that is not better than what came in.
         """
         if not history.best:
             return 0
@@ -236,7 +236,8 @@ class _Run:
         by = by if self.monitor.metric is None else "data.eval's metric"
         before = f"{self.monitor.figure(history.start):.4g}"
         if history.best and history.kept is not None:
-            return f"epoch {history.best} is the best by {by}, {before} before and {self.monitor.figure(history.kept):.4g} now"
+            now = f"{self.monitor.figure(history.kept):.4g}"
+            return f"epoch {history.best} is the best by {by}, {before} before and {now} now"
         others = history.verdicts[1:]
         if not others:
             return f"the weights as they were are kept, {by} being {before}"

@@ -23,9 +23,9 @@ from edgec.passes.training.trials import Trials
 from edgec.passes.training.verdicts import Monitor, Verdict
 from edgec.passes.training_pass import TrainingPass
 
-# A rate that was found is lowered so often at most, behind an epoch whose held-out loss is above that of the weights that
-# came in, or so many times that of the best ones.
-_LOWERED, _LOST = 3, 2.0
+# A rate that was found is lowered so often at most, behind an epoch whose held-out loss is above that of the weights
+# that came in, or so many times that of the best ones; the first steps of an optimizer say little.
+_LOWERED, _LOST, _FIRST_STEPS = 3, 2.0, 16
 # Batches for short runs take this much memory at most.
 _MOST_BYTES = 1 << 28
 
@@ -125,7 +125,8 @@ class Trainer:
                 if self._better(verdict, history):
                     history.best, history.kept = epoch + 1, verdict
                     best = copy.deepcopy(self.learner.state_dict())
-                worse = self.options.rate is None and self._harmed(verdict, history)
+                taken = (epoch + 1 - (history.lowered[-1][0] if history.lowered else 0)) * self._steps
+                worse = self.options.rate is None and taken >= _FIRST_STEPS and self._harmed(verdict, history)
             if worse and (len(history.lowered) < _LOWERED or not history.best):
                 self.learner.load_state_dict(best)
                 stepping = self._stepping(loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -13,8 +14,10 @@ from edgec.passes.training.rates import factor
 from edgec.passes.training.stepping import Stepping
 from edgec.passes.training_pass import TrainingPass
 
-# A run ends where the loss of a batch is so many times that of the same batch before training.
-_DIVERGED = 16.0
+# A run ends where the loss of a batch is so many times what the run at the lowest rate saw of it.
+_DIVERGED, _LEAST = 16.0, 1e-12
+# The part of a run in which the rate rises: a few steps of AdamW that is new to a network do more harm than many later.
+_RISE = 0.3
 
 
 class Trials:
@@ -40,21 +43,20 @@ class Trials:
     ) -> None:
         self._options, self._learner, self._batches, self._sizes = options, learner, batches, sizes
         self._alone, self._held_out_loss = World(0, 1, world.device), held_out_loss
-        self._first: dict[int, float] = {}  # losses of batches at rates that change nothing
+        self._lowest, self._seen = math.inf, dict[int, float]()
 
     def __call__(self, rate: float, steps: int) -> float:
         """The held-out loss behind so many steps, in which the rate rises and falls as in a whole run."""
         twin = copy.deepcopy(self._learner).train()
         stepping = Stepping(self._options, twin, twin, self._alone, self._sizes)
-        reached = math.inf
+        part = functools.partial(factor, self._options.schedule, steps=steps, rise=_RISE)
+        lowest, self._lowest = rate <= self._lowest, min(rate, self._lowest)
         for step in range(steps):
             twin.objective.progress = step / steps
-            loss = stepping.take(
-                self._batches[step % len(self._batches)], rate * factor(self._options.schedule, step, steps)
-            )
-            if step == 0:
-                reached = loss
-            if not math.isfinite(loss) or loss > _DIVERGED * max(reached, 1e-30):
+            loss = stepping.take(self._batches[step % len(self._batches)], rate * part(step))
+            if lowest:
+                self._seen[step] = loss
+            if not math.isfinite(loss) or loss > _DIVERGED * max(self._seen.get(step, loss), _LEAST):
                 return math.inf
         found = self._held_out_loss(twin)
         return found if math.isfinite(found) else math.inf

@@ -23,8 +23,8 @@ class Verdict:
 
     Attributes:
         cost: what the epoch is chosen by: the held-out loss, or the metric turned so that less is better.
-        losses: on each part of the held-out samples: (parts, figures). The first figure is the loss by the outputs. Others
-            must not grow either.
+        losses: on each part of the held-out samples: (parts, figures). The first figure is the loss by the outputs;
+            others must not grow either.
         sizes: samples of each part.
     """
 

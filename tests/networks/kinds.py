@@ -1,4 +1,4 @@
-"""Ten small networks of different kinds, trained here in seconds, each with a smaller version and data to train that on.
+"""Small networks of different kinds, trained here in seconds, each with a smaller version and data to train that on.
 
 What they see comes with packages that the tests need anyway: scikit-image's faces and photographs, scikit-learn's
 digits; bars and signals are drawn. Nothing is downloaded. A seed says which samples are whose, and draws all weights.
@@ -46,7 +46,7 @@ class Setting:
     samples: Callable[[int, int], tuple[np.ndarray, np.ndarray]]
     task: str
     passes: tuple[Pass, ...]
-    count: int = 512
+    count: int = 256
     labelled: bool = False
     epochs: int = 12
 
@@ -117,7 +117,7 @@ def _train(module: Any, x: np.ndarray, y: np.ndarray, setting: Setting) -> None:
             schedule.step()
 
 
-# -- samples ------------------------------------------------------------------------------------------------------------
+# -- samples ----------------------------------------------------------------------------------------------------------
 
 
 def _faces(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -194,7 +194,7 @@ def _signals(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return made.astype(np.float32), wanted.astype(np.float32)
 
 
-# -- networks -----------------------------------------------------------------------------------------------------------
+# -- networks ---------------------------------------------------------------------------------------------------------
 
 
 def _layers(before: int, widths: Sequence[int], *, pooled: Sequence[int] = ()) -> list[Any]:
@@ -213,8 +213,8 @@ def _layers(before: int, widths: Sequence[int], *, pooled: Sequence[int] = ()) -
 def _face_network() -> Any:
     from torch import nn
 
-    body = _layers(1, (16, 32, 32, 48, 48), pooled=(0, 2, 3))
-    return nn.Sequential(*body, nn.Flatten(), nn.Linear(48 * 9, 64), nn.ReLU(), nn.Linear(64, 2))
+    body = _layers(1, (12, 24, 24, 32, 32), pooled=(0, 1, 3))
+    return nn.Sequential(*body, nn.Flatten(), nn.Linear(32 * 9, 48), nn.ReLU(), nn.Linear(48, 2))
 
 
 def _digit_network() -> Any:
@@ -326,21 +326,21 @@ def _transformer() -> Any:
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "faces, a twentieth of the weights": Setting(_face_network, _faces, "classes", (Compress(params=0.05),)),
-    "digits, half of the weights, labels": Setting(
-        _digit_network, _digits, "classes", (Prune(params=0.5),), count=300, labelled=True
+    "faces, a twentieth of the weights": Setting(_face_network, _faces, "classes", (Compress(params=0.05),), count=384),
+    "digits, a tenth of the weights, labels": Setting(
+        _digit_network, _digits, "classes", (Prune(params=0.1),), count=800, labelled=True
     ),
     "residual, factorized, labels": Setting(
-        _residual_network, _digits, "classes", (Factorize(params=0.4),), count=300, labelled=True
+        _residual_network, _digits, "classes", (Factorize(params=0.12),), count=800, labelled=True
     ),
     "perceptron, pruned": Setting(_perceptron, _digits, "classes", (Prune(params=0.4),)),
     "transformer, factorized": Setting(_transformer, _digits, "classes", (Factorize(params=0.5),)),
     "separable, compressed": Setting(_separable_network, _bars, "numbers", (Compress(params=0.5),)),
-    "separable, quantized": Setting(_separable_network, _bars, "numbers", (Quantize(effort="fast"),), count=256),
+    "separable, quantized": Setting(_separable_network, _bars, "numbers", (Quantize(effort="fast"),)),
     "autoencoder, a tenth of the weights": Setting(_autoencoder, _textures(24), "itself", (Factorize(params=0.1),)),
     "resolution, almost all of the weights": Setting(_resolution_network, _halved, "numbers", (Prune(params=0.8),)),
     "u-net, pruned, numbers": Setting(
-        _u_network, _textures(24, 0.1), "numbers", (Prune(params=0.4),), count=256, labelled=True, epochs=6
+        _u_network, _textures(24, 0.1), "numbers", (Prune(params=0.4),), labelled=True, epochs=6
     ),
     "signals, factorized": Setting(_signal_network, _signals, "numbers", (Factorize(params=0.3),)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgec.ir.graph import Graph
 from edgec.passes.finetune import Finetune
 from edgec.passes.protocol import Context
 from edgec.passes.quantize import Quantize
+from edgec.passes.training import trainer
 from edgec.passes.training.learner import Learner
 
 DATA = Data({"x": images()})
@@ -285,6 +287,62 @@ def test_a_loss_that_is_not_finite_stops_it() -> None:
     assert missed(ctx) == [("the network", "stopped early: the loss became NaN in step 2 of epoch 2, at rate 0.001")]
     assert ctx.done[0].figures["best_epoch"] == 1
     assert all(np.isfinite(values).all() for values in weights(graph).values())
+
+
+def test_a_rate_that_was_found_falls_where_an_epoch_does_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found ten times too high and more, as by a trial that says nothing: training goes on from the best weights."""
+    monkeypatch.setattr(trainer, "find_rate", lambda *arguments: 0.3)
+    teacher = network()
+    student = shaken(teacher, 0.05)
+    before = sqnr(teacher, student)
+    ctx = tune(student, Finetune(epochs=10, batch=4, teacher="original"), original=teacher)
+    what, figures = did(ctx)[0][1], ctx.done[0].figures
+    assert "; the rate was lowered to 0.03 behind epoch 2, to 0.003 behind epoch 4" in what
+    assert figures["rate"] == 0.3
+    assert figures["best_epoch"] > 4
+    assert sqnr(teacher, student) > before + 2
+
+
+def test_a_rate_of_the_users_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = network()
+    student = shaken(teacher, 0.05)
+    before = to_bytes(student)
+    ctx = tune(student, Finetune(epochs=3, rate=3.0, schedule="constant", teacher="original"), original=teacher)
+    assert to_bytes(student) == before
+    [(_, what)] = did(ctx)
+    assert re.fullmatch(
+        r"3 epochs on 36 samples for mse to the teacher; none of them is better than the weights as they were, which "
+        r"are kept, by the loss on 4 held-out samples, 0\.00\d+ before and \S+ at best", what
+    )  # fmt: skip
+
+
+def test_a_run_that_no_rate_makes_better_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is its own teacher: there is nothing to gain."""
+    student = network()
+    before = to_bytes(student)
+    monkeypatch.setattr(trainer, "find_rate", lambda *arguments: 1.0)
+    options = Finetune(epochs=30, batch=2, weight_decay=0.5, teacher="original")
+    ctx = tune(student, options, original=student.copy())
+    assert to_bytes(student) == before
+    assert missed(ctx) == [("the network", "stopped early: no rate down to 0.001 lowers the held-out loss")]
+    assert ctx.done[0].figures["epochs"] == 4
+
+
+def test_numbers_that_a_float_cannot_hold_stay_where_nothing_is_better() -> None:
+    """A bias in integers of more than 24 bits."""
+    graph = model(
+        """
+        k = DequantizeLinear (w, s)
+        b = DequantizeLinear (v, t)
+        y = Conv (x, k, b)
+        """,
+        "(float[1,3,8,8] x) => (float[1,2,8,8] y)",
+        "int8[2,3,1,1] w, float s = {0.1}, int32[2] v = {123456789, -87654321}, float t = {1e-8}",
+        w=np.arange(6).reshape(2, 3, 1, 1),
+    )
+    before = to_bytes(graph)
+    tune(graph, Finetune(epochs=1, rate=10.0, schedule="constant", teacher="original"), original=graph.copy())
+    assert to_bytes(graph) == before
 
 
 def test_nothing_to_learn_from() -> None:

@@ -47,16 +47,21 @@ def test_the_better_half_gets_twice_the_steps() -> None:
 
     def trial(rate: float, steps: int) -> float:
         tried.append((rate, steps))
-        return abs(math.log(rate / 4.0))
+        return 1.0 + abs(math.log(rate / 4.0))
 
     rate, loss, steps = halving(trial, [8.0, 1.0, 2.0, 4.0, 16.0, 0.5, 0.25, 0.125], 3)
-    assert (rate, loss, steps) == (4.0, 0.0, 12)
+    assert (rate, loss, steps) == (4.0, pytest.approx(1.0), 12)
     assert [steps for _, steps in tried] == [3] * 8 + [6] * 4 + [12] * 2
     assert {rate for rate, steps in tried if steps == 6} == {1.0, 2.0, 4.0, 8.0}  # of two alike the lower one
 
 
 def test_of_rates_that_do_as_well_the_lowest_is_taken() -> None:
     assert find_rate(lambda rate, steps: 0.5, [1.0, 0.1, 0.01], 4, 1.0) == 0.01
+
+
+def test_one_lucky_run_does_not_decide() -> None:
+    losses = {1e-3: iter([0.9, 0.7, 1.0]), 1e-4: iter([0.99, 0.98, 0.99]), 1e-5: iter([2.0]), 1e-6: iter([2.0])}
+    assert halving(lambda rate, steps: next(losses[rate]), list(losses), 4)[0] == 1e-3
 
 
 def test_a_loss_that_is_not_finite_is_the_worst() -> None:
