@@ -15,7 +15,6 @@ RATES = {
 }
 # What a tried rate falls to where none lowers the loss, and the lowest one.
 DOWN, LEAST = 0.1, 1e-7
-_LEAST_LOSS = 1e-30
 # All short runs together take about this part of a run's steps and so many more; the halving of eight rates takes so
 # many times the steps of the first runs, which are from so many to so many.
 _PART, _ANYHOW, _ROUNDS, _FEWEST, _MOST = 0.25, 60, 24, 4, 40
@@ -25,48 +24,79 @@ _RISE = 0.05
 _SMALLEST, _LARGEST = 2.0**-12, 4.0
 
 
-def halving(trial: Callable[[float, int], float], rates: Sequence[float], steps: int) -> tuple[float, float, int]:
+def gain(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """How much a loss has fallen, and the standard error of that.
+
+    Args:
+        before, after: on each part of the same samples, weighted so that their mean is that of the samples.
+    """
+    if not np.isfinite(after).all():
+        return -math.inf, 0.0
+    gains = before - after
+    if not np.isfinite(gains).all():
+        return math.inf, 0.0
+    return float(gains.mean()), float(gains.std(ddof=1) / len(gains) ** 0.5) if len(gains) > 1 else 0.0
+
+
+def halving(
+    trial: Callable[[float, int], np.ndarray], rates: Sequence[float], steps: int
+) -> tuple[float, np.ndarray, int]:
     """The rate of the least loss by successive halving: the better half of the rates gets twice the steps.
 
     After Karnin, Koren and Somekh, "Almost Optimal Exploration in Multi-Armed Bandits", ICML 2013, as Jamieson and
     Talwalkar use it, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016. Losses on
-    a few samples are noisy: what counts is the mean of the logarithms over all runs at a rate, by their steps.
+    a few samples are noisy: what counts is the mean over all runs at a rate, by their steps, and of rates that are
+    within a standard error of the best the highest are the better ones. A run that was begun too high is lowered, and
+    one that was begun too low ends too early.
 
     Args:
-        trial: the loss behind a run at a rate, of so many steps, from the same start.
+        trial: the loss, on each part of the held-out samples, behind a run at a rate, of so many steps, from the same
+            start.
         rates: more than one.
         steps: of each rate's first run.
 
     Returns:
-        The rate, that mean as a loss, and the steps of the longest run.
+        The rate, that mean of its losses, and the steps of the longest run.
     """
-    sums = dict.fromkeys(sorted(rates), 0.0)
+    held: dict[float, np.ndarray | float] = dict.fromkeys(rates, 0.0)
     total = 0
-    while len(sums) > 1:
+    while True:
         total += steps
-        for rate, known in sums.items():
-            sums[rate] = known + steps * math.log(max(trial(rate, steps), _LEAST_LOSS))
-        better = sorted(sums, key=lambda rate: (sums[rate], rate))[: len(sums) // 2]
-        sums = {rate: known for rate, known in sums.items() if rate in better}
+        sums = {rate: known + steps * trial(rate, steps) for rate, known in sorted(held.items())}
+        least = min(sums.values(), key=lambda losses: float(losses.mean()))
+
+        def order(rate: float, sums: dict[float, np.ndarray] = sums, least: np.ndarray = least) -> tuple[float, float]:
+            behind, error = gain(sums[rate], least)
+            return (0.0, -rate) if behind <= error else (float(sums[rate].mean()), rate)
+
+        better = sorted(sums, key=order)[: len(sums) // 2]
+        if len(better) == 1:
+            return better[0], sums[better[0]] / total, steps
+        held = {rate: sums[rate] for rate in better}
         steps *= 2
-    [(rate, known)] = sums.items()
-    return rate, math.exp(known / total), steps // 2
 
 
-def find_rate(trial: Callable[[float, int], float], rates: Sequence[float], steps: int, loss: float) -> float:
-    """The rate to train with, in two digits: one whose short run has lowered the loss, where there is such a rate.
+def find_rate(
+    trial: Callable[[float, int], np.ndarray], rates: Sequence[float], steps: int, start: np.ndarray
+) -> float:
+    """The rate to train with, in two digits: none whose short runs have made the loss higher by more than chance.
 
     Args:
         trial, rates, steps: as in :func:`halving`.
-        loss: before any step.
+        start: the loss before any step.
     """
     rate, reached, longest = halving(trial, rates, steps)
-    if not reached < loss:  # all of them are too high, or nothing can be gained
+    if _harmed(start, reached):  # all of them are too high
         rate = min(rates)
-        while rate * DOWN > LEAST and not reached < loss:
+        while rate * DOWN > LEAST and _harmed(start, reached):
             rate *= DOWN
             reached = trial(rate, longest)
     return float(f"{rate:.2g}")
+
+
+def _harmed(start: np.ndarray, reached: np.ndarray) -> bool:
+    gained, error = gain(start, reached)
+    return gained < -error
 
 
 def first_steps(steps: int) -> int:

@@ -23,8 +23,8 @@ from edgec.passes.training.trials import Trials
 from edgec.passes.training.verdicts import Monitor, Verdict
 from edgec.passes.training_pass import TrainingPass
 
-# A rate that was found is lowered so often at most, behind an epoch whose held-out loss is above that of the weights
-# that came in, or so many times that of the best ones; the first steps of an optimizer say little.
+# A rate that was found is lowered so often at most, behind an epoch whose held-out loss is, by more than chance, above
+# that of the weights that came in, or so many times that of the best ones; the first steps of an optimizer say little.
 _LOWERED, _LOST, _FIRST_STEPS = 3, 2.0, 16
 # Batches for short runs take this much memory at most.
 _MOST_BYTES = 1 << 28
@@ -155,7 +155,7 @@ class Trainer:
     def _harmed(self, verdict: Verdict, history: History) -> bool:
         """Whether an epoch has lost what was there, or what had been reached."""
         assert history.kept is not None
-        return not verdict.loss <= min(history.start.loss, _LOST * history.kept.loss)
+        return verdict.harmed(history.start) or verdict.harmed(history.kept, _LOST)
 
     def _lower(self, epoch: int, history: History, stopped: str) -> None:
         """Makes the rate lower, or ends a run that no rate makes better."""
@@ -193,18 +193,16 @@ class Trainer:
         """The rate by short runs of copies; every process makes the same ones."""
         rates, steps = RATES[self.options.optimizer], first_steps(self.options.epochs * self._steps)
         longest = steps * 2 ** (len(rates).bit_length() - 2)
-        trials = Trials(
-            self.options, self.learner, self._some(longest), self._sizes, self.world, self.monitor.held_out_loss
-        )
+        trials = Trials(self.options, self.learner, self._some(longest), self._sizes, self.world, self.monitor.parts)
         made = 0
 
-        def trial(rate: float, count: int) -> float:
+        def trial(rate: float, count: int) -> np.ndarray:
             nonlocal made
             made += 1
             self.progress(made, 2 * len(rates) - 2, "looking for a learning rate")
             return trials(rate, count)
 
-        return find_rate(trial, rates, steps, start.loss)
+        return find_rate(trial, rates, steps, start.parts)
 
     def _some(self, count: int) -> list[Batch]:
         """So many batches of training, or as many of them as fit memory."""

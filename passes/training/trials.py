@@ -7,6 +7,8 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from edgec.passes.training.feeding import Batch
 from edgec.passes.training.learner import Learner
 from edgec.passes.training.parallel import World
@@ -29,7 +31,7 @@ class Trials:
         batches: what is trained on, the same in every run; a longer one begins again.
         sizes: of steps, by parameter.
         world: whose device is computed on; every process makes the same runs.
-        held_out_loss: of a learner.
+        judged: the held-out loss of a learner, on each part of the samples.
     """
 
     def __init__(
@@ -39,14 +41,14 @@ class Trials:
         batches: Sequence[Batch],
         sizes: Sequence[float],
         world: World,
-        held_out_loss: Callable[[Learner], float],
+        judged: Callable[[Learner], np.ndarray],
     ) -> None:
         self._options, self._learner, self._batches, self._sizes = options, learner, batches, sizes
-        self._alone, self._held_out_loss = World(0, 1, world.device), held_out_loss
+        self._alone, self._judged = World(0, 1, world.device), judged
         self._lowest, self._seen = math.inf, dict[int, float]()
 
-    def __call__(self, rate: float, steps: int) -> float:
-        """The held-out loss behind so many steps, in which the rate rises and falls as in a whole run."""
+    def __call__(self, rate: float, steps: int) -> np.ndarray:
+        """The held-out loss, on each part, behind so many steps; the rate rises and falls as in a whole run."""
         twin = copy.deepcopy(self._learner).train()
         stepping = Stepping(self._options, twin, twin, self._alone, self._sizes)
         part = functools.partial(factor, self._options.schedule, steps=steps, rise=_RISE)
@@ -57,6 +59,5 @@ class Trials:
             if lowest:
                 self._seen[step] = loss
             if not math.isfinite(loss) or loss > _DIVERGED * max(self._seen.get(step, loss), _LEAST):
-                return math.inf
-        found = self._held_out_loss(twin)
-        return found if math.isfinite(found) else math.inf
+                return np.full(1, math.inf)
+        return self._judged(twin)

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.passes.training.learner import Learner
-
-# Weights take the place of those that came in where they gain more than so many standard errors of the gain.
-_ERRORS = 1.0
+from edgec.passes.training.rates import gain
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,12 @@ class Verdict:
         return float(self.means[0])
 
     @property
+    def parts(self) -> np.ndarray:
+        """The loss on each part, weighted so that their mean is the held-out loss."""
+        weighted: np.ndarray = self.losses[:, 0] * (self.sizes / self.sizes.mean())
+        return weighted
+
+    @property
     def means(self) -> np.ndarray:
         """Of each figure."""
         means: np.ndarray = self.sizes @ self.losses / self.sizes.sum()
@@ -49,11 +53,13 @@ class Verdict:
 
     def gained(self, start: Verdict) -> bool:
         """Whether the held-out loss is below that of ``start`` by more than chance, and no other figure above."""
-        if not np.isfinite(self.losses).all():
-            return False
-        gains = (start.losses - self.losses) * (self.sizes / self.sizes.mean())[:, None]
-        error = gains[:, 0].std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
-        return bool(gains[:, 0].mean() > _ERRORS * error and self.harmless(start))
+        gained, error = gain(start.parts, self.parts)
+        return gained > error and self.harmless(start)
+
+    def harmed(self, start: Verdict, times: float = 1.0) -> bool:
+        """Whether the held-out loss is above that of ``start``, so many times, by more than chance."""
+        gained, error = gain(times * start.parts, self.parts)
+        return gained < -error
 
     def harmless(self, start: Verdict) -> bool:
         """Whether no figure is above that of ``start``."""
@@ -80,9 +86,9 @@ class Monitor:
     higher_is_better: bool = False
     held: bool = True
 
-    def held_out_loss(self, learner: Learner) -> float:
-        """The loss by the outputs on held-out samples, whatever the metric is."""
-        return Verdict(math.inf, self.losses(learner), self.sizes).loss
+    def parts(self, learner: Learner) -> np.ndarray:
+        """The loss by the outputs on each part of the held-out samples, whatever the metric is."""
+        return Verdict(math.inf, self.losses(learner), self.sizes).parts
 
     def judge(self, learner: Learner) -> Verdict:
         """The verdict on the weights as they are."""

@@ -39,20 +39,20 @@ def test_a_recipe_that_trains(job: Path, edgec: Edgec) -> None:
     """Behind normalize the graph takes pixels; the original that teaches it does not. Then each target trains int8."""
     recipe(
         job,
-        "[fold, normalize, factorize: {rank: 0.3, min_rank: 1}, finetune: {epochs: 12, rate: 0.01, teacher: original, "
+        "[fold, normalize, factorize: {rank: 0.3, min_rank: 1}, finetune: {epochs: 12, rate: 0.003, teacher: original, "
         "monitor: loss, batch: 2}, quantize, distill: {epochs: 1, rate: 0.0001, batch: 3}]",
         "[cpu, coral-dev-board]",
     )
     assert edgec(*ARGUMENTS)[0] == 0
     found = report(job)
     tuned = found["passes"][3]
-    assert tuned["did"][0]["what"].startswith("12 epochs on 6 samples for mse to the teacher; ")
+    assert tuned["did"][0]["what"].startswith("12 epochs on 4 samples for mse to the teacher; ")
     assert tuned["curves"]["loss"][-1] < tuned["curves"]["loss"][0]
     assert tuned["sqnr_db"] > found["passes"][2]["sqnr_db"]
     for board in ("cpu", "coral-dev-board"):
         steps = found["targets"][board]["passes"]
         assert [step["name"] for step in steps] == ["quantize", "distill"]
-        assert steps[1]["did"][0]["what"].startswith("1 epochs on 6 samples")
+        assert steps[1]["did"][0]["what"].startswith("1 epochs on 4 samples")
     assert not (job / "out.checkpoints").exists()
     assert "polyline" in (job / "out" / "report.html").read_text(encoding="utf-8")
 
