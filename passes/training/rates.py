@@ -86,11 +86,11 @@ def find_rate(
         start: the loss before any step.
     """
     rate, reached, longest = halving(trial, rates, steps)
-    if _harmed(start, reached):  # all of them are too high
-        rate = min(rates)
-        while rate * DOWN > LEAST and _harmed(start, reached):
+    if _harmed(start, reached):
+        # All of them are too high, or the runs were too short: where a few mistakes make up the loss, it rises at first.
+        rate = sorted(rates)[len(rates) // 2]
+        while _harmed(start, trial(rate, 2 * longest)) and rate * DOWN > LEAST:
             rate *= DOWN
-            reached = trial(rate, longest)
     return float(f"{rate:.2g}")
 
 
