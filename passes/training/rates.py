@@ -15,9 +15,9 @@ RATES = {
 }
 # What a tried rate falls to where none lowers the loss, and the lowest one.
 DOWN, LEAST = 0.1, 1e-7
-# By what the best rate of short runs is multiplied: in a whole one it rises more slowly and there is more time to settle
-# what it has stirred up. On ten kinds of networks (tests/networks/kinds.py) the best fixed rate was from the same to ten
-# times that of the short runs.
+# By what the best rate of short runs is multiplied: in a whole one it rises more slowly, and there is more time to
+# settle what it has stirred up. The best fixed rate of small networks (tests/networks/kinds.py) was from the same to
+# ten times that of the short runs.
 _BEARS = 10**0.5
 # All short runs together take about this part of a run's steps and so many more; the halving of eight rates takes so
 # many times the steps of the first runs, which are from so many to so many.
@@ -94,7 +94,7 @@ def find_rate(
     """
     rate, reached, longest = halving(trial, rates, steps)
     if _harmed(start, reached):
-        # All of them are too high, or the runs were too short: where a few mistakes make up the loss, it rises at first.
+        # All are too high, or the runs were too short: where a few mistakes make up the loss, it rises at first.
         rate = sorted(rates)[len(rates) // 2]
         while _harmed(start, trial(rate, 2 * longest)) and rate * DOWN > LEAST:
             rate *= DOWN
