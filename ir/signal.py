@@ -27,11 +27,16 @@ class Signal(Means):
 
     def in_words(self) -> list[str]:
         """A sentence for each output that could not be compared in every run."""
-        return [
-            f"output '{name}' has another shape than the original's in {count} of {self.runs} runs: the SQNR leaves"
-            " them out, and a metric of your own can judge them (data.eval: {metric: 'python: module:function'})"
-            for name, count in self.mismatched.items()
-        ]
+        return other_shape_in_words(self.mismatched, self.runs)
+
+
+def other_shape_in_words(mismatched: Mapping[str, int], runs: int) -> list[str]:
+    """A sentence for each output whose shape was another one in some of so many runs."""
+    return [
+        f"output '{name}' has another shape than the original's in {count} of {runs} runs: the SQNR leaves"
+        " them out, and a metric of your own can judge them (data.eval: {metric: 'python:module:function'})"
+        for name, count in mismatched.items()
+    ]
 
 
 def sqnr_scores(reference: Sequence[Run], other: Sequence[Run], each: int = 1) -> Signal:

@@ -29,6 +29,7 @@ from edgec.ir.errors import UsageError, printable
 from edgec.ir.estimates import CONFIDENCE, Scores, worst_difference
 from edgec.ir.execution import batch_size, filled
 from edgec.ir.graph import Graph
+from edgec.ir.sample_axis import without_sample_axis
 from edgec.passes import input_domain
 from edgec.passes.calibration.evaluate import runner
 from edgec.tools.console import print_table
@@ -99,6 +100,7 @@ class _Row:
         self.scores: Scores | None = None
         if section.eval is not None:
             metric = open_metric(section.eval, preprocess, inputs)
+            metric.whole = without_sample_axis(graph)
             self.metric = metric.restricted([_fewer(data) for data in metric.data])
             # The original against itself says nothing.
             if metric.name != "sqnr":

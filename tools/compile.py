@@ -294,6 +294,7 @@ class _Run:
         self.job.progress.stage("measuring the compressed network")
         reached, entries = self.quality.measured(runner(graph))
         self.reached.append(reached)
+        self.notes += self.quality.notes(entries)
         return {**Cost(graph).as_dict(), **entries, **speed}
 
     def _accepted(self, found: Target, emitter: Backend, graph: Graph) -> bool:
@@ -371,7 +372,7 @@ class _Run:
             "sqnr_db_to_graph": decibel(emitted.sqnr_db),
             "saturation": [reports.saturation_entry(one) for one in beyond if one.count],
             "fits": emitted.fits,
-            "notes": [*emitted.notes, *emitter.missing()],
+            "notes": [*self.quality.notes(entries), *emitted.notes, *emitter.missing()],
             "cost": Cost(graph).as_dict(),
             "passes": [reports.pass_entry(record, unseen=probes.unseen) for record in records],
         }

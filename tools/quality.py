@@ -13,6 +13,8 @@ from edgec.ir.errors import InputError
 from edgec.ir.estimates import CONFIDENCE, Scores
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
+from edgec.ir.sample_axis import without_sample_axis
+from edgec.ir.signal import other_shape_in_words
 from edgec.passes.calibration.evaluate import Evaluation, Run, runner
 from edgec.passes.calibration.requirements import Reached, decibel, judge, rounded
 from edgec.passes.reference import Reference
@@ -76,6 +78,9 @@ class Quality:
         self._original, self._source = original, source
         self._evaluation = _named(source, lambda: Evaluation(original, self.probes.feeds, self.probes.each))
         run, size = runner(original), batch_size(original)
+        for metric in (samples.metric, samples.choosing):
+            if metric is not None:
+                metric.whole = without_sample_axis(original)
         self.judge = None if samples.metric is None else Judge(samples.metric, run, size)
         self.choosing = None if samples.choosing is None else Judge(samples.choosing, run, size)
         self.baseline = None if self.judge is None else self.judge.scores(run)
@@ -90,8 +95,16 @@ class Quality:
         """What a network that takes the original's feeds reaches, and the report's entries of it."""
         sqnr = self._evaluation.sqnr(run)
         metric = None if self.judge is None else self.judge.scores(run)
-        entries = {**sqnr_entries(sqnr, self.probes.unseen), **metric_entries(metric)}
+        entries = {
+            **sqnr_entries(sqnr, self.probes.unseen),
+            **metric_entries(metric),
+            "other_shape": dict(sqnr.mismatched),
+        }
         return Reached(sqnr if self.probes.unseen else None, metric), entries
+
+    def notes(self, entries: Mapping[str, Any]) -> list[str]:
+        """What of a network could not be compared, in sentences."""
+        return other_shape_in_words(entries["other_shape"], len(self.probes.feeds))
 
     def entry(self, baseline: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[str, Any]:
         """The report's ``quality``: the compressed network beside the original."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from edgec.ir.estimates import Scores
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
-from edgec.ir.signal import sqnr_scores
+from edgec.ir.signal import Signal, sqnr_scores
 from edgec.passes import input_domain
 from edgec.passes.joined_outputs import apart, joined_parts
 
@@ -46,6 +46,11 @@ class Evaluation:
         run = runner(original)
         self._exact = [apart(run(one), self._parts) for one in self.feeds]
 
-    def sqnr(self, run: Run) -> Scores:
+    def sqnr(self, run: Run) -> Signal:
         """The SQNR of a network, with what each batch adds to it."""
-        return sqnr_scores(self._exact, [apart(run(one), self._parts) for one in self.feeds], self._each)
+        signal = sqnr_scores(self._exact, [apart(run(one), self._parts) for one in self.feeds], self._each)
+        outputs: dict[str, int] = {}
+        for part, name in zip(self._parts, self._exact[0], strict=True):
+            if name in signal.mismatched:
+                outputs[part.output] = max(outputs.get(part.output, 0), signal.mismatched[name])
+        return replace(signal, mismatched=outputs)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.ir.estimates import Scores, worst_difference
+from edgec.ir.signal import Signal
 
 _DIGITS = 6
 # What stands for a figure of minus infinity, which JSON has not.
@@ -85,6 +86,14 @@ def judge(
         measured = [one for one in scores if one is not None]
         if len(measured) < len(scores):
             verdicts[name] = Verdict(limit, None, False, because="no samples were left that nothing was fitted to")
+            continue
+        missing = {output for one in measured if isinstance(one, Signal) for output in one.mismatched}
+        if missing:
+            named = ", ".join(f"'{output}'" for output in sorted(missing))
+            because = f"of output {named} some runs have another shape than the original's, which no SQNR can compare"
+            least_of_all = min(one.value() for one in measured)
+            got = rounded(least_of_all) if math.isfinite(least_of_all) else None
+            verdicts[name] = Verdict(limit, got, False, because=because)
             continue
         worst = (min if least else max)(measured, key=lambda one: one.value())
         value, bound = worst.value(), None if confidence is None else _bound(worst, least, confidence)

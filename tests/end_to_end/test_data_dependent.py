@@ -95,6 +95,15 @@ def test_a_lossy_network_is_compared_where_it_can_be(detector: Callable[[str, st
     assert edgec(*RUN)[0] == 0
     report: dict[str, Any] = json.loads((folder / "out" / "report.json").read_text())
     assert 5 < report["targets"]["cpu"]["sqnr_db"] < 60, "boxes can be compared, whatever NMS selects"
+    (count,) = report["targets"]["cpu"]["other_shape"].values()
+    runs = report["measured_on"]["sqnr"]["samples"]
+    assert 0 < count <= runs
+    note = (
+        f"output 'y' has another shape than the original's in {count} of {runs} runs: the SQNR leaves them out, and a"
+        " metric of your own can judge them (data.eval: {metric: 'python:module:function'})"
+    )
+    assert note in report["targets"]["cpu"]["notes"]
+    assert report["compressed"]["other_shape"] == {}
     status, out, err = edgec("run", "out", "--arrays", "data.npz", "--json", "--outputs", "all.npz")
     assert (status, err) == (0, "")
     networks = json.loads(out)["networks"]
@@ -111,6 +120,31 @@ def test_a_lossy_network_is_compared_where_it_can_be(detector: Callable[[str, st
     _, out, _ = edgec("run", "out", "--arrays", "data.npz")
     line = f"cpu: output 'y' has another shape than model.onnx's on {counted} samples, which its SQNR leaves out"
     assert line in out.splitlines()
+
+
+def test_a_requirement_is_not_met_by_what_was_left_out(detector: Callable[[str, str, str], Path], edgec: Edgec) -> None:
+    folder = detector("NonMaxSuppression", "[fold, quantize]", "cpu")
+    recipe = folder / "compress.yaml"
+    recipe.write_text(recipe.read_text() + "require: {sqnr_min: 1}\n")
+    status, out, _ = edgec(*RUN)
+    assert status == 1
+    because = "of output 'y' some runs have another shape than the original's, which no SQNR can compare"
+    assert f"NOT MET ({because})" in out
+
+
+def test_a_metric_of_the_users_own_judges_what_is_compiled(
+    detector: Callable[[str, str, str], Path], edgec: Edgec
+) -> None:
+    folder = detector("NonMaxSuppression", "[fold]", "cpu")
+    (folder / "judge.py").write_text(
+        "def found(samples):\n    return sum(outputs['y'].shape[1] for _, outputs, _ in samples) + 0.0\n"
+    )
+    evaluated = "eval: {arrays: data.npz, metric: 'python:judge:found'}"
+    recipe = folder / "compress.yaml"
+    recipe.write_text(recipe.read_text().replace("data: {", f"data: {{{evaluated}, "))
+    assert edgec(*RUN)[0] == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert report["targets"]["cpu"]["metric"] == report["baseline"]["metric"] == 3 * 40
 
 
 def test_a_metric_of_the_users_own_gets_whole_outputs(detector: Callable[[str, str, str], Path], edgec: Edgec) -> None:

@@ -109,7 +109,7 @@ def test_outputs_of_any_size_are_compared_run_by_run() -> None:
     assert part.value() == pytest.approx(expected, abs=1e-9)
     assert part.in_words() == [
         "output 'boxes' has another shape than the original's in 1 of 4 runs: the SQNR leaves them out, and a metric of"
-        " your own can judge them (data.eval: {metric: 'python: module:function'})"
+        " your own can judge them (data.eval: {metric: 'python:module:function'})"
     ]
 
 
