@@ -48,7 +48,11 @@ def give_one_of(given: Sequence[str], options: Sequence[str], nothing: str | Non
         raise ValueError(f"{said}: give one of {', '.join(options)}")
 
 
-def unreachable(place: str, unit: Unit, share: float, least: float, total: int, mend: str) -> UsageError:
+class UnreachableBudget(UsageError):
+    """No ranks, or no number of channels, meet a budget; what else a user may have done wrong is no such error."""
+
+
+def unreachable(place: str, unit: Unit, share: float, least: float, total: int, mend: str) -> UnreachableBudget:
     """The refusal of a budget that nothing meets. The share that it names can be met when it is asked for.
 
     Args:
@@ -59,7 +63,7 @@ def unreachable(place: str, unit: Unit, share: float, least: float, total: int, 
         total: what it costs.
         mend: what to do about it.
     """
-    return UsageError(
+    return UnreachableBudget(
         f"{place}: {unit}",
         f"the network cannot be brought to {share:.4g} of its {WORDS[unit]}; "
         f"the least that can be reached is {_up(least, total)}",

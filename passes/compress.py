@@ -14,11 +14,12 @@ from edgec.ir.errors import InputError
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
 from edgec.passes.budgets import UNITS, WORDS, Count, MinRank, Share, Unit, give_one_of, unreachable
+from edgec.passes.calibration.held_out import ENOUGH_SAMPLES, FEWEST_AT_ONCE, MARGIN_DB, groups_of_batches
 from edgec.passes.compression.search import Search, Try
-from edgec.passes.compression.trying import Budget, Made, Passes, attempt, reachable, take_over
+from edgec.passes.compression.trying import Budget, Made, Passes, attempt, reachable
 from edgec.passes.factorization.methods import MethodOption
 from edgec.passes.factorize import Factorize
-from edgec.passes.judging import ROLE, Judge, Part, Split, split
+from edgec.passes.judging import ROLE, Judge, Part, Split, split_groups, take_over
 from edgec.passes.layer_choice import check_layers
 from edgec.passes.protocol import Context, DataSet, Effect, Pass
 from edgec.passes.prune import Prune
@@ -89,9 +90,18 @@ class Compress(Pass):
         whole = ctx.get(Cost)
         budget = Budget(self._unit, self._keep, int(getattr(whole, self._unit)))
         passes = Passes.of(graph, ctx, self._prune(ctx), self._factorize(ctx))
-        parts = _split(graph, ctx, whole.macs)
+        groups = _groups(graph, ctx)
+        parts = None if groups is None else _split(graph, groups, whole.macs)
         search = self._search(graph, ctx, budget, passes, parts, whole.macs)
-        best = search.run()
+        free = None
+        if groups is not None and parts is not None and _few(graph, groups):
+            # What is fitted to few samples may be worse than what is fitted to none: tries of that are quick.
+            free = Search(graph, budget, passes, ctx, {}, search.judge)
+            free.run()
+        best = search.run() if parts is None or parts.apart or free is None else None
+        if free is not None and free.chosen is not None and not _is_better(best, free.chosen, groups):
+            self._take_free(graph, ctx, search, free, best, parts)
+            return
         if best is None:
             least = min(reachable(graph, budget, passes, ctx), 1.0) * budget.total
             mend = "raise the budget, or lower least, min_rank or multiple"
@@ -105,6 +115,22 @@ class Compress(Pass):
         take_over(graph, made.graph)
         ctx.changed()
         self._report(ctx, search, best, made, parts)
+
+    def _take_free(
+        self, graph: Graph, ctx: Context, search: Search, free: Search, fitted: Try | None, parts: Split | None
+    ) -> None:
+        """Takes the best of the tries that are fitted to nothing, and says why."""
+        chosen = free.chosen
+        assert chosen is not None
+        made = free.made[chosen.step]
+        take_over(graph, made.graph)
+        ctx.changed()
+        self._report(ctx, free, chosen, made, parts)
+        if fitted is None:
+            said = "one sample, or all resemble each other, and none can be held out to judge by"
+        else:
+            said = f"{fitted.sqnr_db:.1f} dB with them, {chosen.sqnr_db:.1f} dB without, on samples held out"
+        ctx.missed("the calibration data", f"nothing is fitted to them: {said}")
 
     # -- how ---------------------------------------------------------------------------------------------------------
 
@@ -163,19 +189,35 @@ class Compress(Pass):
         ctx.left += made.left
 
 
-def _split(graph: Graph, ctx: Context, macs: int) -> Split | None:
-    """What tries are fitted to and judged by; ``None`` where there are no data.
+def _groups(graph: Graph, ctx: Context) -> np.ndarray | None:
+    """The group of each batch of the calibration data, of those that resemble each other; ``None`` without data.
 
     Raises:
         InputError: there are none in the data set.
     """
     if ROLE not in ctx.data:
         return None
-    size = batch_size(graph)
-    count = -(-len(ctx.data[ROLE]) // size)
-    if not count:
+    if not len(ctx.data[ROLE]):
         raise InputError(ctx.data[ROLE].source, "has no samples to calibrate with", "name a data set that has some")
-    return split(count, int(np.clip(_WORK // max(macs, 1), _FEWEST, max(_MOST // size, _FEWEST))))
+    return groups_of_batches(graph, ctx)
+
+
+def _split(graph: Graph, groups: np.ndarray, macs: int) -> Split:
+    """What tries are fitted to and judged by."""
+    size = batch_size(graph)
+    return split_groups(groups, int(np.clip(_WORK // max(macs, 1), _FEWEST, max(_MOST // size, _FEWEST))))
+
+
+def _few(graph: Graph, groups: np.ndarray) -> bool:
+    """Whether a fit to the samples may be worse than none."""
+    distinct, size = int(groups.max()) + 1, batch_size(graph)
+    return distinct * size < ENOUGH_SAMPLES and (distinct > 1 or size < FEWEST_AT_ONCE)
+
+
+def _is_better(fitted: Try | None, free: Try, groups: np.ndarray | None) -> bool:
+    """Whether a try that was fitted to samples is better than one that was not, by more than few samples can tell."""
+    count = 1 if groups is None else int(groups.max()) + 1
+    return fitted is not None and fitted.sqnr_db > free.sqnr_db + MARGIN_DB / count
 
 
 def _tried(found: Try, word: str) -> str:
@@ -195,5 +237,5 @@ def _measured(parts: Split | None, each: int) -> str:
         return "measured on noise: there are no calibration data"
     fit, judge = (each * len(numbers) for numbers in (parts.fit, parts.judge))
     if not parts.apart:
-        return f"fitted to and measured on the same {fit} samples: too few to hold any out"
+        return f"fitted to nothing and measured on {judge} calibration samples: too few to hold any out"
     return f"fitted to {fit} and measured on {judge} other calibration samples"

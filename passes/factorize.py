@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.budgets import UNITS, Count, Macs, MinRank, Params, Share, Unit, give_one_of
+from edgec.passes.calibration.held_out import MARGIN_DB, JudgedOutside
 from edgec.passes.factorization.chains import write_chain
-from edgec.passes.factorization.evidence import Evidence
+from edgec.passes.factorization.evidence import Evidence, Plan
 from edgec.passes.factorization.latency import BLOCK, Latency
 from edgec.passes.factorization.layers import Layer, find_layers
 from edgec.passes.factorization.methods import MethodOption, methods_for
@@ -33,6 +35,33 @@ DEFAULT_ENERGY = 0.95
 # The smallest layers that together hold no more of the budget are not looked at where that takes runs of the network.
 _TOO_SMALL = 0.02
 _WAYS = (*UNITS, "latency", "energy", "rank", "vbmf")
+_DATA = "the calibration data"
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What layers become, or why they stay whole.
+
+    Attributes:
+        considered: the layers.
+        choices: one each.
+        fitted: whether chains are fitted to the data.
+    """
+
+    considered: Sequence[Considered]
+    choices: Sequence[Choice | str]
+    fitted: bool
+
+    @property
+    def chosen(self) -> list[tuple[Layer, Choice]]:
+        """The layers that become chains."""
+        pairs = zip(self.considered, self.choices, strict=True)
+        return [(item.layer, choice) for item, choice in pairs if not isinstance(choice, str)]
+
+    @property
+    def plan(self) -> Plan:
+        """As evidence judges it."""
+        return Plan(self.chosen, self.fitted)
 
 
 @dataclass(frozen=True)
@@ -106,14 +135,17 @@ class Factorize(Pass):
         check_layers(self, graph)
         rw = Rewriter(graph, ctx)
         found = find_layers(graph, ctx.get(Shapes), lambda node: excluded(self, node.name), rw.missed)
-        considered = self._considered(found, rw)
+        everything = considered = self._considered(found, rw)
         aware = self.data_aware and "calibration" in ctx.data
         budget = None if self._unit is None else self._budget(self._unit, ctx, considered, aware)
         if budget is not None:
             budget.check()  # here, because what follows may run the network for minutes
         if self.latency or (aware and budget is not None):
-            considered, budget = self._worth_a_look(considered, budget, ctx, rw)
-        evidence = Evidence(graph, ctx, [item.layer for item in considered]) if aware and considered else None
+            considered, budget = self._worth_a_look(considered, budget, ctx)
+        evidence = None
+        if aware and considered:
+            layers, others = ([item.layer for item in items] for items in (considered, everything))
+            evidence = Evidence(graph, ctx, layers, others)
         latency = self._timed(graph, ctx, considered) if self.latency else None
         if latency is not None:
             choices = self._within_time(latency, ctx, considered, evidence)
@@ -121,13 +153,31 @@ class Factorize(Pass):
             choices = budget.spend(ctx, evidence)
         else:
             choices = in_parallel(self._by_itself, considered, ctx, "ranks")
-        chosen: list[tuple[Layer, Choice]] = []
-        for item, choice in zip(considered, choices, strict=True):
+        plan = _Decided(considered, choices, evidence is not None)
+        if evidence is not None and evidence.few and JudgedOutside not in ctx.shared:
+            plan = self._confirmed(plan, everything, ctx, evidence)
+        self._write(graph, ctx, rw, plan, everything, evidence, latency)
+
+    def _write(
+        self,
+        graph: Graph,
+        ctx: Context,
+        rw: Rewriter,
+        plan: _Decided,
+        everything: Sequence[Considered],
+        evidence: Evidence | None,
+        latency: Latency | None,
+    ) -> None:
+        """Rewrites the layers, and says of each what became of it."""
+        small = set(everything) - set(plan.considered)
+        for item in everything:
+            if item in small:
+                _left(rw, item.layer, f"with the smallest it holds less than {_TOO_SMALL:.0%} of the budget")
+        for item, choice in zip(plan.considered, plan.choices, strict=True):
             if isinstance(choice, str):
                 _left(rw, item.layer, choice)
-            else:
-                chosen.append((item.layer, choice))
-        if evidence is not None:
+        chosen = plan.chosen
+        if evidence is not None and plan.fitted:
             fits = evidence.fit(chosen)
         else:
             fits = in_parallel(lambda item: plain(*item), chosen, ctx, "factors")
@@ -138,6 +188,27 @@ class Factorize(Pass):
             ctx.missed(node, reason)
         if latency is not None and chosen:
             latency.conclude(graph, self.latency or 1.0)
+
+    def _confirmed(
+        self, plan: _Decided, everything: Sequence[Considered], ctx: Context, evidence: Evidence
+    ) -> _Decided:
+        """The plan where it is the best on samples that it was not fitted to; else one that is fitted to none."""
+        without = [replace(plan, fitted=False)]
+        if self._unit is not None:
+            free = self._budget(self._unit, ctx, everything, aware=False)
+            without.append(_Decided(everything, free.spend(ctx, None), fitted=False))
+        count = evidence.independent
+        noise = evidence.held_out([decided.plan for decided in (plan, *without)])
+        if noise is None:
+            said = "one sample, or all resemble each other" if count == 1 else f"{count} samples at once"
+            ctx.missed(_DATA, f"nothing is fitted to them: {said}, and none can be held out to judge by")
+            return without[-1]
+        best = int(np.argmin([noise[0] + MARGIN_DB / count, *noise[1:]]))
+        if best == 0:
+            return plan
+        why = f"{-noise[0]:.1f} dB with them, {-noise[best]:.1f} dB without, on samples held out"
+        ctx.missed(_DATA, f"nothing is fitted to them: {count} independent samples, {why}")
+        return without[best - 1]
 
     # -- which layers -----------------------------------------------------------------------------------------------
 
@@ -156,7 +227,7 @@ class Factorize(Pass):
         return kept
 
     def _worth_a_look(
-        self, considered: list[Considered], budget: Budget | None, ctx: Context, rw: Rewriter
+        self, considered: list[Considered], budget: Budget | None, ctx: Context
     ) -> tuple[list[Considered], Budget | None]:
         """All but the smallest layers, which together take a few hundredths of the budget, unless it takes them too."""
         unit = self._unit or "macs"
@@ -170,9 +241,6 @@ class Factorize(Pass):
         large = [item for item in considered if item not in small]
         if budget is not None and not budget.over(large).reachable:
             return considered, budget
-        for item in considered:
-            if item in small:
-                _left(rw, item.layer, f"with the smallest it holds less than {_TOO_SMALL:.0%} of the budget")
         return large, None if budget is None else budget.over(large)
 
     # -- which ranks ------------------------------------------------------------------------------------------------

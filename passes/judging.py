@@ -10,7 +10,9 @@ import numpy as np
 
 from edgec.ir.execution import Session, batch_size, seeded_feeds
 from edgec.ir.graph import Graph
+from edgec.ir.node_list import NodeList
 from edgec.ir.signal import sqnr_scores
+from edgec.passes.calibration.resemblance import folds
 from edgec.passes.joined_outputs import apart, joined_parts
 from edgec.passes.protocol import Context, DataSet
 
@@ -53,6 +55,9 @@ class Part:
         for number, feeds in enumerate(self.whole.batches(size)):
             if number in wanted:
                 yield feeds
+                wanted.discard(number)
+                if not wanted:
+                    return  # what comes behind need not be decoded
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,25 @@ def split(count: int, most: int) -> Split:
     return Split(fit, spread(judge, _MOST_JUDGES), count)
 
 
+def split_groups(groups: np.ndarray, most: int) -> Split:
+    """Parts batches of which some resemble each other: what is fitted to one of them is not judged by another.
+
+    Args:
+        groups: the group of each batch, of those that resemble each other, which are in one part; (batches,).
+        most: batches to fit to.
+    """
+    numbers = np.arange(len(groups))
+    distinct = int(groups.max(initial=-1)) + 1
+    if distinct < _FEWEST:  # halves
+        both = folds(groups, 2)
+        held = np.isin(numbers, both[1]) if len(both) > 1 else np.zeros(len(groups), bool)
+    else:
+        held = groups % _HELD_OUT == _HELD_OUT // 2
+    fit = spread(numbers[~held], most)
+    judge = numbers[held] if held.any() else np.array(fit)
+    return Split(fit, spread(judge, _MOST_JUDGES), len(groups))
+
+
 def spread(numbers: np.ndarray, most: int) -> tuple[int, ...]:
     """At most so many of them, evenly from the first to the last."""
     if len(numbers) > most:
@@ -127,6 +151,12 @@ class Judge:
     def _run(self, graph: Graph) -> list[dict[str, np.ndarray]]:
         session = Session(graph)
         return [apart(session.run(feeds), self._parts) for feeds in self._feeds]
+
+
+def take_over(graph: Graph, made: Graph) -> None:
+    """Makes ``graph`` what a copy of it has become."""
+    graph.nodes = NodeList(made.nodes)  # its names are read anew
+    graph.inputs, graph.outputs = made.inputs, made.outputs
 
 
 def context(graph: Graph, ctx: Context, data: Mapping[str, DataSet], shared: dict[Any, Any] | None = None) -> Context:

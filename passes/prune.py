@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -12,13 +12,25 @@ from pydantic import Field
 
 from edgec.ir.channels import Channels, Group
 from edgec.ir.cost import Cost
+from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph, Node, Tensor
 from edgec.ir.order import dependencies
 from edgec.ir.shapes import Shapes
 from edgec.passes.budgets import ENOUGH, Macs, Params, give_one_of, unreachable
+from edgec.passes.calibration.held_out import (
+    BOTH_WAYS,
+    ENOUGH_SAMPLES,
+    FEWEST_AT_ONCE,
+    MARGIN_DB,
+    MOST_JUDGES,
+    JudgedOutside,
+    groups_of_batches,
+)
+from edgec.passes.calibration.resemblance import folds
+from edgec.passes.judging import Judge, Part, Split, context, spread, take_over
 from edgec.passes.layer_choice import check_patterns, excluded, in_bodies
 from edgec.passes.linear_layers import LINEAR
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.protocol import Context, DataSet, Effect, Pass
 from edgec.passes.pruning.biases import has_bias
 from edgec.passes.pruning.compensation import Refit, can_be_fitted, compensate
 from edgec.passes.pruning.costs import Costs, Unit
@@ -28,9 +40,12 @@ from edgec.passes.pruning.readers import result_axis
 from edgec.passes.pruning.remarks import Cut, report
 from edgec.passes.pruning.selection import Offer, select
 from edgec.passes.pruning.sharing import unshare
-from edgec.passes.streaming import ROLE
+from edgec.passes.streaming import ROLE, batches
 
 _WAYS = ("params", "macs", "ratio")
+_DATA = "the calibration data"
+# Where nothing is lost; a network that is not finite counts as that much noise.
+_NO_NOISE_DB = 140.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,62 @@ class Prune(Pass):
             UsageError: a pattern matches no layer, or the budget cannot be met.
             InputError: the calibration data are empty, or an activation is not finite on them.
         """
+        without = replace(self, refit=False, criterion="l2" if self.criterion == "auto" else self.criterion)
+        aware = self.refit or self._criterion(ctx) in NEEDS_DATA
+        if ROLE not in ctx.data or JudgedOutside in ctx.shared or not aware or without == self or self._keep >= 1:
+            self._run(graph, ctx)
+            return
+        groups = groups_of_batches(graph, ctx)
+        independent = (int(groups.max(initial=-1)) + 1) * batch_size(graph)
+        if independent < ENOUGH_SAMPLES:
+            (self if self._is_better(without, graph, groups, ctx) else without)._run(graph, ctx)
+        else:
+            self._run_unless_worse(without, graph, ctx)
+
+    def _is_better(self, without: Prune, graph: Graph, groups: np.ndarray, ctx: Context) -> bool:
+        """Whether this pass is better than one that is fitted to nothing, on samples held out; it is said where not."""
+        size, count = batch_size(graph), len(groups)
+        independent = (int(groups.max(initial=-1)) + 1) * size
+        parts = [tuple(numbers.tolist()) for numbers in folds(groups, 2)]
+        if len(parts) < 2:
+            if size >= FEWEST_AT_ONCE or not count:
+                return True
+            said = "one sample, or all resemble each other" if independent == 1 else f"{independent} samples at once"
+            ctx.missed(_DATA, f"nothing is fitted to them: {said}, and none can be held out to judge by")
+            return False
+        found = np.zeros(2)
+        pairs = [parts] if independent >= BOTH_WAYS * size else [parts, parts[::-1]]
+        for fit, judge_by in pairs:
+            judged = Judge(graph, ctx, Split(fit, spread(np.array(judge_by), MOST_JUDGES), count))
+            data: dict[str, DataSet] = {ROLE: Part(ctx.data[ROLE], fit, size)}
+            for place, step in enumerate((self, without)):
+                made = graph.copy()
+                step._run(made, context(made, ctx, data))
+                found[place] += np.clip(judged.sqnr_db(made), -_NO_NOISE_DB, _NO_NOISE_DB) / len(pairs)
+        if found[0] > found[1] + MARGIN_DB / independent:
+            return True
+        why = f"{found[0]:.1f} dB with them, {found[1]:.1f} dB without, on samples held out"
+        ctx.missed(_DATA, f"nothing is fitted to them: {independent} independent samples, {why}")
+        return False
+
+    def _run_unless_worse(self, without: Prune, graph: Graph, ctx: Context) -> None:
+        """Runs; but where even on what it was fitted to it is worse than a fit to nothing, that is taken."""
+        count = batches(graph, ctx)
+        judged = Judge(graph, ctx, Split((), spread(np.arange(count), MOST_JUDGES), count))
+        free = graph.copy()
+        own = context(free, ctx, ctx.data)
+        without._run(free, own)
+        left = judged.sqnr_db(free)
+        self._run(graph, ctx)
+        got = judged.sqnr_db(graph)
+        if got < left:
+            take_over(graph, free)
+            ctx.changed()
+            ctx.done, ctx.left = own.done, own.left
+            why = f"{got:.1f} dB with them, {left:.1f} dB without"
+            ctx.missed(_DATA, f"nothing is fitted to them: even on them it is {why}")
+
+    def _run(self, graph: Graph, ctx: Context) -> None:
         whole = ctx.get(Cost)
         budget = _Budget("params" if self.params is not None else "macs", self._keep, whole)
         if self._keep < 1:

@@ -86,6 +86,11 @@ class Search:
             for step in (best.step - 0.125, best.step + 0.125):
                 if 0 < step < 1 and not self._known_to_lose(step):
                     self._factorized(step)
+        return self.chosen
+
+    @property
+    def chosen(self) -> Try | None:
+        """What :meth:`run` gave."""
         return self.tries[min(self.made)] if self.made else None
 
     @property

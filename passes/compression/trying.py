@@ -9,11 +9,10 @@ from typing import Any
 
 from edgec.ir.channels import Channels
 from edgec.ir.cost import Cost
-from edgec.ir.errors import UsageError
 from edgec.ir.graph import Graph
-from edgec.ir.node_list import NodeList
 from edgec.ir.shapes import Shapes
-from edgec.passes.budgets import Unit
+from edgec.passes.budgets import Unit, UnreachableBudget
+from edgec.passes.calibration.held_out import JudgedOutside
 from edgec.passes.factorization.layers import find_layers
 from edgec.passes.factorization.methods import methods_for
 from edgec.passes.factorization.offers import Limits, least_choice, whole_cost
@@ -131,7 +130,7 @@ def pruned(
     made = graph.copy()
     if part >= 1 or passes.prune is None:
         return made, [], []
-    own = context(made, ctx, data, {Memory: memory} if memory is not None else None)
+    own = context(made, ctx, data, {JudgedOutside: True} | ({} if memory is None else {Memory: memory}))
     given: dict[str, Any] = {"macs": part} if budget.unit == "macs" else {"params": part}
     if _run(replace(passes.prune, ratio=None, **given), made, own):
         return made, own.done, [_said("not pruned", remark) for remark in own.left]
@@ -155,7 +154,7 @@ def factorized(
     target = budget.limit
     for _ in range(_ROUNDS):
         made = graph.copy()
-        own = context(made, ctx, data)
+        own = context(made, ctx, data, {JudgedOutside: True})
         given: dict[str, Any] = {budget.unit: target / cost}
         if not _run(replace(passes.factorize, **given), made, own):
             return None
@@ -208,17 +207,12 @@ def reachable(graph: Graph, budget: Budget, passes: Passes, ctx: Context) -> flo
     return cost / max(budget.total, 1)
 
 
-def take_over(graph: Graph, made: Graph) -> None:
-    """Makes ``graph`` what a copy of it has become."""
-    graph.nodes = NodeList(made.nodes)  # its names are read anew
-    graph.inputs, graph.outputs = made.inputs, made.outputs
-
-
 def _run(step: Pass, graph: Graph, ctx: Context) -> bool:
-    """Runs a pass; whether its budget could be met. Patterns have been checked, so nothing else is a usage error."""
+    """Runs a pass; whether its budget could be met. Any other error of the user's, a library that is missing, say, is
+    raised."""
     try:
         step.run(graph, ctx)
-    except UsageError:
+    except UnreachableBudget:
         return False
     settle(graph, "compress")
     return True

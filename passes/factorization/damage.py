@@ -39,7 +39,7 @@ class Damage:
         self._network, self._images = network, images
         # Not those that layers are observed on: a chain that only knows its samples by heart must not look good.
         self._held_out = images.half(1, min(max(_WORK // max(macs, 1), _FEWEST_IMAGES), _MOST_IMAGES))
-        self._original = {n: network.run(images.feeds[n], network.outputs) for n in self._held_out}
+        self._original = {n: self._outputs(n, Weights()) for n in self._held_out}
 
     def curve(
         self, observed: Observed | None, layer: Layer, choices: Sequence[Choice], cost: np.ndarray, lost: np.ndarray
@@ -63,24 +63,27 @@ class Damage:
             choice, weights = choices[int(place)], Weights()
             fit = plain(layer, choice) if observed is None else fit_one(observed, choice, rounds=_ROUNDS, bend=False)
             override(weights, layer, fit)
-            found.append(self._noise(weights))
+            found.append(self.noise(weights))
         # Larger chains cannot be worse; what says otherwise is the noise of few images.
         noise = np.maximum.accumulate(np.maximum(found, 1e-14)[::-1])[::-1]
         x = np.log(np.maximum(lost, 1e-12))
         made = np.exp(np.interp(-x, -x[tried], np.log(noise)))
         return np.asarray(made * (1 + 1e-6 * np.maximum(lost, 1e-12)))  # ties go to what loses less of the layer
 
-    def _noise(self, weights: Weights) -> float:
-        outputs = self._network.outputs
+    def noise(self, weights: Weights, numbers: Sequence[int] | None = None) -> float:
+        """The noise of the network with other weights on some of the batches, those held out where none are given."""
 
         def one(number: int) -> np.ndarray:
-            made = self._network.run(self._images.feeds[number], outputs, weights)
-            was = self._original[number]
+            was = self._original.get(number) or self._outputs(number, Weights())
+            made = self._outputs(number, weights)
             sums = []
-            for name in outputs:
+            for name in self._network.outputs:
                 before, behind = was[name].astype(np.float64), made[name].astype(np.float64)
                 sums.append((np.sum(before**2), np.sum((before - behind) ** 2)))
             return np.array(sums)
 
-        power, noise = np.sum(list(self._images.each(one, self._held_out)), axis=0).T
+        power, noise = np.sum(list(self._images.each(one, self._held_out if numbers is None else numbers)), axis=0).T
         return float(np.sum(noise / np.maximum(power, 1e-30)))
+
+    def _outputs(self, number: int, weights: Weights) -> dict[str, np.ndarray]:
+        return self._network.run(self._images.feeds[number], self._network.outputs, weights)

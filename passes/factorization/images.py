@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
+from edgec.passes.calibration.resemblance import folds
 from edgec.passes.protocol import Context
 from edgec.passes.streaming import ROLE
 
@@ -25,6 +27,10 @@ class Images:
     """The calibration data, as many batches as fit a fixed amount of memory, taken evenly from the whole set.
 
     A batch whose values are a hundred times those of the others is left out, and reported.
+
+    Attributes:
+        feeds: by batch.
+        groups: the group of each batch, of those that resemble each other; each alone until somebody has looked.
 
     Args:
         graph: whose inputs they feed.
@@ -43,10 +49,12 @@ class Images:
         for number, feeds in enumerate(ctx.feeds(graph, ROLE)):
             if keep is None:
                 most = max(_MOST_BYTES // max(sum(v.nbytes for v in feeds.values()), 1), 1)
-                keep = set(np.linspace(0, batches - 1, min(most, batches)).round().astype(int).tolist())
+                keep = set(spread(batches, most))
             if number in keep:
                 self.feeds.append(feeds)
                 numbers.append(number)
+                if len(numbers) == len(keep):
+                    break  # what comes behind need not be decoded
         if not self.feeds:
             raise InputError(ctx.data[ROLE].source, "has no samples to calibrate with", "name a data set that has some")
         times = _times_usual(self.feeds)
@@ -54,10 +62,28 @@ class Images:
             if much > _UNUSUAL:
                 ctx.missed(f"calibration batch {number}", f"left out: its values are {much:.2g} times what is usual")
         self.feeds = [feeds for feeds, much in zip(self.feeds, times, strict=True) if not much > _UNUSUAL]
+        self.groups = np.arange(len(self.feeds))
+
+    def only(self, numbers: Sequence[int]) -> Images:
+        """Some of the batches, numbered anew."""
+        part = copy(self)
+        part.feeds, part.groups = [self.feeds[number] for number in numbers], self.groups[list(numbers)]
+        return part
+
+    @property
+    def independent(self) -> int:
+        """How many batches there are that do not resemble each other."""
+        return len(np.unique(self.groups))
 
     def half(self, which: int, most: int) -> list[int]:
-        """The numbers of every other batch from the first (0) or the second (1) on; a single one is both halves."""
-        return list(range(min(which, len(self.feeds) - 1), len(self.feeds), 2))[:most]
+        """The numbers of the batches in the first (0) or the second (1) half, evenly; a single group is both halves.
+
+        Those that resemble each other are in the same half: what is fitted to one of them must not be judged by the
+        other.
+        """
+        both = folds(self.groups, 2)
+        numbers = both[min(which, len(both) - 1)].tolist()
+        return [numbers[place] for place in spread(len(numbers), most)]
 
     def each(self, work: Callable[[int], U], numbers: Sequence[int] | None = None, *, threads: int = 1) -> Iterator[U]:
         """What ``work`` makes of the number of each batch, or of those given, in order."""
@@ -67,6 +93,12 @@ class Images:
             return
         with ThreadPoolExecutor(threads) as pool:
             yield from pool.map(work, numbers)
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most ``most`` numbers below ``count``, evenly, each from the middle of its stretch."""
+    wanted = min(count, most)
+    return ((np.arange(wanted) + 0.5) * count / max(wanted, 1)).astype(int).tolist()
 
 
 def _times_usual(feeds: Sequence[dict[str, np.ndarray]]) -> np.ndarray:

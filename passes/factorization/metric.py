@@ -12,8 +12,9 @@ al., "Accelerating Very Deep Convolutional Networks for Classification and Detec
 A patch of many channels has more covariances than a calibration set can tell apart. The measured ones are therefore
 shrunk towards a Kronecker product of a covariance between channels and one between taps, and that between channels
 towards its diagonal, by the weights that Ledoit and Wolf give ("A well-conditioned estimator for large-dimensional
-covariance matrices", 2004), the images being the independent samples; and what the prior adds to R, it adds to B as if
-the original kernel were right there.
+covariance matrices", 2004), the images being the independent samples. The result is shrunk further, towards a multiple
+of the identity, for which a kernel errs as its weights do: how far, is chosen by held-out error (:mod:`.isotropy`).
+What the priors add to R, they add to B as if the original kernel were right there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from functools import cached_property
 
 import numpy as np
 
+from edgec.passes.factorization.isotropy import isotropic_part
 from edgec.passes.factorization.modes import along
 from edgec.passes.factorization.regression import Regression
 from edgec.passes.factorization.samples import Samples
@@ -42,7 +44,7 @@ class Metric:
         energy: E |y - mean(y)|^2 of each, the prior's part included, (groups,), float64.
         channels: the covariances between input channels, all taps together, (groups, in, in).
         taps: those between taps, (groups, taps, taps), of mean diagonal 1.
-        shrinkage: the part of R that is the prior, (groups,).
+        shrinkage: the part of R that is no measurement, (groups,).
         silent: where nothing that is read ever varies, (groups,): channels can be dead, at the latest in a compressed
             network.
     """
@@ -75,12 +77,14 @@ class Metric:
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite then is seen by Observed.unfit
-def measure(samples: Samples, kernel: np.ndarray) -> Metric:
+def measure(samples: Samples, kernel: np.ndarray, *, isotropic: bool = False) -> Metric:
     """The quadratic forms of a layer.
 
     Args:
         samples: of the layer.
         kernel: the original one, (groups, out, in, *taps), which the prior trusts.
+        isotropic: whether they are for kernels of lower rank, and are shrunk towards the weights' own as far as that
+            lowers their held-out error.
     """
     flat, wanted, rows = samples.patches, samples.wanted, samples.rows
     groups, out, into = kernel.shape[:3]
@@ -113,7 +117,31 @@ def measure(samples: Samples, kernel: np.ndarray) -> Metric:
     cross += trusted.reshape(cross.shape)
     energy = (1 - shrinkage) * _power(wanted) / rows
     energy += products(trusted.reshape(groups, 1, -1), kernel.reshape(groups, 1, -1))
-    return Metric(second, cross, energy, channels, between, shrinkage, trace <= 0)
+    metric = Metric(second, cross, energy, channels, between, shrinkage, trace <= 0)
+    if not isotropic:
+        return metric
+    flat_kernel = kernel.reshape(groups, out, -1)
+    return _towards_isotropy(metric, flat_kernel, trace / size, isotropic_part(samples, flat_kernel, trace / size))
+
+
+def _towards_isotropy(metric: Metric, kernel: np.ndarray, level: np.ndarray, part: float) -> Metric:
+    """The forms with a part that says of all inputs the same: its variance is ``level`` (groups,).
+
+    The arrays of ``metric`` are taken over.
+    """
+    keep, added = np.float32(1 - part), (part * level).astype(np.float32)
+    metric.second[:] *= keep
+    np.einsum("gii->gi", metric.second)[:] += added[:, None]
+    metric.cross[:] *= keep
+    metric.cross[:] += added[:, None, None] * kernel
+    if metric.channels is not metric.second:
+        metric.channels[:] *= keep
+        np.einsum("gii->gi", metric.channels)[:] += added[:, None]
+    if metric.taps.shape[1] > 1:
+        metric.taps[:] *= keep
+        np.einsum("gtt->gt", metric.taps)[:] += np.float32(part)
+    energy = (1 - part) * metric.energy + part * level * _squares(kernel)
+    return replace(metric, energy=energy, shrinkage=1 - (1 - part) * (1 - metric.shrinkage))
 
 
 def retargeted(metric: Metric, before: Samples, behind: Samples) -> Metric:
@@ -140,7 +168,7 @@ def _prior(samples: Samples, channels: np.ndarray, between: np.ndarray) -> tuple
     return (1 - part)[:, None, None] * channels + part[:, None, None] * alone, between
 
 
-def _scatter(rows: np.ndarray, images: Sequence[slice], second: np.ndarray) -> np.ndarray:
+def _scatter(rows: np.ndarray, images: Sequence[slice | np.ndarray], second: np.ndarray) -> np.ndarray:
     """The variances of covariances measured on these images, summed over their elements: (groups,).
 
     Positions of one image resemble each other, so it is the images that are taken for independent samples; of a single

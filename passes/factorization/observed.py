@@ -12,6 +12,9 @@ from edgec.passes.factorization.metric import Metric, measure, retargeted
 from edgec.passes.factorization.samples import Samples
 from edgec.passes.factorization.whitening import Whitening, whitened
 
+# From so many independent samples on an average is taken as it is.
+_SAMPLES_THAT_AGREE = 32
+
 
 class Observed:
     """A layer on its data.
@@ -24,7 +27,7 @@ class Observed:
 
     def __init__(self, layer: Layer, samples: Samples, metric: Metric | None = None) -> None:
         self.layer, self.samples = layer, samples
-        self.metric = metric or measure(samples, layer.kernel())
+        self.metric = metric or measure(samples, layer.kernel(), isotropic=True)
 
     @property
     def unfit(self) -> str:
@@ -60,6 +63,34 @@ class Observed:
         """The biases that go best with a kernel: (nodes, groups, out), float64."""
         flat = kernel.reshape(self.metric.cross.shape).astype(np.float64)
         return self.samples.mean_out - (self.samples.mean_in[:, :, None, :] @ flat.swapaxes(1, 2))[:, :, 0]
+
+    def held_biases(self, kernel: np.ndarray, own: np.ndarray) -> np.ndarray:
+        """The biases that go best with a kernel, as far as the samples agree on them: (nodes, groups, out), float64.
+
+        What they change is an average over few independent samples. It is shrunk by the part of its square that
+        chance explains (James and Stein, "Estimation with quadratic loss", 1961, all channels of a node together).
+
+        Args:
+            kernel: of the layer's shape.
+            own: what the layer adds itself, (nodes, groups, out); a gemm's by its factor.
+        """
+        best = self.biases(kernel)
+        images = self.samples.images
+        if len(images) >= _SAMPLES_THAT_AGREE:
+            return best
+        if len(images) < 2:
+            return own.astype(np.float64)
+        flat = kernel.reshape(self.metric.cross.shape).astype(np.float32)
+        held = best.copy()
+        for place, rows in enumerate(self.samples.nodes):
+            left = self.samples.wanted[:, rows] - self.samples.patches[:, rows] @ flat.swapaxes(1, 2)
+            labels = self.samples.labels[rows]
+            means = np.stack([left[:, labels == label].mean(axis=1, dtype=np.float64) for label in np.unique(labels)])
+            chance = float(means.var(axis=0, ddof=1).sum()) / len(means)
+            change = best[place] - own[place]
+            size = float(np.square(change).sum())
+            held[place] = own[place] + max(1 - chance / size, 0.0) * change if size > 0 else best[place]
+        return held
 
     def predicted(self, kernel: np.ndarray) -> np.ndarray:
         """What the layer would compute with a kernel and the biases that go best with it: (groups, rows, out)."""

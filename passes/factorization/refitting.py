@@ -13,7 +13,7 @@ from edgec.passes.factorization.images import Images
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.observed import Observed
 from edgec.passes.factorization.offers import Choice
-from edgec.passes.factorization.overriding import Overridable, Weights
+from edgec.passes.factorization.overriding import Overridable, Weights, own_bias
 from edgec.passes.factorization.samples import collect, targets, together
 from edgec.passes.factorization.stages import Chain, compose
 
@@ -129,9 +129,12 @@ def _fit(observed: Observed, choice: Choice, start: Chain | None, rounds: int) -
     chain = fitted(choice, observed, start, rounds=rounds)
     biases: dict[Node, np.ndarray] = {}
     if observed.samples.centred:
-        of_nodes = observed.biases(compose(chain.stages)).reshape(len(layer.nodes), -1)
-        for node, values in zip(layer.nodes, of_nodes, strict=True):
-            biases[node] = values * float(node.attrs.get("alpha", 1.0)) if layer.kind == "gemm" else values
+        factors = [float(node.attrs.get("alpha", 1.0)) if layer.kind == "gemm" else 1.0 for node in layer.nodes]
+        held = [own_bias(layer, node) for node in layer.nodes]
+        own = np.stack([b / factor for b, factor in zip(held, factors, strict=True) if b is not None])
+        of_nodes = observed.held_biases(compose(chain.stages), own.reshape(len(layer.nodes), layer.groups, layer.out))
+        for node, values, factor in zip(layer.nodes, of_nodes, factors, strict=True):
+            biases[node] = values.reshape(-1) * factor
     return Fit(chain, biases, observed.samples.rows, size_of(layer))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -37,7 +38,8 @@ class Samples:
         mean_in, mean_out: what was taken away of each node, (nodes, groups, in * taps) and (nodes, groups, out), the
             bias included, float64; zero where not all nodes can be given a bias.
         nodes: the rows of each node.
-        images: the rows of each image, for each node anew.
+        labels: of each row, the number of the image that it is of; those that resemble each other have one, whichever
+            node reads them. (rows,)
         centred: whether all nodes can be given a bias.
     """
 
@@ -46,13 +48,20 @@ class Samples:
     mean_in: np.ndarray
     mean_out: np.ndarray
     nodes: list[slice]
-    images: list[slice]
+    labels: np.ndarray
     centred: bool
 
     @property
     def rows(self) -> int:
         """How many."""
         return int(self.patches.shape[1])
+
+    @cached_property
+    def images(self) -> list[slice | np.ndarray]:
+        """The rows of each image: the independent observations."""
+        order = np.argsort(self.labels, kind="stable")
+        starts = np.flatnonzero(np.diff(self.labels[order], prepend=-1))
+        return [_run(rows) for rows in np.split(order, starts[1:])]
 
     def whole(self, outputs: np.ndarray) -> np.ndarray:
         """Outputs (groups, rows, out) without their means, with them."""
@@ -64,6 +73,12 @@ class Samples:
     def towards(self, wanted: np.ndarray) -> Samples:
         """The same rows with other outputs, (groups, rows, out), means and all; the array is taken over."""
         return replace(self, wanted=wanted, mean_out=_centre(wanted, self.nodes, self.centred))
+
+
+def _run(rows: np.ndarray) -> slice | np.ndarray:
+    """Rising rows as a slice where they are one, so that no copy is made of them."""
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first + 1 == len(rows) else rows
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,11 @@ def observe(
         return found
 
     runs = list(images.each(one, numbers, threads=threads))
-    return [samples_of(layer, *zip(*(run[at] for run in runs), strict=True)) for at, layer in enumerate(layers)]
+    made = []
+    for at, layer in enumerate(layers):
+        wanted, taken = [run[at][0] for run in runs], [run[at][1] for run in runs]
+        made.append(samples_of(layer, wanted, taken, images.groups[list(numbers)]))
+    return made
 
 
 def targets(
@@ -179,7 +198,7 @@ def collect(
         _check(layer, values, number)
         return patches_of(layer, values, wanted[number])
 
-    return samples_of(layer, wanted, list(images.each(one, threads=threads)))
+    return samples_of(layer, wanted, list(images.each(one, threads=threads)), images.groups)
 
 
 def _inputs(layer: Layer) -> int:
@@ -222,8 +241,18 @@ def patches_of(layer: Layer, values: dict[str, np.ndarray], wanted: Sequence[Tar
     ]
 
 
-def samples_of(layer: Layer, wanted: Sequence[Sequence[Target]], taken: Sequence[Sequence[np.ndarray]]) -> Samples:
-    """The rows of a layer from what was found of it, by batch and node."""
+def samples_of(
+    layer: Layer,
+    wanted: Sequence[Sequence[Target]],
+    taken: Sequence[Sequence[np.ndarray]],
+    groups: np.ndarray | None = None,
+) -> Samples:
+    """The rows of a layer from what was found of it, by batch and node.
+
+    Args:
+        groups: the group of each batch, of those that resemble each other; each alone where it is not given.
+    """
+    groups = np.arange(len(taken)) if groups is None else groups
     places = [(batch, node) for node in range(len(layer.nodes)) for batch in range(len(taken))]
     ends = np.cumsum([0, *(len(taken[batch][node]) for batch, node in places)]).tolist()
     read_rows = np.empty((layer.groups, ends[-1], _inputs(layer)), np.float32)
@@ -235,7 +264,8 @@ def samples_of(layer: Layer, wanted: Sequence[Sequence[Target]], taken: Sequence
     nodes = [slice(*pair) for pair in pairwise(ends[:: len(taken)])]
     centred = all(own_bias(layer, node) is not None for node in layer.nodes)
     means = [_centre(rows, nodes, centred) for rows in (read_rows, made_rows)]
-    return Samples(read_rows, made_rows, means[0], means[1], nodes, [slice(*pair) for pair in pairwise(ends)], centred)
+    labels = np.repeat([groups[batch] for batch, _ in places], np.diff(ends))
+    return Samples(read_rows, made_rows, means[0], means[1], nodes, labels, centred)
 
 
 def _centre(values: np.ndarray, nodes: Sequence[slice], centred: bool) -> np.ndarray:

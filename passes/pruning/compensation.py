@@ -7,7 +7,8 @@ Detection", 2016, in the setting of He et al., "Channel Pruning for Accelerating
 The mean of what was removed is in the bias then, padding and all nodes in between included.
 
 A layer is looked at when all before it have become what they stay: two that correct the same error would correct it
-twice. Fits are judged on images that do not resemble those that they were made from (resemblance.py).
+twice. Fits are judged on images that do not resemble those that they were made from
+(:mod:`edgec.passes.calibration.resemblance`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from edgec.ir.execution import Feeds
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.order import dependencies
 from edgec.ir.shapes import Shapes
+from edgec.passes.calibration.resemblance import MOST_IMAGES, channel_means, folds, groups_of
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.protocol import Context
 from edgec.passes.pruning.biases import add_bias, bias_obstacle, has_bias
 from edgec.passes.pruning.least_squares import Sums, best
 from edgec.passes.pruning.patches import from_matrix, patches, refit_obstacle, weight_matrix, written_at
-from edgec.passes.pruning.resemblance import MOST_IMAGES, groups_of, halves
 from edgec.passes.resuming import Resuming
 from edgec.passes.streaming import Tapped, batches, check_finite, stream
 from edgec.passes.windows import Window
@@ -38,6 +39,9 @@ _ROWS_FOR_EACH, _LEAST_ROWS, _MOST_ROWS = 8, 4096, 16384
 _NUMBERS_AT_ONCE = 2**24
 # Samples of the original's outputs hold so many numbers at once.
 _MOST_TARGETS = 2**25
+# So few groups of images make four folds instead of two halves, where sums hold no more numbers than this, and all
+# outputs of a layer follow its fit equally far.
+_FEW_GROUPS, _MOST_FOLDS, _NUMBERS_OF_FOLDS = 8, 4, 2**22
 # Residuals below this part of the signal are rounding.
 _ROUNDING = 1e-10
 
@@ -156,12 +160,12 @@ def compensate(
     found: dict[Node, Refit] = {}
     if not layers:
         return found
-    half = halves(_alike(original, layers, ctx))
+    alike = _alike(original, layers, ctx)
     before, now = Resuming(original, ctx), Resuming(graph, ctx)
     for some in _portions(layers, batches(graph, ctx)):
         targets = _targets(before, some, ctx)
         for wave in _waves(graph, some):
-            found.update(_fit(graph, now, wave, targets, half, ctx))
+            found.update(_fit(graph, now, wave, targets, alike, ctx))
             ctx.progress(layers.index(wave[-1]) + 1, len(layers), "fitting")
     return found
 
@@ -201,8 +205,7 @@ def _alike(original: Graph, layers: Sequence[_Layer], ctx: Context) -> np.ndarra
         for layer in layers:
             computed = values[0][layer.target.name]
             check_finite(layer.target, computed, number)
-            others = tuple(axis for axis in range(computed.ndim) if axis != layer.axis)
-            found.append(computed.mean(axis=others, dtype=np.float64))
+            found.append(channel_means(computed, layer.axis))
         return found
 
     seen = list(stream(original, ctx, [Tapped(original, [layer.target for layer in layers])], means))
@@ -263,7 +266,7 @@ def _fit(
     now: Resuming,
     wave: Sequence[_Layer],
     targets: Mapping[_Layer, list[np.ndarray]],
-    half: np.ndarray,
+    alike: np.ndarray,
     ctx: Context,
 ) -> Iterator[tuple[Node, Refit]]:
     taps = [t for layer in wave for t in (layer.data, layer.written) if isinstance(t, Variable)]
@@ -275,27 +278,34 @@ def _fit(
         ]
 
     outputs = [layer.shape[layer.axis] for layer in wave]
-    sums = [[Sums(layer.features, width) for _ in range(2)] for layer, width in zip(wave, outputs, strict=True)]
+    groups = int(alike.max()) + 1
+    few = groups <= _FEW_GROUPS and sum(layer.numbers for layer in wave) <= _NUMBERS_OF_FOLDS
+    parts = folds(alike, _MOST_FOLDS if few else 2)
+    fold_of = np.zeros(len(alike), np.int64)
+    for fold, numbers in enumerate(parts):
+        fold_of[numbers] = fold
+    sums = [[Sums(layer.features, width) for _ in parts] for layer, width in zip(wave, outputs, strict=True)]
     for number, observed in enumerate(now.run(wave[0].node, taps, observe)):
-        for layer, both, blocks in zip(wave, sums, observed, strict=True):
-            target, own = targets[layer][number], both[half[number]]
+        for layer, each, blocks in zip(wave, sums, observed, strict=True):
+            target, own = targets[layer][number], each[fold_of[number]]
             own.signal += float(np.einsum("ro,ro->", target, target, dtype=np.float64))
             for block in blocks:
                 own.add(*block)
     for place, layer in enumerate(wave):
-        refit = _correct(graph, layer, *sums[place])
+        refit = _correct(graph, layer, sums[place], pooled=groups <= _FEW_GROUPS)
         sums[place] = []  # frees the largest arrays before the next solve
         if refit is not None:
             yield layer.node, refit
 
 
-def _correct(graph: Graph, layer: _Layer, one: Sums, other: Sums) -> Refit | None:
+def _correct(graph: Graph, layer: _Layer, sums: Sequence[Sums], *, pooled: bool) -> Refit | None:
     """Fits one layer; ``None`` where its output did not change."""
-    signal, error, rows = one.signal + other.signal, one.rr + other.rr, one.rows + other.rows
+    signal, error = sum(fold.signal for fold in sums), sum(fold.rr for fold in sums)
+    rows = sum(fold.rows for fold in sums)
     if error <= _ROUNDING * signal:
         return None
     before = error / signal if signal > 0 else 0.0
-    correction, part = best(one, other)
+    correction, part = best(*sums, pooled=pooled)
     if correction is None:
         return Refit(before, before, rows, max(layer.features), "no fit was better on images held out")
     node, weight = layer.node, layer.node.inputs[1]

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgec.ir.graph import Graph, Variable
+from edgec.passes.calibration.resemblance import groups_of
 from edgec.passes.protocol import Context
 from edgec.passes.pruning.least_squares import squarable
 from edgec.passes.pruning.readers import Reader
-from edgec.passes.pruning.resemblance import groups_of
 from edgec.passes.streaming import Tapped, batches, check_finite, stream
 
 # So many observations for each channel are enough, and so many are taken at least where the data have them.
@@ -72,6 +72,27 @@ class Moments:
         """The mean square of each unit."""
         return np.diag(self.covariance) + np.square(self.centre + self.sums / max(self.rows, 1))
 
+    @property
+    def independent(self) -> float:
+        """How many independent observations would tell the covariance as well as the images do; at most the rows.
+
+        Of n independent ones of a normal distribution, the estimate's variance is (tr(C)^2 + |C|^2) / n in all; what it
+        is follows from how far the images disagree. Positions of one image resemble each other, and count for less.
+        """
+        scatter = self._scatter
+        if self.samples < 2 or scatter <= 0:
+            return float(min(self.samples, self.rows) if self.samples < 2 else self.rows)
+        covariance = self.covariance
+        power = float(np.trace(covariance)) ** 2 + float(np.vdot(covariance, covariance))
+        return float(np.clip(power / scatter, min(self.samples, self.rows), self.rows))
+
+    @property
+    def _scatter(self) -> float:
+        """The variance of the covariance as an estimate, summed over its elements."""
+        covariance = self.covariance
+        energy = float(np.vdot(covariance, covariance))
+        return max(self.squares / max(self.images, 1) - energy, 0.0) / max(self.samples - 1, 1)
+
     def shrunk(self) -> np.ndarray:
         """The covariance, held back by how far the images disagree; of one image as it is."""
         covariance = self.covariance
@@ -81,8 +102,7 @@ class Moments:
         # What always goes together is no accident of a few images.
         prior = np.where(np.square(covariance) > _TOGETHER * np.outer(own, own), covariance, 0.0)
         prior.flat[:: len(own) + 1] = own
-        energy = float(np.vdot(covariance, covariance))
-        scatter = max(self.squares / self.images - energy, 0.0) / (self.samples - 1)
+        scatter = self._scatter
         distance = float(np.square(covariance - prior).sum())
         part = min(scatter / distance, 1.0) if distance > 0 else 1.0
         shrunk: np.ndarray = (1 - part) * covariance + part * prior

@@ -85,20 +85,20 @@ class Memory:
     class. Whoever puts it there sees to it that the copies are the same network."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[object, list[Judged]]] = {}
+        self._known: list[tuple[tuple[object, ...], object, list[Judged]]] = []
 
     def recall(
         self, criterion: str, least: int, names: tuple[tuple[str, ...], ...], data: object
     ) -> list[Judged] | None:
-        """What :meth:`keep` was given; ``None`` where that was nothing."""
-        known = self._known.get((criterion, least, names, id(data)))
-        return known[1] if known is not None else None
+        """What :meth:`keep` was given for the very same data set; ``None`` where that was nothing."""
+        asked = (criterion, least, names)
+        return next((judged for key, held, judged in self._known if held is data and key == asked), None)
 
     def keep(
         self, criterion: str, least: int, names: tuple[tuple[str, ...], ...], data: object, judged: list[Judged]
     ) -> None:
-        """Keeps how these groups were judged on these data, which are held so that no others get their identity."""
-        self._known[criterion, least, names, id(data)] = data, judged
+        """Keeps how these groups were judged on these data; the data set is held, and compared by what it is."""
+        self._known.append(((criterion, least, names), data, judged))
 
 
 def _judge(
@@ -120,7 +120,7 @@ def _judge(
         else:
             grams = [_gram(reader) for reader in reading]
             found = eliminate(
-                [(gram, seen[r].shrunk(), seen[r].rows) for gram, r in zip(grams, reading, strict=True)], stay
+                [(gram, seen[r].shrunk(), seen[r].independent) for gram, r in zip(grams, reading, strict=True)], stay
             )
     if found is None:
         scores = magnitude(group, "l2" if criterion == "activation" or criterion == "reconstruction" else criterion)

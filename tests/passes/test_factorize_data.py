@@ -315,7 +315,7 @@ def test_a_batch_of_unusual_values_is_left_out_and_said() -> None:
 def test_groups_are_fitted_as_layers_of_their_own_are(groups: int) -> None:
     """The quadratic forms and the regression of a stack are those of each."""
     random = np.random.default_rng(4)
-    images_of = [slice(start, start + 20) for start in range(0, 200, 20)]
+    labels = np.repeat(np.arange(10), 20)
     rows = random.standard_normal((groups, 200, 18)).astype(np.float32)
     wanted = random.standard_normal((groups, 200, 7)).astype(np.float32)
     kernel = random.standard_normal((groups, 7, 6, 3)).astype(np.float32)
@@ -323,7 +323,7 @@ def test_groups_are_fitted_as_layers_of_their_own_are(groups: int) -> None:
 
     def measured(part: slice) -> Metric:
         ends = means[0][:, part], means[1][:, part]
-        return measure(samples.Samples(rows[part], wanted[part], *ends, [slice(0, 200)], images_of, True), kernel[part])
+        return measure(samples.Samples(rows[part], wanted[part], *ends, [slice(0, 200)], labels, True), kernel[part])
 
     whole = measured(slice(None))
     last, core, _ = whole.regression.reduced(3)

@@ -42,13 +42,35 @@ def halves(groups: np.ndarray) -> np.ndarray:
     Returns:
         0 or 1 for each image, (images,); all 0 where there is one group only.
     """
+    half = np.zeros(len(groups), np.int64)
+    for number, images in enumerate(folds(groups, 2)):
+        half[images] = number
+    return half
+
+
+def folds(groups: np.ndarray, most: int) -> list[np.ndarray]:
+    """The numbers of the images in each of at most ``most`` folds, groups being left whole and spread by their size.
+
+    Returns:
+        rising numbers, a fold each; a single fold where there is one group only.
+    """
     sizes = np.bincount(groups)
-    half = np.zeros(len(sizes), np.int64)
-    count = [0, 0]
+    count = min(most, len(sizes))
+    fold = np.zeros(len(sizes), np.int64)
+    filled = np.zeros(count, np.int64)
     for group in np.argsort(-sizes, kind="stable"):
-        half[group] = int(count[1] < count[0])
-        count[half[group]] += int(sizes[group])
-    return half[groups]
+        fold[group] = int(filled.argmin())
+        filled[fold[group]] += sizes[group]
+    return [np.flatnonzero(fold[groups] == number) for number in range(count)]
+
+
+def channel_means(values: np.ndarray, axis: int = 1) -> np.ndarray:
+    """Of one image the mean of each channel; of what has no channels on that axis, the values: 1-d, float64."""
+    if values.ndim <= axis:
+        return values.reshape(-1).astype(np.float64)
+    others = tuple(other for other in range(values.ndim) if other != axis % values.ndim)
+    means: np.ndarray = values.mean(axis=others, dtype=np.float64)
+    return means
 
 
 def _standardised(means: np.ndarray) -> np.ndarray:

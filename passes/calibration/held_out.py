@@ -1,0 +1,57 @@
+"""Whether what is fitted to few samples is better than what is fitted to none, on samples that are held out.
+
+Both are made from one half of the samples and judged by the other, where there are very few the other way round, too.
+Samples that resemble each other are in one half, and count once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgec.ir.graph import Graph, Variable
+from edgec.passes.calibration.resemblance import MOST_IMAGES, channel_means, groups_of
+from edgec.passes.linear_layers import CONVOLUTIONS, LINEAR
+from edgec.passes.protocol import Context
+from edgec.passes.streaming import Tapped, batches, check_finite, stream
+
+#: From so many independent samples on, a fit to them has never been worse than none.
+ENOUGH_SAMPLES = 64
+#: With fewer than this each half is judged by what the other gives.
+BOTH_WAYS = 8
+#: A batch of fewer samples cannot stand for itself; one of more is fitted to, although it cannot be taken apart.
+FEWEST_AT_ONCE = 8
+#: Samples that judge.
+MOST_JUDGES = 16
+#: What is fitted must be better by so many dB, by the number of samples: few of them judge badly.
+MARGIN_DB = 4.0
+
+
+class JudgedOutside:
+    """A key of ``ctx.shared``: what a pass makes is judged on held-out samples by the one that runs it.
+
+    A pass that would hold out samples to decide between a fit to the data and none then fits to all that it is given.
+    """
+
+
+def groups_of_batches(graph: Graph, ctx: Context) -> np.ndarray:
+    """The group of each batch, of those that resemble each other in what the layers compute on the mean: (batches,).
+
+    Raises:
+        InputError: there are no samples, or an activation is not finite.
+    """
+    count = batches(graph, ctx)
+    layers = [node for node in graph.nodes if node.op in LINEAR and isinstance(node.outputs[0], Variable)]
+    if count > MOST_IMAGES or not layers:
+        return np.arange(count)
+
+    def means(number: int, values: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+        found = []
+        for node in layers:
+            computed = values[0][node.outputs[0].name]
+            check_finite(node.outputs[0], computed, number)
+            found.append(channel_means(computed, 1 if node.op in CONVOLUTIONS or node.op == "Gemm" else -1))
+        return found
+
+    taps = [node.outputs[0] for node in layers]
+    seen = list(stream(graph, ctx, [Tapped(graph, taps)], means))
+    return groups_of([np.stack(of_layer) for of_layer in zip(*seen, strict=True)])
