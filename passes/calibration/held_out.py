@@ -12,7 +12,7 @@ from edgec.ir.graph import Graph, Variable
 from edgec.passes.calibration.resemblance import MOST_IMAGES, channel_means, groups_of
 from edgec.passes.linear_layers import CONVOLUTIONS, LINEAR
 from edgec.passes.protocol import Context
-from edgec.passes.streaming import Tapped, batches, check_finite, stream
+from edgec.passes.streaming import Tapped, batches, stream
 
 #: From so many independent samples on, a fit to them has never been worse than none.
 ENOUGH_SAMPLES = 64
@@ -37,7 +37,7 @@ def groups_of_batches(graph: Graph, ctx: Context) -> np.ndarray:
     """The group of each batch, of those that resemble each other in what the layers compute on the mean: (batches,).
 
     Raises:
-        InputError: there are no samples, or an activation is not finite.
+        InputError: there are no samples.
     """
     count = batches(graph, ctx)
     layers = [node for node in graph.nodes if node.op in LINEAR and isinstance(node.outputs[0], Variable)]
@@ -47,9 +47,9 @@ def groups_of_batches(graph: Graph, ctx: Context) -> np.ndarray:
     def means(number: int, values: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
         found = []
         for node in layers:
-            computed = values[0][node.outputs[0].name]
-            check_finite(node.outputs[0], computed, number)
-            found.append(channel_means(computed, 1 if node.op in CONVOLUTIONS or node.op == "Gemm" else -1))
+            axis = 1 if node.op in CONVOLUTIONS or node.op == "Gemm" else -1
+            # What is not finite is an error where it is read.
+            found.append(np.nan_to_num(channel_means(values[0][node.outputs[0].name], axis)))
         return found
 
     taps = [node.outputs[0] for node in layers]

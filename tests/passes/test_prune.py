@@ -16,6 +16,7 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph
 from edgec.ir.printer import print_graph
+from edgec.passes.calibration.held_out import JudgedOutside
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.plan import make, plan
 from edgec.passes.prune import Prune
@@ -157,7 +158,8 @@ def test_every_kind_of_coupling_is_pruned(name: str, with_data: bool) -> None:
     assert [(t.name, t.shape) for t in graph.outputs] == [(t.name, t.shape) for t in before.outputs]
     assert outputs(graph)["y"].shape == outputs(before)["y"].shape
     layers = [node for node in before.nodes if node.op in LINEAR]
-    assert len(ctx.done) + len(ctx.left) == len(layers)
+    of_layers = [remark for remark in (*ctx.done, *ctx.left) if remark.node != "the calibration data"]
+    assert len(of_layers) == len(layers)
 
 
 # -- the fit --------------------------------------------------------------------------------------------------------
@@ -176,11 +178,12 @@ def test_tries_on_copies_judge_channels_once_and_end_the_same(monkeypatch: pytes
     monkeypatch.setattr(criteria, "moments", counted)
     for part in (0.7, 0.4):
         with_it, without = graph.copy(), graph.copy()
-        run_pass(Prune(params=part), with_it, data={"calibration": samples}, shared={Memory: memory})
-        run_pass(Prune(params=part), without, data={"calibration": samples})
+        shared = {Memory: memory, JudgedOutside: True}
+        run_pass(Prune(params=part), with_it, data={"calibration": samples}, shared=shared)
+        run_pass(Prune(params=part), without, data={"calibration": samples}, shared={JudgedOutside: True})
         assert to_bytes(with_it) == to_bytes(without)
     assert len(looked) == 3
-    run_pass(Prune(params=0.4), graph, data={"calibration": data(graph, seed=9)}, shared={Memory: memory})
+    run_pass(Prune(params=0.4), graph, data={"calibration": data(graph, seed=9)}, shared=shared)
     assert len(looked) == 4
 
 
