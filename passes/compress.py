@@ -96,7 +96,7 @@ class Compress(Pass):
         free = None
         if groups is not None and parts is not None and _few(graph, groups):
             # What is fitted to few samples may be worse than what is fitted to none: tries of that are quick.
-            free = Search(graph, budget, passes, ctx, {}, search.judge)
+            free = Search(graph, budget, passes, ctx, {}, search.judge, search.thorough)
             free.run()
         best = search.run() if parts is None or parts.apart or free is None else None
         if free is not None and free.chosen is not None and not _is_better(best, free.chosen, groups):
@@ -182,8 +182,10 @@ class Compress(Pass):
         word = WORDS["macs" if self._unit == "macs" else "params"]
         others = sorted((found for found in search.tries.values() if found is not best), key=lambda found: found.step)
         tried = "; ".join(_tried(found, word) for found in (best, *others))
-        measured = _measured(parts, batch_size(search.graph))
-        kept = "" if made is not search.made[best.step] or parts is None or parts.complete else _KEPT
+        fitted = ROLE in search.data
+        measured = _measured(parts, batch_size(search.graph), fitted)
+        as_tried = made is search.made[best.step] and fitted and parts is not None and not parts.complete
+        kept = _KEPT if as_tried else ""
         ctx.did("the network", f"{tried} ({measured}){kept}", **figures)
         ctx.done += made.done
         ctx.left += made.left
@@ -231,11 +233,13 @@ def _tried(found: Try, word: str) -> str:
     return f"{pruned}, then factorized: {db}" if found.factorized else f"{pruned}: {db}"
 
 
-def _measured(parts: Split | None, each: int) -> str:
-    """On what, for batches of ``each`` samples."""
+def _measured(parts: Split | None, each: int, fitted: bool) -> str:
+    """On what, for batches of ``each`` samples, of which some were fitted to or none."""
     if parts is None:
         return "measured on noise: there are no calibration data"
     fit, judge = (each * len(numbers) for numbers in (parts.fit, parts.judge))
+    if not fitted:
+        return f"fitted to nothing and measured on {judge} calibration samples"
     if not parts.apart:
-        return f"fitted to nothing and measured on {judge} calibration samples: too few to hold any out"
+        return f"fitted to and measured on the same {fit} samples: too few to hold any out"
     return f"fitted to {fit} and measured on {judge} other calibration samples"
