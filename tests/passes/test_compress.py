@@ -15,6 +15,7 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
+from edgec.passes.calibration.held_out import JudgedOutside
 from edgec.passes.compress import Compress
 from edgec.passes.factorize import Factorize
 from edgec.passes.judging import Judge, Part, split
@@ -53,6 +54,10 @@ def residual(width: int = 24, blocks: int = 2, seed: int = 0) -> Graph:
             kernel = constant.values + (low / width).reshape(constant.shape)
             constant.values = kernel.astype(np.float32)
     return graph
+
+
+#: Tries are judged by compress: the passes in them fit to all that they get.
+OUTSIDE = {JudgedOutside: True}
 
 
 def data(graph: Graph, count: int = 20, seed: int = 3) -> dict[str, Samples]:
@@ -155,7 +160,10 @@ def test_what_neither_pass_reaches_alone_both_reach_together() -> None:
 
 
 @pytest.mark.parametrize("part", [0.1, 0.4])
-def test_it_is_never_worse_than_factorize_alone_by_its_own_measure(part: float) -> None:
+def test_it_is_never_worse_than_factorize_alone_by_its_own_measure(
+    part: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgec.passes.compress.ENOUGH_SAMPLES", 0)  # no tries without data
     graph = residual()
     given = data(graph)
     parts = split(20, 128)
@@ -163,14 +171,16 @@ def test_it_is_never_worse_than_factorize_alone_by_its_own_measure(part: float) 
     alone = graph.copy()
     total = Cost(graph).params
     ctx = Context(graph, data=given)
-    run_pass(Factorize(params=part), alone, data={"calibration": Part(given["calibration"], parts.fit, 1)})
+    run_pass(
+        Factorize(params=part), alone, data={"calibration": Part(given["calibration"], parts.fit, 1)}, shared=OUTSIDE
+    )
     measured = Judge(graph, ctx, parts).sqnr_db(alone)
     before = graph.copy()
     ctx = run_pass(Compress(params=part), graph, data=given)
     figures = ctx.done[0].figures
     assert figures["sqnr_db"] >= measured - 1e-6
     if figures["pruned_to"] == 1:
-        run_pass(Factorize(params=part), before, data=given)
+        run_pass(Factorize(params=part), before, data=given, shared=OUTSIDE)
         assert_same(before, graph, tolerance=1e-6)
     else:
         assert figures["sqnr_db_factorized_alone"] == pytest.approx(measured, abs=1e-6)
@@ -237,10 +247,10 @@ def test_without_data_noise_measures_and_it_is_said() -> None:
     assert ctx.done[0].what.endswith(" dB (measured on noise: there are no calibration data)")
 
 
-def test_too_few_data_to_hold_out_are_said() -> None:
+def test_half_of_few_samples_are_held_out() -> None:
     graph = residual(blocks=1)
     ctx = run_pass(Compress(params=0.5), graph, data=data(graph, 4))
-    assert ctx.done[0].what.endswith("(fitted to and measured on the same 4 samples: too few to hold any out)")
+    assert ctx.done[0].what.endswith("(fitted to 2 and measured on 2 other calibration samples)")
 
 
 def test_what_was_tried_is_said() -> None:
@@ -308,9 +318,15 @@ def test_a_try_stays_where_all_the_data_make_it_worse(monkeypatch: pytest.Monkey
     given = data(graph)
     # Factorized alone; a quarter and an eighth pruned; the first again, from all of the data.
     measured = iter([20.0, 10.0, 11.0, 5.0])
+    monkeypatch.setattr("edgec.passes.compress.ENOUGH_SAMPLES", 0)  # none without data
     monkeypatch.setattr(Judge, "sqnr_db", lambda self, made: next(measured))
     tried = graph.copy()
-    run_pass(Factorize(params=0.4), tried, data={"calibration": Part(given["calibration"], split(20, 128).fit, 1)})
+    run_pass(
+        Factorize(params=0.4),
+        tried,
+        data={"calibration": Part(given["calibration"], split(20, 128).fit, 1)},
+        shared=OUTSIDE,
+    )
     ctx = run_pass(Compress(params=0.4), graph, data=given)
     said = ctx.done[0].what
     assert said.startswith("factorized alone: 20.0 dB; pruned to ")
@@ -326,10 +342,11 @@ def test_less_pruning_wins_where_outcomes_are_alike(monkeypatch: pytest.MonkeyPa
     before = graph.copy()
     # Factorized alone; of each step behind it, pruned and then also factorized.
     measured = chain([20.0], cycle([90.0, 20.2]))
+    monkeypatch.setattr("edgec.passes.compress.ENOUGH_SAMPLES", 0)  # none without data
     monkeypatch.setattr(Judge, "sqnr_db", lambda self, made: next(measured))
     ctx = run_pass(Compress(params=0.4), graph, data=data(graph))
     assert ctx.done[0].what.startswith("factorized alone: 20.0 dB; ")
-    run_pass(Factorize(params=0.4), before, data=data(graph))
+    run_pass(Factorize(params=0.4), before, data=data(graph), shared=OUTSIDE)
     assert_same(before, graph, tolerance=1e-6)
 
 
