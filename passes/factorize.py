@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from edgec.ir.cost import Cost
+from edgec.ir.errors import InputError
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.budgets import UNITS, Count, Macs, MinRank, Params, Share, Unit, give_one_of
@@ -198,7 +199,10 @@ class Factorize(Pass):
             free = self._budget(self._unit, ctx, everything, aware=False)
             without.append(_Decided(everything, free.spend(ctx, None), fitted=False))
         count = evidence.independent
-        noise = evidence.held_out([decided.plan for decided in (plan, *without)])
+        try:
+            noise = evidence.held_out([decided.plan for decided in (plan, *without)])
+        except InputError:
+            return plan  # the data are at fault: fitted to all of them, it names the batch
         if noise is None:
             said = "one sample, or all resemble each other" if count == 1 else f"{count} samples at once"
             ctx.missed(_DATA, f"nothing is fitted to them: {said}, and none can be held out to judge by")

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from edgec.ir.channels import Channels, Group
 from edgec.ir.cost import Cost
+from edgec.ir.errors import InputError
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph, Node, Tensor
 from edgec.ir.order import dependencies
@@ -124,7 +125,10 @@ class Prune(Pass):
             data: dict[str, DataSet] = {ROLE: Part(ctx.data[ROLE], fit, size)}
             for place, step in enumerate((self, without)):
                 made = graph.copy()
-                step._run(made, context(made, ctx, data))
+                try:
+                    step._run(made, context(made, ctx, data))
+                except InputError:
+                    return True  # the data are at fault: run on all of them, it names the batch
                 found[place] += np.clip(judged.sqnr_db(made), -_NO_NOISE_DB, _NO_NOISE_DB) / len(pairs)
         if found[0] > found[1] + MARGIN_DB / independent:
             return True
