@@ -15,7 +15,7 @@ from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
 from edgec.passes.budgets import UNITS, WORDS, Count, MinRank, Share, Unit, give_one_of, unreachable
 from edgec.passes.calibration.held_out import ENOUGH_SAMPLES, FEWEST_AT_ONCE, MARGIN_DB, groups_of_batches
-from edgec.passes.compression.search import Search, Try
+from edgec.passes.compression.search import ALIKE_DB, Search, Try
 from edgec.passes.compression.trying import Budget, Made, Passes, attempt, reachable
 from edgec.passes.factorization.methods import MethodOption
 from edgec.passes.factorize import Factorize
@@ -110,7 +110,7 @@ class Compress(Pass):
         if search.passes != passes or (parts is not None and not parts.complete):
             again = attempt(graph, budget, passes, search.part(best.step), ctx, ctx.data)
         # Made from all of the data it has seen what it is measured on, and the try has not; so if it is worse, it is.
-        if again is not None and search.judge.sqnr_db(again.graph) >= best.sqnr_db:
+        if again is not None and search.judge.sqnr_db(again.graph) >= best.sqnr_db - ALIKE_DB:
             made = again
         take_over(graph, made.graph)
         ctx.changed()

@@ -22,7 +22,7 @@ from edgec.passes.pruning.criteria import Memory
 
 _STEPS = (0.25, 0.5, 0.75, 1.0)
 # What a few images tell apart. Outcomes nearer to the best than this, in dB, are as good: the least pruning is taken.
-_ALIKE_DB = 0.3
+ALIKE_DB = 0.3
 _MOST_TRIES = 1 + len(_STEPS) + 2
 
 
@@ -140,6 +140,6 @@ class Search:
         self.tries[step] = found
         best = self.best or found
         near = {**self.made, step: made}
-        self.made = {at: near[at] for at in near if self.tries[at].sqnr_db >= best.sqnr_db - _ALIKE_DB}
+        self.made = {at: near[at] for at in near if self.tries[at].sqnr_db >= best.sqnr_db - ALIKE_DB}
         self.ctx.progress(len(self.tries), _MOST_TRIES, "tries")
         return found
