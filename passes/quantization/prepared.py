@@ -19,7 +19,8 @@ from edgec.passes.quantization.placement import KeepFloat, Placement, candidates
 from edgec.passes.quantization.problem import Problem, quantized_tensors, too_coarse
 from edgec.passes.quantization.ranges import Parameters
 from edgec.passes.quantization.room import with_room
-from edgec.passes.quantization.scale_constraints import Activation, solve
+from edgec.passes.quantization.scale_constraints import Activation
+from edgec.passes.quantization.scale_floors import solve_with_floors
 from edgec.passes.quantization.scores import score_tensors
 from edgec.passes.target import Scheme, Target
 
@@ -48,12 +49,14 @@ class Prepared:
         problem: the activations of the placement.
         chosen: the integers of each.
         broken: by node, an input that needs a scale of its own although its kernel moves values.
+        apart: by join, an input that keeps finer steps than the join has, and is requantized in front of it.
     """
 
     placement: Placement
     problem: Problem
     chosen: Mapping[Activation, Parameters]
     broken: list[tuple[Node, Activation]]
+    apart: list[tuple[Node, Activation]]
 
 
 def prepare(
@@ -78,7 +81,7 @@ def prepare(
         placement = unrounded_ends(placement, scheme)
         wanted = quantized_tensors(placement)
         if not wanted:
-            return Prepared(placement, Problem(graph, placement, {}, {}, scheme, ctx), {}, [])
+            return Prepared(placement, Problem(graph, placement, {}, {}, scheme, ctx), {}, [], [])
         counting = calibration.calibrator in COUNTING
         others = candidates(graph, shapes)
         seen = calibrate(graph, wanted, others, ctx, samples=calibration.samples, histograms=counting)
@@ -98,5 +101,5 @@ def prepare(
     unrounded = ranges(graph, known, calibration.calibrator, calibration.percentile, scheme)
     spans = with_room(graph, unrounded | spans, known | seen, scheme)
     problem = Problem(graph, placement, seen, spans, scheme, ctx)
-    chosen, broken = solve(problem.activations, problem.ties, scheme)
-    return Prepared(placement, problem, chosen, broken)
+    solution = solve_with_floors(problem, placement, scheme)
+    return Prepared(placement, problem, solution.chosen, solution.broken, solution.apart)

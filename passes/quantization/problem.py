@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from edgec.ir.graph import Constant, Graph, Node, Variable, consumers, producer
 from edgec.passes import input_domain
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.calibration import Statistics
-from edgec.passes.quantization.placement import Placement
-from edgec.passes.quantization.ranges import Parameters, Range
+from edgec.passes.quantization.placement import Placement, Site
+from edgec.passes.quantization.ranges import LARGEST_SCALE, LEAST_SCALE, Parameters, Range
 from edgec.passes.quantization.scale_constraints import Activation, Tie
 from edgec.passes.target import Scheme
 
@@ -20,6 +20,10 @@ from edgec.passes.target import Scheme
 _WHOLE = 1e-3
 # How many steps of a prescribed scale a tensor must reach for integers to be worth while.
 _FEWEST_STEPS = 8
+#: A part of a join keeps its own scale where the join's is so many times as wide, or more: on a kernel that must
+#: requantize it first, and on one that does so anyway. Of two roundings, a fine and a coarse one, and two coarse ones,
+#: which a shared scale makes of them, the sums of squares are alike at the square root of 2.
+WIDEST, WIDEST_FREE = 2.0, 2.0**0.5
 
 
 class Problem:
@@ -67,12 +71,49 @@ class Problem:
                     members.append(self.constants[site.node, index])
                 else:
                     members.append(self.variables[tensor])
-            if site.node.op in scheme.tied:
+            if site.node.op == "Concat":
+                self._tie_parts(site, members, scheme)
+            elif site.node.op in scheme.tied:
                 self.ties.append(Tie(site.node, members))
+            elif (factor := _factor(site)) is not None:
+                index, ratio = factor
+                scaled = self.variables[site.node.inputs[index]]
+                self.ties.append(Tie(site.node, (members[0], scaled), ratio, WIDEST_FREE))
+        joins = {site.node: self.variables[site.outputs[0]] for site in placement.sites if site.node.op == "Concat"}
+        ends = set(graph.outputs)
+        for tensor, activation in self.variables.items():
+            readers = consumers(tensor)
+            if readers and tensor not in ends and all(node in joins for node in readers):
+                activation.finest = min(joins[node].values.width for node in readers) or None
+
+    def _tie_parts(self, site: Site, members: Sequence[Activation], scheme: Scheme) -> None:
+        """Parts of a join have its scale where that costs them little; a kernel that needs it gets the others so."""
+        joined, *parts = members
+        needed = "Concat" in scheme.tied
+        for part in parts:
+            if isinstance(part.tensor, Constant):
+                self.ties += [Tie(site.node, (joined, part))] if needed else []
+            else:
+                self.ties.append(Tie(site.node, (joined, part), widest=WIDEST if needed else WIDEST_FREE))
 
     @property
     def activations(self) -> list[Activation]:
         return [*self.variables.values(), *self.constants.values()]
+
+
+def _factor(site: Site) -> tuple[int, float] | None:
+    """Which input a site multiplies by one positive number, and the number; ``None`` where it does something else."""
+    node = site.node
+    if node.op not in ("Mul", "Div") or site.fused or len(site.outputs) != 1:
+        return None
+    for index in (0,) if node.op == "Div" else (0, 1):
+        by = node.inputs[1 - index]
+        if isinstance(by, Constant) and by.values.size == 1 and isinstance(node.inputs[index], Variable):
+            number = float(by.values.reshape(()))
+            if not LEAST_SCALE < number < LARGEST_SCALE or index not in site.activations:
+                return None
+            return index, number if node.op == "Mul" else 1 / number
+    return None
 
 
 def quantized_tensors(placement: Placement) -> list[Variable]:
