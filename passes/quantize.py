@@ -31,6 +31,7 @@ from edgec.passes.quantization.recovery import recover_accuracy, with_biases
 from edgec.passes.quantization.remarks import remark
 from edgec.passes.quantization.samples import noise
 from edgec.passes.quantization.stream_noise import Rounding
+from edgec.passes.quantization.weight_pairs import bound_pairs
 from edgec.passes.quantization.weights_only import Stored, store_weights
 from edgec.passes.quantization.writing import write
 from edgec.passes.streaming import ROLE
@@ -178,6 +179,8 @@ class Quantize(Pass):
             limit, train = LIMIT[scheme.reduce_range], self.effort == "max"
             meets = None if goal is None else lambda one: goal.reached(one).met
             recover_accuracy(pair, ctx, limit, self.samples, train=train, meets=meets)
+            if scheme.adds_pairs:
+                bound_pairs(ready.placement.sites)
         errors = layer_errors(pair, ready.placement.sites, ctx, _LOOKED_AT[self.effort])
         shares = noise_shares(pair, ready.placement.sites, ctx) if self.sensitivity else {}
         remark(ready.placement.sites, scheme, scales, errors, shares, ctx)
@@ -232,6 +235,8 @@ class Quantize(Pass):
             write(copy, ready, inner, scheme=scheme, per_channel=self.per_channel)
             if recovered:
                 recover_accuracy(pair, inner, LIMIT[scheme.reduce_range], self.samples)
+                if scheme.adds_pairs:
+                    bound_pairs(ready.placement.sites)
             return pair, ready.placement.sites
 
         return attempt

@@ -56,6 +56,11 @@ class Scheme:
     float_results: frozenset[Text] = frozenset()
     reduce_range: Flag = False
 
+    @property
+    def adds_pairs(self) -> bool:
+        """Whether kernels may add two products in 16 bits: those of x86 CPUs for uint8 activations, without VNNI."""
+        return self.activations == "uint8"
+
 
 @dataclass(frozen=True)
 class Target:

@@ -15,6 +15,7 @@ from edgec.ir.errors import InputError
 from edgec.ir.graph import Constant, Node
 from edgec.passes.linear_layers import output_channels
 from edgec.passes.quantization.ranges import bounded_scale
+from edgec.passes.quantization.weight_pairs import WANTED, largest_pair, multiplies_pairs, rows
 
 #: The largest integer of a weight, by whether 7 bits are asked for.
 LIMIT = {False: 127, True: 63}
@@ -59,7 +60,13 @@ def channel_axis(node: Node) -> int | None:
 
 
 def quantize_parameters(
-    node: Node, input_scale: float, *, per_channel: bool, integer_bias: bool, reduce_range: bool = False
+    node: Node,
+    input_scale: float,
+    *,
+    per_channel: bool,
+    integer_bias: bool,
+    reduce_range: bool = False,
+    pairs: bool = False,
 ) -> Layer:
     """The integers of a node's weights and bias.
 
@@ -70,6 +77,7 @@ def quantize_parameters(
         per_channel: a scale for each output channel where the weights have such a dimension.
         integer_bias: quantize the bias too.
         reduce_range: use 7 bits.
+        pairs: no two neighbours are large together (:mod:`.weight_pairs`).
 
     Raises:
         InputError: a weight or a bias is not finite.
@@ -81,6 +89,9 @@ def quantize_parameters(
     axis = channel_axis(node) if per_channel else None
     limit = LIMIT[reduce_range]
     scale = weight_scales(weights, axis, limit)
+    if pairs and multiplies_pairs(node, weights.shape):
+        largest = largest_pair(rows(node, weights)).astype(np.float64)
+        scale = bounded_scale(np.maximum(scale, (largest if axis is not None else largest.max(initial=0.0)) / WANTED))
     widened = 0
     if bias is not None and integer_bias:
         groups = int(node.attrs.get("group", 1)) if node.op == "ConvTranspose" else 1

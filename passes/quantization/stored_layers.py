@@ -13,6 +13,7 @@ from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import WEIGHT_INPUT
 from edgec.passes.quantization.quantized_weights import LARGEST_BIAS
 from edgec.passes.quantization.ranges import bounded_scale
+from edgec.passes.quantization.weight_pairs import WANTED, largest_pair, multiplies_pairs
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class StoredLayer:
         input_scale: of what it reads.
         first: the first node that these constants reach.
         limit: of the integers.
+        pairs: whether no two neighbours may be large together (:mod:`.weight_pairs`).
     """
 
     layer: Layer
@@ -58,6 +60,7 @@ class StoredLayer:
     input_scale: float
     first: Node
     limit: int
+    pairs: bool
 
     @property
     def factor(self) -> float:
@@ -97,6 +100,10 @@ class StoredLayer:
     def fitting_scale(self, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
         """The scales, (groups, out), with which a kernel (groups, out, n) and its bias are within the integers."""
         largest = np.abs(kernel).max(axis=2, initial=0.0) / self.limit
+        if self.pairs:
+            taps = (*kernel.shape[:2], self.layer.into, -1)
+            ordered = kernel.reshape(taps).swapaxes(2, 3).reshape(kernel.shape)
+            largest = np.maximum(largest, largest_pair(ordered) / WANTED)
         if self.bias_scale is not None:
             largest = np.maximum(largest, np.abs(bias) / (self.input_scale * LARGEST_BIAS))
         now = self._wide(self.weight_scale.values) / self.factor
@@ -151,8 +158,13 @@ def _stored(layer: Layer, node: Node, graph: Graph, limit: int) -> StoredLayer |
     first = min(firsts, key=graph.nodes.index) if len(firsts) > 1 else weight
     return StoredLayer(
         layer, node, integers, scale, added, None if bias is None else bias.inputs[1],
-        float(data.inputs[1].values), first, limit,
+        float(data.inputs[1].values), first, limit, _adds_pairs(node, weight, data),
     )  # fmt: skip
+
+
+def _adds_pairs(node: Node, weight: Node, data: Node) -> bool:
+    """Whether a kernel for uint8 reads the layer's inputs, and adds products two by two."""
+    return data.inputs[2].dtype == np.uint8 and multiplies_pairs(node, weight.inputs[0].shape)
 
 
 def _dequantize(tensor: Tensor) -> Node | None:
