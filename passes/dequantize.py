@@ -7,7 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor, producer
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
+from edgec.ir.shapes import Shapes
+from edgec.ir.stored import onnx_dtype
+from edgec.passes.integer_parameters import parameters_of
 from edgec.passes.protocol import Context, Effect, Pass
 
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
@@ -35,58 +38,103 @@ class Dequantize(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         """Rewrites ``graph`` in place."""
         weights = activations = clips = 0
+        shapes = ctx.get(Shapes)
         for inside in graph.graphs():
             for node in list(inside.nodes):
                 if node.op in _INTEGER:
                     ctx.missed(node, f"{node.op} computes on integers itself: export the network with Q and DQ")
-                elif node.op == _DQ and isinstance(node.inputs[0], Constant):
+                if node.op != _DQ:
+                    continue
+                reason = _obstacle(node, shapes)
+                if reason is not None:
+                    ctx.missed(node, reason)
+                elif isinstance(node.inputs[0], Constant):
                     _store(inside, node, node.inputs[0])
                     weights += 1
-                elif node.op == _DQ and (before := producer(node.inputs[0])) is not None and before.op == _Q:
-                    clips += _bypass(inside, node, before)
+                else:
+                    clips += _bypass(inside, node, node.inputs[0].inputs[0], shapes)
                     activations += 1
+        _name_those_left(graph, ctx)
         if weights or activations:
             what = (
                 f"{weights} tensors of weights and biases are floats again, {activations} activations are not rounded"
             )
             ctx.did("the network", f"{what}, {clips} of them are clipped", weights=weights, activations=activations)
-        else:
+        elif not ctx.left:
             ctx.missed("the network", "is not quantized")
+
+
+def _obstacle(node: Node, shapes: Shapes) -> str | None:
+    """Why a DQ stays; ``None`` where it can go."""
+    own = parameters_of(node)
+    if own is None:
+        return "its scale is computed by the network: export the network with static quantization"
+    if isinstance(node.inputs[0], Constant):
+        return own.fault(node.inputs[0].shape)
+    before = producer(node.inputs[0])
+    if before is None:
+        return f"reads integers that are fed to the network ('{node.inputs[0].name}'): cut the network behind it"
+    if before.op != _Q:
+        return f"reads integers that '{before.name}' ({before.op}) computes: export the network with Q and DQ around it"
+    theirs = parameters_of(before)
+    if theirs is None:
+        return "its scale is computed by the network: export the network with static quantization"
+    if not own.same(theirs):
+        return f"has another scale or zero-point than '{before.name}' in front of it, so the two change the numbers"
+    shape = shapes.shape(before.inputs[0])
+    return None if own.scale.size == 1 or shape is None or None in shape else own.fault([d or 0 for d in shape])
 
 
 def _store(graph: Graph, node: Node, integers: Constant) -> None:
     """Puts floats in the place of stored integers."""
-    scale, zero = _parameters(node)
-    values = integers.values.astype(np.float64)
-    if scale.ndim and scale.size > 1:
-        axis = int(node.attrs.get("axis", 1)) % values.ndim
-        shape = [-1 if place == axis else 1 for place in range(values.ndim)]
-        scale, zero = scale.reshape(shape), zero.reshape(shape)
+    by = parameters_of(node)
+    assert by is not None, "obstacles were looked for"
     name = integers.name.removesuffix(".int8").removesuffix(".int32")
-    floats = graph.const(f"{name}.float", ((values - zero) * scale).astype(np.float32))
-    graph.replace(node, floats)
+    floats = by.reals(integers.values)
+    graph.replace(node, graph.const(f"{name}.float", floats))
 
 
-def _bypass(graph: Graph, node: Node, before: Node) -> bool:
+def _bypass(graph: Graph, node: Node, before: Node, shapes: Shapes) -> bool:
     """Lets what reads a DQ read what its Q read; whether a Clip was needed."""
     source: Tensor = before.inputs[0]
-    scale, zero = _parameters(before)
+    by = parameters_of(before)
+    assert by is not None, "obstacles were looked for"
     maker = producer(source)
-    limits = np.iinfo(before.outputs[0].dtype or (before.inputs[2].dtype if len(before.inputs) > 2 else np.uint8))
-    clipped = scale.size == 1 and int(zero) == limits.min and not (maker is not None and maker.op in _POSITIVE)
+    shape = shapes.shape(source)
+    clipped = by.begins_at_zero and not (maker is not None and maker.op in _POSITIVE)
+    dtype = shapes.dtype(source) or by.scale.dtype
     if clipped:
-        bounds = [graph.const(f"{node.name}.{end}", np.float32(value)) for end, value in
-                  (("low", 0.0), ("high", float(scale) * (limits.max - limits.min)))]  # fmt: skip
-        made = graph.op("Clip", [source, *bounds], name=f"{before.name}.clip", before=node)
-        made.dtype, made.shape = np.dtype(np.float32), None if source.shape is None else list(source.shape)
-        source = made
+        low, high = by.scale.dtype.type(0), by.largest(shape)
+        bounds = [graph.const(f"{before.name}.low", low)]
+        limit = graph.const(f"{before.name}.high", high)
+        source = graph.op(
+            "Clip", [source, *bounds, *([] if high.ndim else [limit])], name=f"{before.name}.clip", before=node
+        )
+        _like(source, dtype, shape)
+        if high.ndim:  # a bound for each channel, which Clip does not have
+            source = graph.op("Min", [source, limit], name=f"{before.name}.limit", before=node)
+            _like(source, dtype, shape)
+    if dtype != by.given:
+        source = graph.op("Cast", [source], name=f"{node.name}.cast", before=node, to=onnx_dtype(by.given))
+        _like(source, by.given, shape)
     graph.replace(node, source)
     return clipped
 
 
-def _parameters(node: Node) -> tuple[np.ndarray, np.ndarray]:
-    scale = node.inputs[1]
-    assert isinstance(scale, Constant), "the verifier has seen that scales are stored"
-    has_zero = len(node.inputs) > 2 and isinstance(node.inputs[2], Constant)
-    zero = node.inputs[2].values if has_zero else np.zeros(scale.shape)
-    return scale.values.astype(np.float64), zero.astype(np.float64)
+def _like(tensor: Variable, dtype: np.dtype, shape: tuple[int | None, ...] | None) -> None:
+    tensor.dtype, tensor.shape = dtype, None if shape is None else list(shape)
+
+
+def _name_those_left(graph: Graph, ctx: Context) -> None:
+    """Says of each Q that something else than a DQ reads why it stays."""
+    for inside in graph.graphs():
+        outputs = set(inside.outputs)
+        for node in inside.nodes:
+            if node.op != _Q:
+                continue
+            readers = [reader for reader in consumers(node.outputs[0]) if reader.op != _DQ]
+            if node.outputs[0] in outputs:
+                ctx.missed(node, "its integers leave the network: cut the network before it")
+            elif readers and readers[0].op not in _INTEGER:
+                what = f"its integers go to '{readers[0].name}' ({readers[0].op})"
+                ctx.missed(node, f"{what}: export the network with Q and DQ around that")
