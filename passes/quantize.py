@@ -12,6 +12,7 @@ from pydantic import Field
 
 from edgec.ir.errors import InputError, UsageError
 from edgec.ir.graph import Graph, Node
+from edgec.ir.shapes import Shapes
 from edgec.passes.judging import context
 from edgec.passes.protocol import Context, Effect, Pass
 from edgec.passes.quantization.calibrators import COUNTING, Calibrator
@@ -20,6 +21,7 @@ from edgec.passes.quantization.effects import noise_shares
 from edgec.passes.quantization.ends import ends_in_float
 from edgec.passes.quantization.equalization import equalize
 from edgec.passes.quantization.goals import Goal
+from edgec.passes.quantization.half_precision import half_type, to_float32
 from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.masks import bound_masks
 from edgec.passes.quantization.mixed_precision import Try, choose
@@ -128,6 +130,8 @@ class Quantize(Pass):
             raise UsageError("quantize", "needs a target", "name one: its scheme says how to quantize")
         scheme = ctx.target.scheme
         self._check(graph)
+        if scheme is not None or self.weights_only is not None:
+            self._widen_halves(graph, ctx)
         if self.weights_only is not None:
             store_weights(graph, self.weights_only, self._kept_float, self.per_channel, ctx)
             return
@@ -184,6 +188,15 @@ class Quantize(Pass):
         errors = layer_errors(pair, ready.placement.sites, ctx, _LOOKED_AT[self.effort])
         shares = noise_shares(pair, ready.placement.sites, ctx) if self.sensitivity else {}
         remark(ready.placement.sites, scheme, scales, errors, shares, ctx)
+
+    def _widen_halves(self, graph: Graph, ctx: Context) -> None:
+        """Makes a network of half floats one of float32."""
+        half = half_type(graph, ctx.get(Shapes))
+        if half is None:
+            return
+        to_float32(graph, ctx.get(Shapes))
+        ctx.changed()
+        ctx.did("the network", f"computes in float32 instead of {half}, to be quantized")
 
     def _prepared(
         self, graph: Graph, scheme: Scheme, target: Target, floats: Mapping[Node, str], ctx: Context
