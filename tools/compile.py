@@ -41,7 +41,9 @@ from edgec.passes.instruments import Dumps, Instrument
 from edgec.passes.pipeline import Pipeline, Record
 from edgec.passes.plan import INITIAL_FACTS, Plan, facts_of, plan
 from edgec.passes.protocol import Context
+from edgec.passes.quantization.remarks import nothing_quantized
 from edgec.passes.quantization.saturation import saturation
+from edgec.passes.quantize import Quantize
 from edgec.passes.reference import Reference
 from edgec.passes.target import Target
 from edgec.passes.training_pass import TrainingPass
@@ -372,7 +374,7 @@ class _Run:
             "sqnr_db_to_graph": decibel(emitted.sqnr_db),
             "saturation": [reports.saturation_entry(one) for one in beyond if one.count],
             "fits": emitted.fits,
-            "notes": [*self.quality.notes(entries), *emitted.notes, *emitter.missing()],
+            "notes": [*_unquantized(graph, records), *self.quality.notes(entries), *emitted.notes, *emitter.missing()],
             "cost": Cost(graph).as_dict(),
             "passes": [reports.pass_entry(record, unseen=probes.unseen) for record in records],
         }
@@ -464,3 +466,10 @@ class _Staged(Instrument):
 
     def before(self, item: Any, graph: Graph) -> None:
         self.progress.stage(f"{item.place} {item.step.name}")
+
+
+def _unquantized(graph: Graph, records: Sequence[Record]) -> list[str]:
+    """What to say where 'quantize' ran for a target and left it without integers."""
+    left = [record.missed for record in records if record.name == Quantize.name]
+    note = nothing_quantized(graph, left[-1]) if left else None
+    return [] if note is None else [note]

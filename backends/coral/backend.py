@@ -39,6 +39,7 @@ from edgec.backends.coral import (  # noqa: F401
 from edgec.backends.coral.interpreter import Interpreter
 from edgec.backends.coral.lowering import Lowered, Lowering
 from edgec.backends.counted_padding import count_padding_outside
+from edgec.backends.dilated_pooling import pool_by_convolution
 from edgec.backends.profiles import validated
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.ir.errors import EmitError
@@ -105,7 +106,8 @@ class CoralBackend:
             EmitError: an operator cannot be lowered.
         """
         names = frozenset(t.name for t in graph.variables())
-        if input_shift.shift_inputs(graph) + legalize.rewrite(graph) + count_padding_outside(graph):
+        changed = input_shift.shift_inputs(graph) + pool_by_convolution(graph) + legalize.rewrite(graph)
+        if changed + count_padding_outside(graph):
             Shapes(graph).annotate(graph)
         lower(graph, target.name, names)
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgec.backends.counted_padding import count_padding_outside
+from edgec.backends.dilated_pooling import pool_by_convolution
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import Session, seeded_feeds, started
@@ -44,7 +45,7 @@ class CpuBackend:
 
     def legalize(self, graph: Graph, target: Target) -> None:
         """Rewrites what onnxruntime's integer kernels compute in another way than its float kernels."""
-        if count_padding_outside(graph):
+        if pool_by_convolution(graph) + count_padding_outside(graph):
             Shapes(graph).annotate(graph)
 
     def emit(

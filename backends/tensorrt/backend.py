@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from edgec.backends.dilated_pooling import pool_by_convolution
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.backends.tensorrt import legalize
 from edgec.backends.tensorrt.bundle import UNBUILT, BundledModel, Manifest, read_manifest, write_driver
@@ -87,7 +88,7 @@ class TensorRTBackend:
         Raises:
             EmitError: there is no rewrite of one.
         """
-        if legalize.rewrite(graph, profile_of(target).oldest, target.name):
+        if pool_by_convolution(graph) + legalize.rewrite(graph, profile_of(target).oldest, target.name):
             Shapes(graph).annotate(graph)
 
     def emit(

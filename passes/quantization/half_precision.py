@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Variable, onnx_dtype
+from edgec.ir.graph import Constant, Graph, Node, Variable, onnx_dtype, producer
 from edgec.ir.shapes import Shapes
 
 _FLOAT = onnx_dtype(np.float32)
@@ -101,7 +101,9 @@ def _without_idle_casts(graph: Graph) -> None:
     shapes = Shapes(graph)
     for inside in graph.graphs():
         for node in list(inside.nodes):
-            if node.op != "Cast" or node.attrs.get("to") != _FLOAT or node.outputs[0] in inside.outputs:
+            if node.op != "Cast" or node.attrs.get("to") != _FLOAT:
                 continue
+            if node.outputs[0] in inside.outputs and producer(node.inputs[0]) is None:
+                continue  # neither name can be given up
             if shapes.dtype(node.inputs[0]) == np.float32:
                 inside.replace(node, node.inputs[0])

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from edgec.ir.graph import Node
-from edgec.passes.protocol import Context
+from edgec.ir.graph import Graph, Node
+from edgec.passes.protocol import Context, Remark
 from edgec.passes.quantization.layer_errors import LayerError
 from edgec.passes.quantization.placement import Site
 from edgec.passes.target import Scheme
 
 _NAMED = 3
+
+
+def nothing_quantized(graph: Graph, left: Iterable[Remark]) -> str | None:
+    """What to say to somebody who asked for integers and got none; ``None`` where there are some.
+
+    Args:
+        graph: behind :class:`.Quantize`.
+        left: what that pass missed.
+    """
+    if any(node.op in ("QuantizeLinear", "DequantizeLinear") for inside in graph.graphs() for node in inside.nodes):
+        return None
+    remarks = list(left)
+    whole = [remark.what for remark in remarks if remark.node == "the network"]
+    reasons = Counter(remark.what for remark in remarks if remark.node != "the network")
+    parts = whole[-1:]
+    parts += [f"{count} of its operators: {what}" for what, count in reasons.most_common(1)]
+    return f"nothing was quantized: {'; '.join(parts)}" if parts else "nothing was quantized"
 
 
 def remark(
