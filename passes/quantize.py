@@ -175,6 +175,8 @@ class Quantize(Pass):
                 node,
                 f"'{activation.tensor.name}' cannot have the scale of its output: it is requantized on the way in",
             )
+        for node, activation in ready.apart if "Concat" in scheme.tied else ():
+            ctx.did(node, f"'{activation.tensor.name}' keeps its finer scale: it is requantized on the way in")
         if self.effort != "fast":
             ready.placement.sites = with_biases(graph, ready.placement.sites)
         pair = Pair(graph.copy(), graph)

@@ -209,7 +209,9 @@ def _useful(sites: list[Site], graph: Graph) -> set[Site]:
 
 
 def has_float_activation(node: Node, shapes: Shapes) -> bool:
-    """Whether a node turns floats that the network computes into floats."""
+    """Whether a node turns floats that the network computes into floats, and does not only change their type."""
+    if node.op == "Cast":
+        return False
     settings = _SETTINGS.get(node.op, ())
     reads = any(
         isinstance(t, Variable) and t.name and index not in settings and _is_float(shapes, t)

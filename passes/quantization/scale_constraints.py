@@ -88,8 +88,12 @@ def solve(activations: Iterable[Activation], ties: Iterable[Tie], scheme: Scheme
         solution.broken.extend((tie.node, other) for other in others if not groups.tie(first, other))
     for _, tie, widest in sorted(soft, key=lambda item: item[0]):
         first, other = tie.members
-        if groups.harm(first, other, tie.ratio) > widest or not groups.tie(first, other, tie.ratio):
+        if not groups.allows(first, other, tie.ratio):
+            solution.broken.append((tie.node, other))
+        elif groups.harm(first, other, tie.ratio) > widest:
             solution.apart.append((tie.node, other))
+        else:
+            groups.tie(first, other, tie.ratio)
     by_root: dict[Activation, Parameters] = {}
     for activation in groups.parent:
         root, factor = groups.root(activation)
@@ -139,8 +143,8 @@ class _Groups:
         union = self.values[first].union(self.values[second].times(relative))
         return union.width / min(self.finest[first], self.finest[second] * relative)
 
-    def tie(self, one: Activation, other: Activation, ratio: float = 1.0) -> bool:
-        """Joins two groups so that ``one`` is ``ratio`` times ``other``; ``False`` where a prescription forbids it."""
+    def allows(self, one: Activation, other: Activation, ratio: float = 1.0) -> bool:
+        """Whether prescriptions let ``one`` be ``ratio`` times ``other``, and hold the values of both groups."""
         (first, own), (second, others) = self.root(one), self.root(other)
         relative = ratio * others / own
         if first is second:
@@ -148,17 +152,28 @@ class _Groups:
         moved = _times(self.prescribed[second], relative)
         fixed = self.prescribed[first] or moved
         values = self.values[first].union(self.values[second].times(relative))
-        if fixed is not None and (not _agree(fixed, moved) or not fixed.covers(values)):
+        return fixed is None or (_agree(fixed, moved) and fixed.covers(values))
+
+    def tie(self, one: Activation, other: Activation, ratio: float = 1.0) -> bool:
+        """Joins two groups so that ``one`` is ``ratio`` times ``other``; ``False`` where a prescription forbids it."""
+        if not self.allows(one, other, ratio):
             return False
+        (first, own), (second, others) = self.root(one), self.root(other)
+        if first is second:
+            return True
+        relative = ratio * others / own
+        self.values[first] = self.values[first].union(self.values[second].times(relative))
+        self.prescribed[first] = self.prescribed[first] or _times(self.prescribed[second], relative)
+        self.finest[first] = min(self.finest[first], self.finest[second] * relative)
         # A value of the second root is 1 / relative of the first root's with the same integer.
         self.parent[second], self.factor[second] = first, 1 / relative
-        self.values[first], self.prescribed[first] = values, fixed
-        self.finest[first] = min(self.finest[first], self.finest[second] * relative)
         return True
 
 
 def _times(by: Parameters | None, factor: float) -> Parameters | None:
-    return by if by is None or factor == 1.0 else Parameters(by.scale * factor, by.zero_point, by.dtype)
+    if by is None or factor == 1.0:
+        return by
+    return Parameters(float(np.float32(by.scale * factor)), by.zero_point, by.dtype)
 
 
 def _agree(one: Parameters, other: Parameters | None) -> bool:

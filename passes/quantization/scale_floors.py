@@ -70,7 +70,7 @@ def _least_scale(site: Site, problem: Problem, scales: Mapping[Activation, float
         assert isinstance(weights, Constant), "weights are stored"
         largest = max(float(weights.values.max(initial=0.0)), -float(weights.values.min(initial=0.0)))
         product *= largest / _STEPS
-    return FINEST * product
+    return FINEST * product if np.isfinite(product) else 0.0  # what is not finite is refused where it is rounded
 
 
 def _activation(site: Site, index: int, problem: Problem) -> Activation:
