@@ -185,8 +185,7 @@ class Quantize(Pass):
             limit, train = LIMIT[scheme.reduce_range], self.effort == "max"
             meets = None if goal is None else lambda one: goal.reached(one).met
             recover_accuracy(pair, ctx, limit, self.samples, train=train, meets=meets)
-            if scheme.adds_pairs:
-                bound_pairs(ready.placement.sites)
+            bound_pairs(site for site in ready.placement.sites if scheme.adds_pairs(site.node.op))
         errors = layer_errors(pair, ready.placement.sites, ctx, _LOOKED_AT[self.effort])
         shares = noise_shares(pair, ready.placement.sites, ctx) if self.sensitivity else {}
         remark(ready.placement.sites, scheme, scales, errors, shares, ctx)
@@ -250,8 +249,7 @@ class Quantize(Pass):
             write(copy, ready, inner, scheme=scheme, per_channel=self.per_channel)
             if recovered:
                 recover_accuracy(pair, inner, LIMIT[scheme.reduce_range], self.samples)
-                if scheme.adds_pairs:
-                    bound_pairs(ready.placement.sites)
+                bound_pairs(site for site in ready.placement.sites if scheme.adds_pairs(site.node.op))
             return pair, ready.placement.sites
 
         return attempt

@@ -56,10 +56,13 @@ class Scheme:
     float_results: frozenset[Text] = frozenset()
     reduce_range: Flag = False
 
-    @property
-    def adds_pairs(self) -> bool:
-        """Whether kernels may add two products in 16 bits: those of x86 CPUs for uint8 activations, without VNNI."""
-        return self.activations == "uint8"
+    def adds_pairs(self, op: str) -> bool:
+        """Whether kernels for an operator with weights may add two products in 16 bits, as x86 CPUs without VNNI do.
+
+        Those for uint8 activations. Where a matrix product is all that a scheme rounds around, onnxruntime makes an
+        integer kernel of it too, by which users check on their PC what another device will compute.
+        """
+        return self.activations == "uint8" or (self.rounds == "inputs" and op == "MatMul")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 The mean of what an InstanceNormalization gives is zero, and in floats a few billionths. A range of that size has steps
 that are millions of times finer than those of the numbers it is the mean of: no integer kernel computes them (their
-multipliers have no such numbers), and they would hold nothing. So a result gets no steps finer than a 256th of those
-that it is computed from. That is finer than the noise of the mean of a whole image.
+multipliers have no such numbers), and they would hold nothing. So a mean gets no steps finer than a 256th of those
+that it is computed from, which is finer than its noise, and a sum or product none finer than 2^-16 of theirs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from edgec.passes.quantization.ranges import Range
 from edgec.passes.quantization.scale_constraints import Activation, Solution, solve
 from edgec.passes.target import Scheme
 
-#: A result's steps are no finer than this part of those that it is computed from.
-FINEST = 2.0**-8
+#: A result's steps are no finer than this part of those that it is computed from: of a mean, and of anything else.
+FINEST_MEAN, FINEST = 2.0**-8, 2.0**-16
 _STEPS = 255.0
-# Results that are sums, means or choices of what is read, and products of it.
-_SUMS = frozenset(
-    {"Add", "AveragePool", "Clip", "GlobalAveragePool", "GlobalMaxPool", "LeakyRelu", "Max", "MaxPool", "Min", "PRelu"}
-    | {"ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Sub"}
-)
+_MEANS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
+# Results that are means, sums or choices of what is read, and products of it.
+_SUMS = _MEANS | {"Add", "Clip", "GlobalMaxPool", "LeakyRelu", "Max", "MaxPool", "Min", "PRelu"} | {
+    "ReduceMax", "ReduceSum", "Relu", "Sub"
+}  # fmt: skip
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"})
 # Widening one range may widen what is tied to it; a chain of ties is as long as this at most.
 _ROUNDS = 16
@@ -63,7 +63,7 @@ def _least_scale(site: Site, problem: Problem, scales: Mapping[Activation, float
         return 0.0
     read = [scales[_activation(site, index, problem)] for index in site.activations]
     if node.op in _SUMS:
-        return FINEST * max(read, default=0.0)
+        return (FINEST_MEAN if node.op in _MEANS else FINEST) * max(read, default=0.0)
     product = float(np.prod(read))
     if site.weight is not None:
         weights = node.inputs[site.weight]

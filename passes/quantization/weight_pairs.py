@@ -12,7 +12,7 @@ convolutions as products of matrices in NHWC). A depthwise convolution multiplie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def largest_pair(inputs: np.ndarray) -> np.ndarray:
     return both
 
 
-def bound_pairs(sites: Sequence[Site]) -> int:
+def bound_pairs(sites: Iterable[Site]) -> int:
     """Takes a few steps from weights whose pair is too large still, in place; how many weights there were.
 
     Args:

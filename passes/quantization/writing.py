@@ -76,7 +76,7 @@ def _write_parameters(
         per_channel=per_channel and node.op in scheme.per_channel,
         integer_bias=scheme.bias == "int32",
         reduce_range=scheme.reduce_range,
-        pairs=scheme.adds_pairs,
+        pairs=scheme.adds_pairs(node.op),
     )
     weight = node.inputs[site.weight]
     node.inputs[site.weight] = writer.constant(weight.name, layer.weight, layer.scale, 0, layer.axis, node)

@@ -197,8 +197,8 @@ def test_learnt_rounding_beats_the_nearest_integers(board: Any, per_channel: boo
     pair, stored = rounded(chain(3), board, per_channel=per_channel)
     for layer in stored:  # so coarse that weights are what limits
         values = layer.values()
-        coarse = np.rint(values.integers / 8)
-        layer.write(type(values)(coarse, values.scale * 8, values.bias))
+        coarse = np.rint(values.integers / 12)
+        layer.write(type(values)(coarse, values.scale * 12, values.bias))
     before = [(layer.weight.values, layer.weight_scale.values) for layer in stored]
     nearest = decibel(pair)
     assert learn(pair, stored).startswith("reconstructed block by block: 1 of 1 blocks came closer, and ")
