@@ -88,8 +88,9 @@ def solve(activations: Iterable[Activation], ties: Iterable[Tie], scheme: Scheme
         solution.broken.extend((tie.node, other) for other in others if not groups.tie(first, other))
     for _, tie, widest in sorted(soft, key=lambda item: item[0]):
         first, other = tie.members
+        together = groups.root(first)[0] is groups.root(other)[0]  # in another proportion, where that is not allowed
         if not groups.allows(first, other, tie.ratio):
-            solution.broken.append((tie.node, other))
+            (solution.apart if together else solution.broken).append((tie.node, other))
         elif groups.harm(first, other, tie.ratio) > widest:
             solution.apart.append((tie.node, other))
         else:

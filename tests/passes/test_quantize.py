@@ -268,9 +268,9 @@ def test_a_softmax_in_float_between_integers_has_the_scale_that_onnxruntime_need
 
 def test_a_concat_shares_the_scale_of_the_widest() -> None:
     graph = model(
-        CONV + "d = Mul(c, k)\ny = Concat<axis=1>(c, d)",
+        CONV + "d = Sub(c, k)\ny = Concat<axis=1>(c, d)",
         "(float[1,3,8,8] x) => (float[1,8,8,8] y)",
-        WEIGHTS + ", float k = {1.5}",
+        WEIGHTS + ", float k = {0.5}",
     )
     quantized(graph, CORAL)
     assert scale_of(graph, "c.quantized") == scale_of(graph, "d.quantized") == scale_of(graph, "y.quantized")

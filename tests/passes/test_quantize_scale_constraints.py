@@ -83,7 +83,7 @@ def test_what_was_computed_twice_for_one_ratio_agrees() -> None:
     mul = Node("Mul", "mul")
     widths, solution = solved([a, b], [Tie(mul, (b, a), 2.0, 9.0), Tie(mul, (a, b), 0.25, 9.0)])
     assert widths[1] == pytest.approx(2 * widths[0])
-    assert solution.broken == [(mul, b)]
+    assert solution.apart == [(mul, b)]
 
 
 # -- in networks -------------------------------------------------------------------------------------------------------
