@@ -98,7 +98,8 @@ def run_file(path: Path, feeds: Sequence[Feeds], *, optimize: bool = False) -> l
     level = ort.GraphOptimizationLevel
     settings.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     try:
-        session = started(path, settings, load(path))
+        with _named_in_text(path) as name:
+            session = started(Path(name), settings, load(path))
         names = [item.name for item in session.get_outputs()]
         wanted = [item.name for item in session.get_inputs()]
         return [dict(zip(names, session.run(None, {name: one[name] for name in wanted}), strict=True)) for one in feeds]
