@@ -29,6 +29,8 @@ _ARITHMETIC = frozenset(
 # Where shapes follow from each other through arithmetic, one round makes the next possible: so many are run, or as many
 # as look at so many nodes in all. What more would find is left to the pass fold.
 _ROUNDS, _VISITS = 8, 60_000
+# As many as numpy takes.
+_MOST_DIMENSIONS = 64
 
 
 def fold_shape_arithmetic(graph: Graph) -> Shapes:
@@ -125,6 +127,8 @@ def _divides(node: Node, shapes: Shapes) -> bool:
 
 def _is_small(tensor: Tensor, shapes: Shapes) -> bool:
     shape, kind = shapes.shape(tensor), shapes.dtype(tensor)
+    if shape is not None and len(shape) > _MOST_DIMENSIONS:
+        return False
     return kind is not None and shape is not None and None not in shape and is_small([d or 0 for d in shape], kind)
 
 

@@ -296,6 +296,43 @@ def test_functions_that_cannot_be_inlined(write: Write, monkeypatch: pytest.Monk
     )
 
 
+@pytest.mark.parametrize(
+    ("body", "weights", "line"),
+    [
+        (
+            f"(float[{','.join(['1'] * 65)}] x) => (y) {{ y = Relu(x) }}",
+            {},
+            "tensor 'x': has 65 dimensions, and edgec takes 64 at most; drop the dimensions of 1 and export the network"
+            " again",
+        ),
+        (
+            "(float[4] x) => (y) { y = Reshape(x, s) }",
+            {"s": np.array([1] * 70 + [4])},
+            "tensor 'y': has 71 dimensions, and edgec takes 64 at most; drop the dimensions of 1 and export the network"
+            " again",
+        ),
+        (
+            "(float[4] x) => (y) { c = ConstantOfShape(s) r = ReduceSum<keepdims=0>(c) y = Add(x, r) }",
+            {"s": np.array([1] * 70)},
+            "tensor 'c': has 70 dimensions, and edgec takes 64 at most; drop the dimensions of 1 and export the network"
+            " again",
+        ),
+        (
+            "(float[4] x) => (y) { c = Expand(x, s) r = ReduceSum<keepdims=0>(c) y = Add(x, r) }",
+            {"s": np.array([2**40, 4])},
+            "tensor 'c': would take 17,592,186,044,416 bytes, more than 34,359,738,368; correct the attributes and"
+            " constants that it is computed by",
+        ),
+    ],
+)
+def test_tensors_that_nothing_could_hold(body: str, weights: dict[str, np.ndarray], line: str, write: Write) -> None:
+    path = write(body, **weights)
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    onnx.save(model, path)
+    assert said(path) == f"model.onnx: {line}"
+
+
 def test_the_public_names() -> None:
     assert parse_pins(["x:2"]) == {"x": (2,)}
     assert set(frontend.__all__) == {"Pin", "Pins", "as_pins", "open_model", "parse_pins"}
