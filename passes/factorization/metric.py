@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -32,6 +33,8 @@ from edgec.passes.factorization.samples import Samples
 
 # Of the mean variance, added to all: directions that no patch has shown must not cost nothing.
 _RIDGE = 1e-3
+# Parts of an only image that are taken for independent of each other.
+_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def _scatter(rows: np.ndarray, images: Sequence[slice | np.ndarray], second: np.
     """The variances of covariances measured on these images, summed over their elements: (groups,).
 
     Positions of one image resemble each other, so it is the images that are taken for independent samples; of a single
-    one, its rows.
+    one, as many parts of it, of rows that lie together.
 
     Args:
         rows: centred, (groups, rows, n) or, with several observations each, (groups, rows, observations, n).
@@ -180,7 +183,8 @@ def _scatter(rows: np.ndarray, images: Sequence[slice | np.ndarray], second: np.
         second: their covariances, (groups, n, n).
     """
     if len(images) == 1:
-        images = [slice(i, i + 1) for i in range(rows.shape[1])]
+        ends = np.linspace(0, rows.shape[1], min(rows.shape[1], _PARTS) + 1).astype(int).tolist()
+        images = [slice(*pair) for pair in pairwise(ends)]
     squares = np.zeros(len(rows))
     for image in images:
         own = rows[:, image].reshape(len(rows), -1, rows.shape[-1])

@@ -10,13 +10,15 @@ the float network does (on the float network's values). Four answers are tried, 
 - the weights that compute it best from what is now read, by least squares that few images cannot bend far
   (:mod:`edgec.passes.factorization.metric`), rounded so, and that bias.
 
-Each output of each layer takes the answer that errs least on images that it has not been fitted to.
+Each output of each layer takes the answer that errs least on images that it has not been fitted to. Where there are too
+few images to hold some out of all fitting, each half of them judges what was fitted to the other half, and what is
+chosen so is then fitted to all; the halves of a single image are its upper and its lower one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,8 +77,7 @@ def recover(pair: Pair, layers: Sequence[StoredLayer], split: Split, ctx: Contex
         wanted = _targets(before, some, len(split.fit), ctx)
         for layer, targets in zip(some, wanted, strict=True):
             stored = by_layer[layer]
-            fit, judge = _samples(now, stored, targets, split)
-            yield _chosen(stored, fit, judge)
+            yield _chosen(stored, _rows(now, stored, targets), split)
             done += 1
             ctx.progress(done, len(layers), "recovering accuracy")
 
@@ -96,8 +97,41 @@ def _targets(before: Resuming, layers: Sequence[Layer], batches: int, ctx: Conte
     return [list(targets) for targets in zip(*seen, strict=True)]
 
 
-def _samples(now: Resuming, stored: StoredLayer, targets: Sequence[Target], split: Split) -> tuple[Samples, Samples]:
-    """What the quantized network's layer reads, beside what it should compute: the rows to fit to, and to judge by."""
+@dataclass(frozen=True)
+class _Rows:
+    """What the quantized network's layer reads, beside what it should compute, by batch."""
+
+    layer: Layer
+    targets: Sequence[Target]
+    rows: Sequence[np.ndarray]
+
+    def samples(self, numbers: Sequence[int], half: int | None = None) -> Samples:
+        """Those of some batches; of each of these its first half (0) or its second (1) where one is asked for."""
+        targets, rows = [self.targets[n] for n in numbers], [self.rows[n] for n in numbers]
+        if half is not None:
+            parts = [slice(len(one) // 2) if half == 0 else slice(len(one) // 2, None) for one in rows]
+            rows = [one[part] for one, part in zip(rows, parts, strict=True)]
+            targets = [
+                replace(one, positions=one.positions[part], values=one.values[part])
+                for one, part in zip(targets, parts, strict=True)
+            ]
+        return samples_of(self.layer, [[one] for one in targets], [[one] for one in rows])
+
+    def folds(self, split: Split) -> list[tuple[Samples, Samples]]:
+        """What is fitted to, and what judges that; no fold where nothing can be held out."""
+        fit = split.fit
+        if split.apart:
+            return [(self.samples(fit), self.samples(split.judge))]
+        if len(fit) > 1:
+            halves = self.samples(fit[::2]), self.samples(fit[1::2])
+        elif len(self.rows[fit[0]]) > 1:
+            halves = self.samples(fit, 0), self.samples(fit, 1)
+        else:
+            return []
+        return [halves, halves[::-1]]
+
+
+def _rows(now: Resuming, stored: StoredLayer, targets: Sequence[Target]) -> _Rows:
     layer, data = stored.layer, read(stored.node)
 
     def observe(number: int, values: Feeds) -> np.ndarray:
@@ -105,26 +139,29 @@ def _samples(now: Resuming, stored: StoredLayer, targets: Sequence[Target], spli
         check_finite(data, x, number)
         return patches.inputs(layer, stored.node, x, target.shape, target.positions)
 
-    rows = list(now.run(stored.first, [data], observe))
-    fit, judge = (
-        samples_of(layer, [[targets[n]] for n in numbers], [[rows[n]] for n in numbers])
-        for numbers in (split.fit, split.judge)
-    )
-    return fit, judge
+    return _Rows(layer, targets, list(now.run(stored.first, [data], observe)))
 
 
-def _chosen(stored: StoredLayer, fit: Samples, judge: Samples) -> Recovered:
+def _chosen(stored: StoredLayer, rows: _Rows, split: Split) -> Recovered:
     """Writes the best of the answers of each output."""
-    old = stored.values()
-    answers = [old, *_answers(stored, old, fit)]
-    errors = np.stack([_errors(answer, judge) for answer in answers])
+    old, folds = stored.values(), rows.folds(split)
+    if not folds:
+        return Recovered(stored.node, 0.0, 0.0, (stored.layer.groups * stored.layer.out, *[0] * (len(ANSWERS) - 1)))
+    power = 0.0
+    errors = np.zeros(())
+    for fit, judge in folds:
+        answers = [old, *_answers(stored, old, fit)]
+        errors = errors + np.stack([_errors(answer, judge) for answer in answers])
+        power += float(np.einsum("gro,gro->", judge.wanted, judge.wanted, dtype=np.float64))
     if stored.weight_scale.values.size == stored.layer.groups * stored.layer.out:
         best = errors.argmin(axis=0)
     else:  # outputs that share a scale take one answer
         best = np.full(errors.shape[1:], errors.sum(axis=(1, 2)).argmin())
     if best.any():
+        if len(folds) > 1:
+            answers = [old, *_answers(stored, old, rows.samples(split.fit))]
         stored.write(_mixed(answers, best))
-    power = float(np.einsum("gro,gro->", judge.wanted, judge.wanted, dtype=np.float64)) or 1.0
+    power = power or 1.0
     least = np.take_along_axis(errors, best[None], 0)
     counts = np.bincount(best.reshape(-1), minlength=len(ANSWERS))
     return Recovered(

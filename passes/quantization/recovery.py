@@ -11,7 +11,7 @@ from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.factorization.layers import find_layers
-from edgec.passes.judging import Judge, Part, context, split, spread
+from edgec.passes.judging import Judge, Part, Split, context, split, spread
 from edgec.passes.linear_layers import output_channels
 from edgec.passes.protocol import Context
 from edgec.passes.quantization.block_reconstruction import reconstruct
@@ -84,13 +84,25 @@ def recover_accuracy(
     def choose() -> str:
         counts = np.sum([found.answers for found in recover(pair, stored, parts, inner)], axis=0)
         outputs = ", ".join(f"{count} {name}" for name, count in zip(ANSWERS, counts, strict=True) if count)
-        return f"chosen by what they compute on {judged}; of the outputs {outputs}"
+        by = judged if parts.apart else "each half of the images, fitted to the other"
+        return f"chosen by what they compute on {by}; of the outputs {outputs}"
 
     gate.pass_through(choose, "fitted", layers=len(stored))
-    if train:
+    if train and parts.count < 2:
+        ctx.missed("the network", "weights and biases are not trained: a single image leaves none to judge by")
+    elif train:
+        if not parts.apart:
+            parts = _few(parts)
+            gate = replace(gate, judge=Judge(pair.original, inner, parts), judged="images held out")
         blocks = "reconstructed block by block"
         gate.pass_through(lambda: reconstruct(pair, stored, parts, inner), blocks, _LEAST_GAIN_DB)
         gate.pass_through(lambda: train_rounded(pair, parts, inner), "trained", _LEAST_GAIN_DB)
+
+
+def _few(parts: Split) -> Split:
+    """A third of so few batches held out, one at least: training fits what it is judged by otherwise, and only that."""
+    held = tuple(number for number in range(parts.count) if number % 3 == 1)
+    return Split(tuple(number for number in range(parts.count) if number not in held), held, parts.count)
 
 
 @dataclass
