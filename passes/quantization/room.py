@@ -40,7 +40,9 @@ def with_room(
         seen: of each of these.
         scheme: of the target.
     """
-    bounds, end = _bounds(graph), _at_the_end(graph)
+    # Whatever pixels come, their integers stand for all of them: so they do for what only moves pixels.
+    pixels = {tensor: spans[tensor] for tensor, statistics in seen.items() if statistics.pixels}
+    bounds, end = _bounds(graph, pixels), _at_the_end(graph)
     wider = dict(responsive(graph, spans))
     for tensor, statistics in seen.items():
         if not statistics.pixels and statistics.extremes.values:
@@ -71,9 +73,9 @@ def _at_the_end(graph: Graph) -> set[Tensor]:
     return found
 
 
-def _bounds(graph: Graph) -> dict[Tensor, Range]:
-    """The tensors that cannot go beyond a range, whatever is fed."""
-    found: dict[Tensor, Range] = {}
+def _bounds(graph: Graph, given: Mapping[Variable, Range]) -> dict[Tensor, Range]:
+    """The tensors that cannot go beyond a range, whatever is fed; ``given`` are known to."""
+    found: dict[Tensor, Range] = {**given}
     for node in graph.nodes:
         bound = _bound(node, found)
         if bound is not None:
