@@ -24,8 +24,8 @@ FINEST_MEAN, FINEST = 2.0**-8, 2.0**-16
 _STEPS = 255.0
 _MEANS = frozenset({"AveragePool", "GlobalAveragePool", "ReduceMean"})
 # Results that are means, sums or choices of what is read, and products of it.
-_SUMS = _MEANS | {"Add", "Clip", "GlobalMaxPool", "LeakyRelu", "Max", "MaxPool", "Min", "PRelu"} | {
-    "ReduceMax", "ReduceSum", "Relu", "Sub"
+_SUMS = _MEANS | {"Add", "GlobalMaxPool", "LeakyRelu", "Max", "MaxPool", "Min", "PRelu"} | {
+    "ReduceMax", "ReduceSum", "Sub"
 }  # fmt: skip
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul"})
 # Widening one range may widen what is tied to it; a chain of ties is as long as this at most.
