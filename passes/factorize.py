@@ -155,7 +155,7 @@ class Factorize(Pass):
         else:
             choices = in_parallel(self._by_itself, considered, ctx, "ranks")
         plan = _Decided(considered, choices, evidence is not None)
-        if evidence is not None and evidence.few and JudgedOutside not in ctx.shared:
+        if evidence is not None and plan.chosen and evidence.few and JudgedOutside not in ctx.shared:
             plan = self._confirmed(plan, everything, ctx, evidence)
         self._write(graph, ctx, rw, plan, everything, evidence, latency)
 
