@@ -120,7 +120,7 @@ def _judge(
         else:
             grams = [_gram(reader) for reader in reading]
             found = eliminate(
-                [(gram, seen[r].shrunk(), seen[r].independent) for gram, r in zip(grams, reading, strict=True)], stay
+                [(gram, seen[r].shrunk(), seen[r].rows) for gram, r in zip(grams, reading, strict=True)], stay
             )
     if found is None:
         scores = magnitude(group, "l2" if criterion == "activation" or criterion == "reconstruction" else criterion)
