@@ -22,11 +22,11 @@ from edgec.frontends.inference_form import leave_training, refuse_noise
 from edgec.frontends.opsets import check_versions, inline_functions, upgrade
 from edgec.frontends.pins import Pin, Pins, as_pins, parse_pins, pin
 from edgec.frontends.shape_arithmetic import decide_conditions, fold_shape_arithmetic
+from edgec.frontends.sizes import check_ranges, check_sizes
 from edgec.frontends.tidying import drop_default_inputs, name_nodes, settle_constants
 from edgec.ir.errors import InputError, InternalError, did_you_mean
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-from edgec.ir.shapes import Shapes
 from edgec.ir.verifier import STANDARD_DOMAINS, verify
 
 __all__ = ["Pin", "Pins", "as_pins", "open_model", "parse_pins"]
@@ -34,9 +34,6 @@ __all__ = ["Pin", "Pins", "as_pins", "open_model", "parse_pins"]
 # What a tensor may hold in TFLite, and in a message of protobuf.
 _LARGEST_INPUT = (1 << 31) - 1
 
-# What a tensor inside may take: more is a mistake in some attribute. And numpy's limit.
-_LARGEST_TENSOR = 1 << 35
-_MOST_DIMENSIONS = 64
 
 # Operators that multiply a constant into everything they compute: an infinite value there makes all of it useless. In
 # masks, bounds and padding infinities have their uses.
@@ -95,11 +92,12 @@ def open_model(
         _check_structure(graph, source)
     name_nodes(graph)
     try:
+        check_ranges(graph)
         decide_conditions(graph)
         shapes = fold_shape_arithmetic(graph)
         if expand_axes(graph, shapes):
             shapes = fold_shape_arithmetic(graph)
-        _check_sizes(graph, shapes)
+        check_sizes(graph, shapes)
         shapes.annotate(graph)
     except InputError as error:
         raise InputError(f"{source}: {error.where}", error.what, error.mend) from None
@@ -117,22 +115,6 @@ def _check_inputs(graph: Graph, source: str) -> None:
             raise InputError(
                 where, f"takes {size:,} bytes, more than {_LARGEST_INPUT:,}", "export the network for smaller ones"
             )
-
-
-def _check_sizes(graph: Graph, shapes: Shapes) -> None:
-    """Raises InputError where a tensor has more dimensions than numpy takes, or cannot fit any memory."""
-    for tensor in graph.variables():
-        shape, kind = shapes.shape(tensor), shapes.dtype(tensor)
-        if shape is None:
-            continue
-        where = f"tensor '{tensor.name}'"
-        if len(shape) > _MOST_DIMENSIONS:
-            what = f"has {len(shape)} dimensions, and edgec takes {_MOST_DIMENSIONS} at most"
-            raise InputError(where, what, "drop the dimensions of 1 and export the network again")
-        size = math.prod(d for d in shape if d is not None) * (1 if kind is None else kind.itemsize)
-        if size > _LARGEST_TENSOR:
-            what = f"would take {size:,} bytes, more than {_LARGEST_TENSOR:,}"
-            raise InputError(where, what, "correct the attributes and constants that it is computed by")
 
 
 def _check_operators(graph: Graph, source: str) -> None:

@@ -323,6 +323,12 @@ def test_functions_that_cannot_be_inlined(write: Write, monkeypatch: pytest.Monk
             "tensor 'c': would take 17,592,186,044,416 bytes, more than 34,359,738,368; correct the attributes and"
             " constants that it is computed by",
         ),
+        (
+            "(float[4] x) => (y) { r = Range(a, b, c) f = Cast<to=1>(r) s = ReduceSum<keepdims=0>(f) y = Add(x, s) }",
+            {"a": np.array(0), "b": np.array(2**40), "c": np.array(1)},
+            "node 'range.r' (Range): would count 1,099,511,627,776 numbers, more than 67,108,864; correct the constants"
+            " that it reads",
+        ),
     ],
 )
 def test_tensors_that_nothing_could_hold(body: str, weights: dict[str, np.ndarray], line: str, write: Write) -> None:
