@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import tempfile
-import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,49 +15,39 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from edgec import __version__
-from edgec.backends.protocol import Backend, Beside, Configurable
+from edgec.backends.protocol import Backend, Configurable
 from edgec.backends.registry import backend, target
-from edgec.backends.tensorrt.bundle import UNBUILT
-from edgec.frontends.chance import near_chance
 from edgec.frontends.datasets import inputs_of
-from edgec.frontends.input_statistics import departure
 from edgec.frontends.model import Pins, open_model
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
 from edgec.frontends.sources import Source, opened
 from edgec.ir.cost import Cost
-from edgec.ir.errors import EdgecError, InputError, UsageError
+from edgec.ir.errors import InputError, UsageError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.ir.hashing import sha256
 from edgec.ir.valid_files import as_written
-from edgec.passes import input_domain
 from edgec.passes.calibration.evaluate import runner
-from edgec.passes.calibration.requirements import Reached, decibel
+from edgec.passes.calibration.requirements import Reached
 from edgec.passes.instruments import Dumps, Instrument
 from edgec.passes.pipeline import Pipeline, Record
 from edgec.passes.plan import INITIAL_FACTS, Plan, facts_of, plan
-from edgec.passes.protocol import Context
-from edgec.passes.quantization.remarks import nothing_quantized
-from edgec.passes.quantization.saturation import saturation
-from edgec.passes.quantize import Quantize
 from edgec.passes.reference import Reference
 from edgec.passes.target import Target
 from edgec.passes.training_pass import TrainingPass
 from edgec.tools import report as reports
-from edgec.tools.building import build_here, is_bundle
-from edgec.tools.failed_targets import FAILURES, all_failed, failed_entry
+from edgec.tools.emitting import Emission, Failures
 from edgec.tools.fetching import Fetched, clear
-from edgec.tools.measure import Speed, measure
-from edgec.tools.output import output_folder, write_json, write_manifest, writing
+from edgec.tools.output import output_folder, write_json, write_manifest
 from edgec.tools.processes import is_first
 from edgec.tools.progress import Progress
 from edgec.tools.quality import Quality, metric_entries, requirements
 from edgec.tools.samples import Samples
+from edgec.tools.suspicions import suspicions
+from edgec.tools.timing import Timing
 from edgec.tools.watching import Watched, as_text, model_hashes
-
-_PROBES = 4
 
 
 @dataclass(frozen=True)
@@ -126,8 +114,7 @@ class _Run:
         self.recipe_hash = sha256(job.recipe)
         self.notes: list[str] = []
         self.targets: list[tuple[Target, Backend]] = []
-        self.failed: dict[str, EdgecError] = {}
-        self.reached: list[Reached] = []
+        self.timing = Timing(job.timing, job.progress)
         for index, entry in enumerate(self.recipe.targets):
             where = partial(self.recipe.where, "targets", index)
             found = target(entry.name, where())
@@ -158,8 +145,9 @@ class _Run:
                 self.hashes = model_hashes(job.model, watched, path)
             self.plan = self._plan(facts_of(graph))
             entered = self._enter(graph)
-            emitting = [(found, emitter) for found, emitter in self.targets if self._accepted(found, emitter, graph)]
-            self._raise_where_all_failed()
+            boards, failures = [board for board, _ in self.targets], Failures(job.traceback)
+            emitting = [(board, emitter) for board, emitter in self.targets if failures.accepted(board, emitter, graph)]
+            failures.raise_for_all_of(boards)
             self._open_data(graph)
             original = graph.copy()
             progress.stage("measuring the original")
@@ -167,11 +155,11 @@ class _Run:
             reference = self.quality.reference()
             for instrument in job.instruments:
                 instrument.start(graph)
-            self.notes += self._suspicions(original)
+            self.notes += suspicions(original, self.quality)
             baseline = self._baseline(original)
             pipeline = Pipeline(
                 reference,
-                targets=[found for found, _ in emitting],
+                targets=[board for board, _ in emitting],
                 data=self.samples.fit,
                 affine=self.affine,
                 seed=self.recipe.seed,
@@ -188,17 +176,19 @@ class _Run:
             records = entered + pipeline.run(graph, self.plan.shared[self.plan.entry :])
             save(graph, folder / "model.onnx")
             as_written(folder / "model.onnx", reference.feeds(graph)[:1], "model.onnx", error=InputError)
-            compressed = self._compressed(graph, folder)
-            entries = {
-                found.name: self._attempt(found, emitter, graph.copy(), pipeline, folder) for found, emitter in emitting
-            }
-            self._raise_where_all_failed()
-            # In the recipe's order.
-            targets = {
-                found.name: entries.get(found.name) or failed_entry(found, self.failed[found.name])
-                for found, _ in self.targets
-            }
-            report = self._report(baseline, compressed, records, targets, len(reference.probes))
+            compressed, reached = self._compressed(graph, folder)
+            emission = Emission(
+                pipeline, self.plan.per_target, self.samples.fit, self.quality, folder, self.timing, job.build,
+                failures, progress, [reached],
+            )  # fmt: skip
+            entries = {board.name: emission.attempt(board, emitter, graph.copy()) for board, emitter in emitting}
+            failures.raise_for_all_of(boards)
+            targets = failures.entries(entries, boards)
+            judged = requirements(
+                self.recipe.require.asked(), baseline, compressed, emission.reached, self.quality, targets,
+                self.recipe.require.confidence,
+            )  # fmt: skip
+            report = self._report(baseline, compressed, records, targets, judged, len(reference.probes))
             progress.stage("writing the report")
             write_json(folder / "report.json", report)
             reports.write_html(folder / "report.html", report)
@@ -262,155 +252,18 @@ class _Run:
         )
         self.affine = {} if self.preprocess is None else self.preprocess.affine_by_input(inputs)
 
-    def _suspicions(self, original: Graph) -> list[str]:
-        """What speaks against the data: a metric near chance, or samples unlike those of the training."""
-        notes = []
-        advice = "'edgec check MODEL -O RECIPE' tries the usual preprocessings"
-        judge, baseline = self.quality.judge, self.quality.baseline
-        if judge is not None and baseline is not None:
-            known = near_chance(judge.metric, baseline.value())
-            if known is not None:
-                notes.append(
-                    f"the original's {judge.name} is {baseline.value():.2f}, near the {known.value:.2f} of chance:"
-                    f" its preprocessing or its labels are hardly right; {advice}"
-                )
-        probes = self.quality.probes
-        apart = None
-        if probes.source != "noise":
-            apart = departure(original, [input_domain.enter(original, feeds) for feeds in probes.feeds])
-        if apart is not None and apart.suspicious:
-            notes.append(
-                f"at '{apart.node}' the samples do not look like what the network was trained on ({apart.words});"
-                f" {advice}"
-            )
-        return notes
-
     # -- what comes out -----------------------------------------------------------------------------------------------
 
     def _baseline(self, original: Graph) -> dict[str, Any]:
         entry = {**Cost(original).as_dict(), **metric_entries(self.quality.baseline)}
-        return {**entry, **self._speed("cpu", original, "the original")}
+        return {**entry, **self.timing.entries("cpu", original, "the original")}
 
-    def _compressed(self, graph: Graph, folder: Path) -> dict[str, Any]:
-        speed = self._speed("cpu", folder / "model.onnx", "the compressed network")
+    def _compressed(self, graph: Graph, folder: Path) -> tuple[dict[str, Any], Reached]:
+        speed = self.timing.entries("cpu", folder / "model.onnx", "the compressed network")
         self.job.progress.stage("measuring the compressed network")
         reached, entries = self.quality.measured(runner(graph))
-        self.reached.append(reached)
         self.notes += self.quality.notes(entries)
-        return {**Cost(graph).as_dict(), **entries, **speed}
-
-    def _accepted(self, found: Target, emitter: Backend, graph: Graph) -> bool:
-        """Whether a target can take the network; what speaks against it is kept."""
-        if isinstance(emitter, Configurable):
-            try:
-                emitter.accept(graph, found)
-            except FAILURES as error:
-                self._fail(found, error)
-                return False
-        return True
-
-    def _attempt(
-        self, found: Target, emitter: Backend, graph: Graph, pipeline: Pipeline, folder: Path
-    ) -> dict[str, Any] | None:
-        """Emits for one target and returns its entry of the report.
-
-        ``None`` where that fails: nothing of the target is left then, and why it failed is kept.
-        """
-        own = folder / found.name
-        where = f"backend '{emitter.name}'"
-        steps = self.plan.per_target
-        try:
-            self.job.progress.stage(f"{found.name}: legalising")
-            with pipeline.reproducible(where, graph, steps, found):
-                pipeline.legalize(graph, lambda g: emitter.legalize(g, found), where)
-            floats = graph.copy()
-            records = pipeline.run(graph, steps, found)
-            own.mkdir()
-            with pipeline.reproducible(where, graph, (), found):
-                return self._emit(found, emitter, graph, floats, records, pipeline, own)
-        except FAILURES as error:
-            shutil.rmtree(own, ignore_errors=True)
-            self._fail(found, error)
-            return None
-
-    def _fail(self, found: Target, error: EdgecError) -> None:
-        self.failed[found.name] = error
-        if self.job.traceback:
-            traceback.print_exception(error)
-
-    def _raise_where_all_failed(self) -> None:
-        """Without a single target there is nothing to leave: an earlier output is worth more."""
-        if len(self.failed) == len(self.targets):
-            raise all_failed(self.failed)
-
-    def _emit(
-        self,
-        found: Target,
-        emitter: Backend,
-        graph: Graph,
-        floats: Graph,
-        records: Sequence[Record],
-        pipeline: Pipeline,
-        own: Path,
-    ) -> dict[str, Any]:
-        progress = self.job.progress
-        progress.stage(f"{found.name}: emitting")
-        reference = pipeline.reference
-        # A backend may change the graph that it emits; what it made is measured against the one it was given.
-        data = self.samples.fit
-        samples = Context(graph, data=data).feeds(graph, "calibration") if "calibration" in data else ()
-        emitted = emitter.emit(graph.copy(), found, own, reference.feeds(graph), Beside(floats, samples))
-        progress.stage(f"{found.name}: measuring")
-        run = emitter.runner(graph, own)
-        reached, entries = self.quality.measured(lambda feeds: run(input_domain.enter(graph, feeds)))
-        probes = self.quality.probes
-        entered = [input_domain.enter(graph, feeds) for feeds in probes.feeds if probes.unseen]
-        beyond = saturation(graph, entered) if entered else []
-        entry: dict[str, Any] = {
-            "title": found.title,
-            "files": [f"{found.name}/{name}" for name in emitted.files],
-            "file_bytes": (own / emitted.model).stat().st_size,
-            **entries,
-            "sqnr_db_to_graph": decibel(emitted.sqnr_db),
-            "saturation": [reports.saturation_entry(one) for one in beyond if one.count],
-            "fits": emitted.fits,
-            "notes": [*_unquantized(graph, records), *self.quality.notes(entries), *emitted.notes, *emitter.missing()],
-            "cost": Cost(graph).as_dict(),
-            "passes": [reports.pass_entry(record, unseen=probes.unseen) for record in records],
-        }
-        entry |= self._speed(emitter.name, own / emitted.model, f"{found.name}/{emitted.model}")
-        if self.job.build and is_bundle(own):
-            progress.stage(f"{found.name}: building engines")
-            built = build_here(own, found.name)
-            entry["files"] += [f"{found.name}/{name}" for name in built.files]
-            entry["notes"] = [*(note for note in entry["notes"] if not built.files or note != UNBUILT), built.note]
-            entry["latency_ms"] = entry["latency_ms"] if built.latency_ms is None else round(built.latency_ms, 4)
-        self.reached.append(reached)
-        return entry
-
-    def _speed(self, backend_name: str, model: Path | Graph, label: str) -> dict[str, Any]:
-        """Latency and memory here, by the report's names.
-
-        Args:
-            backend_name: what runs it.
-            model: its file, or a graph that is saved first.
-            label: which network it is, as the user is told.
-        """
-        speed: Speed | None = None
-        if self.job.timing:
-            self.job.progress.stage(f"timing {label}")
-            if isinstance(model, Path):
-                speed = measure(backend_name, model)
-            else:
-                with tempfile.TemporaryDirectory(prefix="edgec-") as scratch:
-                    path = Path(scratch) / "model.onnx"
-                    with writing(path):
-                        save(model, path)
-                    speed = measure(backend_name, path)
-        return {
-            "latency_ms": None if speed is None else speed.latency_ms,
-            "memory_bytes": None if speed is None else speed.memory_bytes,
-        }
+        return {**Cost(graph).as_dict(), **entries, **speed}, reached
 
     def _report(
         self,
@@ -418,12 +271,10 @@ class _Run:
         compressed: dict[str, Any],
         records: Sequence[Record],
         targets: dict[str, Any],
+        judged: dict[str, dict[str, Any]],
         compared: int,
     ) -> dict[str, Any]:
-        quality, require = self.quality, self.recipe.require
-        judged = requirements(
-            require.asked(), baseline, compressed, self.reached, quality, targets, require.confidence
-        )  # fmt: skip
+        quality = self.quality
         return {
             "edgec": __version__,
             "model": as_text(self.job.model.name),
@@ -466,10 +317,3 @@ class _Staged(Instrument):
 
     def before(self, item: Any, graph: Graph) -> None:
         self.progress.stage(f"{item.place} {item.step.name}")
-
-
-def _unquantized(graph: Graph, records: Sequence[Record]) -> list[str]:
-    """What to say where 'quantize' ran for a target and left it without integers."""
-    left = [record.missed for record in records if record.name == Quantize.name]
-    note = nothing_quantized(graph, left[-1]) if left else None
-    return [] if note is None else [note]

@@ -1,0 +1,170 @@
+"""The compressed network, emitted for one target after the other, each file run and measured."""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgec.backends.protocol import Backend, Beside, Configurable
+from edgec.backends.tensorrt.bundle import UNBUILT
+from edgec.ir.cost import Cost
+from edgec.ir.errors import EdgecError
+from edgec.ir.graph import Graph
+from edgec.passes import input_domain
+from edgec.passes.calibration.requirements import Reached, decibel
+from edgec.passes.pipeline import Pipeline, Record
+from edgec.passes.plan import Planned
+from edgec.passes.protocol import Context, DataSet
+from edgec.passes.quantization.remarks import nothing_quantized
+from edgec.passes.quantization.saturation import saturation
+from edgec.passes.quantize import Quantize
+from edgec.passes.target import Target
+from edgec.tools import report as reports
+from edgec.tools.building import build_here, is_bundle
+from edgec.tools.failed_targets import FAILURES, all_failed, failed_entry
+from edgec.tools.progress import Progress
+from edgec.tools.quality import Quality
+from edgec.tools.timing import Timing
+
+
+@dataclass
+class Failures:
+    """Targets that cannot be emitted, and why.
+
+    Attributes:
+        traceback: show on stderr where each error comes from.
+        errors: by the target's name.
+    """
+
+    traceback: bool = False
+    errors: dict[str, EdgecError] = field(default_factory=dict)
+
+    def add(self, board: Target, error: EdgecError) -> None:
+        """Keeps why a target is not emitted."""
+        self.errors[board.name] = error
+        if self.traceback:
+            traceback.print_exception(error)
+
+    def accepted(self, board: Target, emitter: Backend, graph: Graph) -> bool:
+        """Whether a target can take the network; what speaks against it is kept."""
+        if isinstance(emitter, Configurable):
+            try:
+                emitter.accept(graph, board)
+            except FAILURES as error:
+                self.add(board, error)
+                return False
+        return True
+
+    def raise_for_all_of(self, boards: Sequence[Target]) -> None:
+        """Without a single target there is nothing to leave: an earlier output is worth more."""
+        if len(self.errors) == len(boards):
+            raise all_failed(self.errors)
+
+    def entries(self, emitted: dict[str, dict[str, Any] | None], boards: Sequence[Target]) -> dict[str, Any]:
+        """The report's entries of all targets, emitted or not, in the recipe's order."""
+        return {board.name: emitted.get(board.name) or failed_entry(board, self.errors[board.name]) for board in boards}
+
+
+@dataclass
+class Emission:
+    """Emits for targets.
+
+    Attributes:
+        pipeline: runs what depends on the target.
+        steps: that.
+        data: what passes are fitted to, by role.
+        quality: measures what was emitted.
+        folder: where each target's own folder is made.
+        timing: times what was emitted.
+        build: build the engines of bundles that this machine is one for.
+        failures: what could not be emitted.
+        progress: what the user is told.
+        reached: what each emitted network reaches, in order.
+    """
+
+    pipeline: Pipeline
+    steps: Sequence[Planned]
+    data: Mapping[str, DataSet]
+    quality: Quality
+    folder: Path
+    timing: Timing
+    build: bool
+    failures: Failures
+    progress: Progress
+    reached: list[Reached] = field(default_factory=list)
+
+    def attempt(self, board: Target, emitter: Backend, graph: Graph) -> dict[str, Any] | None:
+        """Emits ``graph`` for one target, changing it, and returns its entry of the report.
+
+        ``None`` where that fails: nothing of the target is left then, and why it failed is kept.
+        """
+        own = self.folder / board.name
+        where, pipeline = f"backend '{emitter.name}'", self.pipeline
+        try:
+            self.progress.stage(f"{board.name}: legalising")
+            with pipeline.reproducible(where, graph, self.steps, board):
+                pipeline.legalize(graph, lambda g: emitter.legalize(g, board), where)
+            floats = graph.copy()
+            records = pipeline.run(graph, self.steps, board)
+            own.mkdir()
+            with pipeline.reproducible(where, graph, (), board):
+                return self._emit(board, emitter, graph, floats, records)
+        except FAILURES as error:
+            shutil.rmtree(own, ignore_errors=True)
+            self.failures.add(board, error)
+            return None
+
+    def _emit(
+        self, board: Target, emitter: Backend, graph: Graph, floats: Graph, records: Sequence[Record]
+    ) -> dict[str, Any]:
+        own, probes = self.folder / board.name, self.quality.probes
+        self.progress.stage(f"{board.name}: emitting")
+        # A backend may change the graph that it emits; what it made is measured against the one it was given.
+        data = self.data
+        samples = Context(graph, data=data).feeds(graph, "calibration") if "calibration" in data else ()
+        feeds = self.pipeline.reference.feeds(graph)
+        emitted = emitter.emit(graph.copy(), board, own, feeds, Beside(floats, samples))
+        self.progress.stage(f"{board.name}: measuring")
+        run = emitter.runner(graph, own)
+        reached, entries = self.quality.measured(lambda feeds: run(input_domain.enter(graph, feeds)))
+        entered = [input_domain.enter(graph, feeds) for feeds in probes.feeds if probes.unseen]
+        beyond = saturation(graph, entered) if entered else []
+        entry: dict[str, Any] = {
+            "title": board.title,
+            "files": [f"{board.name}/{name}" for name in emitted.files],
+            "file_bytes": (own / emitted.model).stat().st_size,
+            **entries,
+            "sqnr_db_to_graph": decibel(emitted.sqnr_db),
+            "saturation": [reports.saturation_entry(one) for one in beyond if one.count],
+            "fits": emitted.fits,
+            "notes": [*_unquantized(graph, records), *self.quality.notes(entries), *emitted.notes, *emitter.missing()],
+            "cost": Cost(graph).as_dict(),
+            "passes": [reports.pass_entry(record, unseen=probes.unseen) for record in records],
+        }
+        entry |= self.timing.entries(emitter.name, own / emitted.model, f"{board.name}/{emitted.model}")
+        if self.build and is_bundle(own):
+            entry |= self._built(board, entry)
+        self.reached.append(reached)
+        return entry
+
+    def _built(self, board: Target, entry: dict[str, Any]) -> dict[str, Any]:
+        """What building a bundle's engines here changes in its entry."""
+        self.progress.stage(f"{board.name}: building engines")
+        built = build_here(self.folder / board.name, board.name)
+        kept = [note for note in entry["notes"] if not built.files or note != UNBUILT]
+        return {
+            "files": [*entry["files"], *(f"{board.name}/{name}" for name in built.files)],
+            "notes": [*kept, built.note],
+            "latency_ms": entry["latency_ms"] if built.latency_ms is None else round(built.latency_ms, 4),
+        }
+
+
+def _unquantized(graph: Graph, records: Sequence[Record]) -> list[str]:
+    """What to say where 'quantize' ran for a target and left it without integers."""
+    left = [record.missed for record in records if record.name == Quantize.name]
+    note = nothing_quantized(graph, left[-1]) if left else None
+    return [] if note is None else [note]
