@@ -133,6 +133,7 @@ class Emission:
         reached, entries = self.quality.measured(lambda feeds: run(input_domain.enter(graph, feeds)))
         entered = [input_domain.enter(graph, feeds) for feeds in probes.feeds if probes.unseen]
         beyond = saturation(graph, entered) if entered else []
+        notes = [*_unquantized(board, graph, records), *self.quality.notes(entries), *emitted.notes]
         entry: dict[str, Any] = {
             "title": board.title,
             "files": [f"{board.name}/{name}" for name in emitted.files],
@@ -141,7 +142,7 @@ class Emission:
             "sqnr_db_to_graph": decibel(emitted.sqnr_db),
             "saturation": [reports.saturation_entry(one) for one in beyond if one.count],
             "fits": emitted.fits,
-            "notes": [*_unquantized(graph, records), *self.quality.notes(entries), *emitted.notes, *emitter.missing()],
+            "notes": [*notes, *emitter.missing()],
             "cost": Cost(graph).as_dict(),
             "passes": [reports.pass_entry(record, unseen=probes.unseen) for record in records],
         }
@@ -163,8 +164,10 @@ class Emission:
         }
 
 
-def _unquantized(graph: Graph, records: Sequence[Record]) -> list[str]:
-    """What to say where 'quantize' ran for a target and left it without integers."""
+def _unquantized(board: Target, graph: Graph, records: Sequence[Record]) -> list[str]:
+    """What to say where 'quantize' ran for a target that has 8-bit arithmetic, and left it without integers."""
+    if board.scheme is None:
+        return []
     left = [record.missed for record in records if record.name == Quantize.name]
     note = nothing_quantized(graph, left[-1]) if left else None
     return [] if note is None else [note]

@@ -7,6 +7,7 @@ Every range holds what other samples are expected to reach, as far as that costs
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -50,8 +51,38 @@ def with_room(
             limit = bounds.get(tensor, _EVERYTHING)
             low = max(_moved(spans[tensor].low, statistics.low, expected.low), limit.low)
             high = min(_moved(spans[tensor].high, statistics.high, expected.high), limit.high)
+            if tensor not in end:  # what has one sign in all samples has it by the way it is computed
+                low = max(low, 0.0) if statistics.low >= 0 else low
+                high = min(high, 0.0) if statistics.high <= 0 else high
             wider[tensor] = wider[tensor].union(Range(low, high))
-    return wider
+    _within_joins(graph, wider)
+    return wider | _alike({tensor: span for tensor, span in wider.items() if tensor not in end}, spans)
+
+
+def _within_joins(graph: Graph, wider: dict[Variable, Range]) -> None:
+    """What a Concat joins goes no further than the whole: as much was seen of that, and often they share its steps."""
+    for node in graph.nodes:
+        whole = wider.get(node.outputs[0]) if node.op == "Concat" else None
+        for tensor in node.inputs if whole is not None else ():
+            if tensor in wider and whole is not None:
+                part = wider[tensor]
+                wider[tensor] = Range(max(part.low, whole.low), min(part.high, whole.high))
+
+
+def _alike(wider: Mapping[Variable, Range], spans: Mapping[Variable, Range]) -> dict[Variable, Range]:
+    """Ends that were the same stay the same.
+
+    Where one tensor hands its greatest values on to another, both have the same end, and so often the same steps: what
+    is rounded once is not rounded anew. Rooms that differ would take that away.
+    """
+    lows, highs = defaultdict[float, list[float]](list), defaultdict[float, list[float]](list)
+    for tensor, span in ((tensor, span) for tensor, span in spans.items() if tensor in wider):
+        lows[span.low].append(wider[tensor].low)
+        highs[span.high].append(wider[tensor].high)
+    return {
+        tensor: Range(min(lows[spans[tensor].low]), max(highs[spans[tensor].high])) if tensor in spans else span
+        for tensor, span in wider.items()
+    }
 
 
 def _moved(end: float, seen: float, expected: float) -> float:

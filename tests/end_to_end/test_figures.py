@@ -70,8 +70,8 @@ def test_sqnr_is_that_of_samples_set_aside(folder: Path, edgec: Edgec, count: in
     report = compiled(edgec, QUANTIZED, seen={"x": pictures(count, 1)})
     assert report["measured_on"]["sqnr"] == {"samples": count // 4, "source": "calibration", "unseen": True}
     target = report["targets"]["cpu-avx2"]
-    # A few samples may be harder than others are; that they flatter is what must not be.
-    assert -6 < target["sqnr_db"] - truth("out/cpu-avx2/model.onnx").value() < 1
+    # Three or eight samples may be harder than others are, or by chance a little easier; fitted ones flatter by 10 dB.
+    assert -6 < target["sqnr_db"] - truth("out/cpu-avx2/model.onnx").value() < 2.5
     few = [
         note for note in report["notes"] if note.startswith(f"passes were fitted to {count - count // 4} calibration")
     ]

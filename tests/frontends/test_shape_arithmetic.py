@@ -123,10 +123,6 @@ LEFT = {
     "floats": ("t = Transpose (w)\n y = MatMul (x, t)", "float[1,2] x", "float[1,2] y", ["Transpose", "MatMul"]),
     "an output": ("y = Add (i, i)\n z = Relu (x)", "float[1,2] x", "int64[2] y, float[1,2] z", ["Add", "Relu"]),
     "many": ("r = Range (o, m, one)\n y = Gather (x, r)", "float[9000] x", "float[n] y", ["Range", "Gather"]),
-    "what is random": (
-        "r = RandomUniform <shape = [1], low = 0.0, high = 1.0> ()\n c = Cast <to = 7> (r)\n y = Gather (x, c)",
-        "float[2] x", "float[n] y", ["RandomUniform", "Cast", "Gather"],
-    ),
     "quantized weights": (
         "q = QuantizeLinear (w, s, b)\n d = DequantizeLinear (q, s, b)\n y = MatMul (x, d)",
         "float[1,2] x", "float[1,2] y", ["QuantizeLinear", "DequantizeLinear", "MatMul"],
