@@ -18,6 +18,7 @@ from edgec.backends.coral import ports
 from edgec.backends.coral.backend import CHECK
 from edgec.backends.coral.backend import MODEL as TFLITE
 from edgec.backends.coral.interpreter import Interpreter
+from edgec.backends.tensorrt import byte_tensors
 from edgec.backends.tensorrt.bundle import DRIVER, read_manifest
 from edgec.backends.tensorrt.models import as_computed
 from edgec.frontends.datasets import Inputs, inputs_of
@@ -113,7 +114,8 @@ def _in_onnxruntime(graph: Graph, name: str, *, optimize: bool) -> Network:
     session = Session(graph, optimize=optimize)
 
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return session.run(input_domain.enter(graph, feeds))
+        # A bundle takes bytes as float32 or int32: TensorRT has no uint8 inputs in all of its versions.
+        return session.run(byte_tensors.as_taken(graph, input_domain.enter(graph, feeds)))
 
     return Network(name, "onnxruntime", inputs_of(graph), batch_size(graph), run, without_sample_axis(graph))
 

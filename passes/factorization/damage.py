@@ -79,7 +79,10 @@ class Damage:
             sums = []
             for name in self._network.outputs:
                 before, behind = was[name].astype(np.float64), made[name].astype(np.float64)
-                sums.append((np.sum(before**2), np.sum((before - behind) ** 2)))
+                power = np.sum(before**2)
+                # Where another number of boxes is found than before, nothing is left of the output.
+                same = before.shape == behind.shape
+                sums.append((power, np.sum((before - behind) ** 2) if same else power))
             return np.array(sums)
 
         power, noise = np.sum(list(self._images.each(one, self._held_out if numbers is None else numbers)), axis=0).T
