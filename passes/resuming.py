@@ -81,9 +81,10 @@ class Resuming:
         """What is computed in front of a node, or fed, and read by it or behind it."""
         nodes = list(self._graph.nodes)
         at = next(place for place, node in enumerate(nodes) if node is first)
-        computed = {tensor for node in nodes[at:] for tensor in node.outputs}
+        # What is computed inside a branch of an If, or a body, does not cross: it is no tensor of the graph itself.
+        known = {*self._graph.inputs, *(tensor for node in nodes[:at] for tensor in node.outputs)}
         read = dict.fromkeys(tensor for node in nodes[at:] for tensor in dependencies(node))
-        return [t for t in read if isinstance(t, Variable) and t.name and t not in computed]
+        return [t for t in read if isinstance(t, Variable) and t.name and t in known]
 
     def _bytes(self, tensors: Sequence[Variable]) -> float:
         total = 0.0

@@ -4,20 +4,21 @@
     onnx.save(network.model, path)
     samples = network.samples(np.random.default_rng(1), 64)
 
-Beside :mod:`random_networks`, whose networks are graphs of float images, these are files with what real exports hold: an
-opset from 13 to 21, uint8 pictures in NHWC, int64 tokens with padding, open batches, attention with and without masks,
-LayerNormalization, If, Reshape in its several forms, Pad and Resize with ``axes``, Split by a number of outputs, and outputs
-whose size depends on the data. A seed draws all of it, so that a failure is one number.
+Beside :mod:`random_networks`, whose networks are graphs of float images, these are files with what real exports hold:
+an opset from 13 to 21, uint8 pictures in NHWC, int64 tokens with padding, open batches, attention with and without
+masks, LayerNormalization, If, Reshape in its several forms, Pad and Resize with ``axes``, Split by a number of outputs,
+and outputs whose size depends on the data. A seed draws all of it, so that a failure is one number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from export_writer import Writer
+from onnx import TensorProto, helper
 
 Samples = dict[str, np.ndarray]
 LEAST = float(np.finfo(np.float32).min)
@@ -39,97 +40,11 @@ class Network:
     samples: Callable[[np.random.Generator, int], Samples]
 
 
-@dataclass
-class _Writer:
-    """A file while it is written: ``end`` is the tensor at its end, of shape (1, *shape)."""
-
-    random: np.random.Generator
-    opset: int
-    batch: int | str
-    end: str = ""
-    shape: tuple[int, ...] = ()
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    weights: list[TensorProto] = field(default_factory=list)
-    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
-    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
-    traits: list[str] = field(default_factory=list)
-    padding: str = ""  # of tokens: a tensor (1, 1, 1, tokens), true where there is none
-
-    def name(self, kind: str) -> str:
-        return f"{kind.lower()}_{len(self.nodes) + len(self.weights)}"
-
-    def chance(self, part: float) -> bool:
-        return bool(self.random.random() < part)
-
-    def pick(self, *values: object) -> object:
-        return values[int(self.random.integers(len(values)))]
-
-    def const(self, values: object, dtype: type = np.float32) -> str:
-        name = self.name("w")
-        self.weights.append(numpy_helper.from_array(np.asarray(values, dtype), name))
-        return name
-
-    def noise(self, *shape: int) -> str:
-        return self.const(self.random.standard_normal(shape) / np.sqrt(max(int(np.prod(shape[1:])), 1)))
-
-    def ints(self, *values: int) -> str:
-        return self.const(values, np.int64)
-
-    def op(self, op: str, *inputs: str, **attributes: object) -> str:
-        return self.ops(op, 1, *inputs, **attributes)[0]
-
-    def ops(self, op: str, count: int, *inputs: str, **attributes: object) -> list[str]:
-        outputs = [self.name(op) + f"_{number}" for number in range(count)]
-        self.nodes.append(helper.make_node(op, list(inputs), outputs, self.name(op), **attributes))
-        return outputs
-
-    def takes(self, name: str, dtype: int, *shape: int) -> str:
-        self.inputs.append(helper.make_tensor_value_info(name, dtype, [self.batch, *shape]))
-        return name
-
-    def gives(self, tensor: str, dtype: int, shape: list[int | str]) -> None:
-        """Ends the network, or a branch of it, at a tensor."""
-        name = f"out{len(self.outputs)}"
-        self.nodes.append(helper.make_node("Identity", [tensor], [name], f"{name}_identity"))
-        self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
-
-    def reduced(self, op: str, x: str, axes: list[int], keep: int) -> str:
-        if self.opset >= 18:
-            return self.op(op, x, self.ints(*axes), keepdims=keep)
-        return self.op(op, x, axes=axes, keepdims=keep)
-
-    def reshaped(self, x: str, *shape: int) -> str:
-        """To (1, *shape), in one of the forms that exporters write."""
-        whole = -1 if isinstance(self.batch, str) else 1
-        form = self.pick("static", "zero", "allowzero")
-        if form == "zero":
-            return self.op("Reshape", x, self.ints(0, *shape))
-        if form == "allowzero" and self.opset >= 14:
-            return self.op("Reshape", x, self.ints(whole, *shape), allowzero=1)
-        return self.op("Reshape", x, self.ints(whole, *shape))
-
-    def activated(self, x: str) -> str:
-        kind = self.pick("Relu", "Relu", "Clip", "Sigmoid", "HardSwish", "Swish", "LeakyRelu", "none")
-        if kind == "Clip":
-            return self.op("Clip", x, self.const(0), self.const(6))
-        if kind == "Swish":
-            return self.op("Mul", x, self.op("Sigmoid", x))
-        if kind == "HardSwish" and self.opset < 14:
-            return self.op("Relu", x)
-        return x if kind == "none" else self.op(str(kind), x)
-
-    def linear(self, x: str, inputs: int, outputs: int) -> str:
-        return self.op("Add", self.op("MatMul", x, self.const(self._matrix(inputs, outputs))), self.noise(outputs))
-
-    def _matrix(self, inputs: int, outputs: int) -> np.ndarray:
-        return self.random.standard_normal((inputs, outputs)) / np.sqrt(inputs)
-
-
 def exported(seed: int) -> Network:
     """The network of a seed."""
     random = np.random.default_rng(seed)
     opset = int(random.choice([13, 15, 17, 17, 18, 18, 20, 21]))
-    net = _Writer(random, opset, "batch" if random.random() < 0.15 else 1)
+    net = Writer(random, opset, "batch" if random.random() < 0.15 else 1)
     start = _STARTS[int(random.choice(len(_STARTS), p=[0.35, 0.3, 0.2, 0.15]))]
     sampler = start(net)
     net.traits = [f"opset {opset}", start.__name__.strip("_"), *(["open batch"] if net.batch != 1 else [])]
@@ -137,8 +52,7 @@ def exported(seed: int) -> Network:
         for _ in range(int(random.integers(1, 5))):
             _applied(net, _IMAGE_BLOCKS)
         if net.chance(0.3):
-            _tokens_of_image(net)
-            net.traits.append("patches")
+            _applied(net, [_patches])
     if len(net.shape) == 2:
         for _ in range(int(random.integers(1, 4))):
             _applied(net, _SEQUENCE_BLOCKS)
@@ -152,7 +66,7 @@ def exported(seed: int) -> Network:
     return Network(model, net.traits, sampler)
 
 
-def _applied(net: _Writer, blocks: list[Callable[[_Writer], None]]) -> None:
+def _applied(net: Writer, blocks: list[Callable[[Writer], None]]) -> None:
     block = blocks[int(net.random.integers(len(blocks)))]
     block(net)
     net.traits.append(block.__name__.strip("_").replace("_", " "))
@@ -171,7 +85,7 @@ def _pictures(random: np.random.Generator, count: int, channels: int, size: int)
     return np.clip(pictures + 0.05 * random.standard_normal(pictures.shape), 0, 1)
 
 
-def _image(net: _Writer) -> Sampler:
+def _image(net: Writer) -> Sampler:
     channels, size = int(net.random.integers(1, 4)), int(net.random.integers(7, 13))
     net.end, net.shape = net.takes("image", TensorProto.FLOAT, channels, size, size), (channels, size, size)
     low = float(net.random.choice([0, -1]))
@@ -180,16 +94,13 @@ def _image(net: _Writer) -> Sampler:
     }
 
 
-def _camera(net: _Writer) -> Sampler:
+def _camera(net: Writer) -> Sampler:
     """Bytes in NHWC, brought into the network's own order and range inside."""
     channels, size = int(net.random.choice([1, 3])), int(net.random.integers(7, 13))
     x = net.takes("camera", TensorProto.UINT8, size, size, channels)
-    casts_first = net.chance(0.5)
-    if casts_first:
-        x = net.op("Cast", x, to=TensorProto.FLOAT)
-    x = net.op("Transpose", x, perm=[0, 3, 1, 2])
-    if not casts_first:
-        x = net.op("Cast", x, to=TensorProto.FLOAT)
+    steps = [("Cast", {"to": TensorProto.FLOAT}), ("Transpose", {"perm": [0, 3, 1, 2]})]
+    for op, attributes in steps if net.chance(0.5) else steps[::-1]:
+        x = net.op(op, x, **attributes)
     x = net.op("Div", x, net.const(255)) if net.chance(0.5) else net.op("Mul", x, net.const(1 / 255))
     if net.chance(0.5):
         mean, deviation = net.random.uniform(0.4, 0.5, (2, channels, 1, 1))
@@ -200,7 +111,7 @@ def _camera(net: _Writer) -> Sampler:
     }
 
 
-def _tokens(net: _Writer) -> Sampler:
+def _tokens(net: Writer) -> Sampler:
     """Numbers of words, zero behind the end of each sentence."""
     length, width = int(net.random.integers(4, 9)), int(net.random.choice([4, 8]))
     tokens = net.takes("tokens", TensorProto.INT64, length)
@@ -220,7 +131,7 @@ def _tokens(net: _Writer) -> Sampler:
     return sampler
 
 
-def _signal(net: _Writer) -> Sampler:
+def _signal(net: Writer) -> Sampler:
     length, width = int(net.random.integers(4, 9)), int(net.random.choice([4, 6]))
     net.end, net.shape = net.takes("signal", TensorProto.FLOAT, length, width), (length, width)
     return lambda random, count: {"signal": random.standard_normal((count, length, width)).astype(np.float32)}
@@ -232,7 +143,7 @@ _STARTS = [_image, _camera, _tokens, _signal]
 # -- blocks of images -------------------------------------------------------------------------------------------------
 
 
-def _conv(net: _Writer, x: str, channels: int, kernel: int = 3, group: int = 1, stride: int = 1) -> str:
+def _conv(net: Writer, x: str, channels: int, kernel: int = 3, group: int = 1, stride: int = 1) -> str:
     inputs = net.shape[0]
     weight, rest = net.noise(channels, inputs // group, kernel, kernel), [net.noise(channels)] * net.chance(0.7)
     pads = [kernel // 2] * 4
@@ -243,57 +154,55 @@ def _conv(net: _Writer, x: str, channels: int, kernel: int = 3, group: int = 1, 
     return x
 
 
-def _convolution(net: _Writer) -> None:
+def _convolution(net: Writer) -> None:
     channels, stride = int(net.random.choice([4, 6, 8])), 2 if net.shape[1] > 8 and net.chance(0.4) else 1
     net.end = net.activated(_conv(net, net.end, channels, int(net.random.choice([1, 3])), stride=stride))
     net.shape = (channels, -(-net.shape[1] // stride), -(-net.shape[2] // stride))
 
 
-def _depthwise(net: _Writer) -> None:
+def _depthwise(net: Writer) -> None:
     net.end = net.activated(_conv(net, net.end, net.shape[0], group=net.shape[0]))
 
 
-def _grouped(net: _Writer) -> None:
+def _grouped(net: Writer) -> None:
     _convolution(net)
     net.end = net.activated(_conv(net, net.end, net.shape[0], group=2))
 
 
-def _residual(net: _Writer) -> None:
+def _residual(net: Writer) -> None:
     branch = _conv(net, net.activated(_conv(net, net.end, net.shape[0])), net.shape[0])
     net.end = net.activated(net.op("Add", net.end, branch))
 
 
-def _concatenation(net: _Writer) -> None:
+def _concatenation(net: Writer) -> None:
     branch = net.activated(_conv(net, net.end, 4, 1))
     net.end, net.shape = net.op("Concat", net.end, branch, axis=1), (net.shape[0] + 4, *net.shape[1:])
 
 
-def _squeeze(net: _Writer) -> None:
+def _squeeze(net: Writer) -> None:
     c = net.shape[0]
     x = net.op("GlobalAveragePool", net.end) if net.chance(0.5) else net.reduced("ReduceMean", net.end, [2, 3], 1)
     x = net.op("Conv", net.op("Relu", net.op("Conv", x, net.noise(4, c, 1, 1))), net.noise(c, 4, 1, 1))
     net.end = net.op("Mul", net.end, net.op(str(net.pick("Sigmoid", "HardSigmoid")), x))
 
 
-def _pool(net: _Writer) -> None:
+def _pool(net: Writer) -> None:
     if net.shape[1] < 4:
         return
     net.end = net.op(str(net.pick("MaxPool", "AveragePool")), net.end, kernel_shape=[2, 2], strides=[2, 2])
     net.shape = (net.shape[0], net.shape[1] // 2, net.shape[2] // 2)
 
 
-def _padded(net: _Writer) -> None:
+def _padded(net: Writer) -> None:
     mode = str(net.pick("constant", "reflect", "edge"))
-    x = net.end
-    if net.opset >= 18:
-        x = net.op("Pad", x, net.ints(1, 1, 1, 1), "", net.ints(2, 3), mode=mode)
-    else:
-        x = net.op("Pad", x, net.ints(0, 0, 1, 1, 0, 0, 1, 1), mode=mode)
+    by_axes = net.opset >= 18
+    pads = [net.ints(1, 1, 1, 1), "", net.ints(2, 3)] if by_axes else [net.ints(0, 0, 1, 1, 0, 0, 1, 1)]
+    x = net.op("Pad", net.end, *pads, mode=mode)
     net.end = net.activated(net.op("Conv", x, net.noise(6, net.shape[0], 3, 3)))
     net.shape = (6, *net.shape[1:])
 
 
-def _resized(net: _Writer) -> None:
+def _resized(net: Writer) -> None:
     if net.shape[1] > 10:
         return
     mode = str(net.pick("nearest", "linear"))
@@ -302,13 +211,12 @@ def _resized(net: _Writer) -> None:
     if mode == "nearest":
         attributes["nearest_mode"] = "floor"
     if net.opset >= 18 and net.chance(0.6):
-        net.end = net.op("Resize", net.end, "", net.const([2, 2]), axes=[2, 3], **attributes)
-    else:
-        net.end = net.op("Resize", net.end, "", net.const([1, 1, 2, 2]), **attributes)
+        attributes["axes"] = [2, 3]
+    net.end = net.op("Resize", net.end, "", net.const([2, 2] if "axes" in attributes else [1, 1, 2, 2]), **attributes)
     net.shape = (net.shape[0], net.shape[1] * 2, net.shape[2] * 2)
 
 
-def _halves(net: _Writer) -> None:
+def _halves(net: Writer) -> None:
     """Split, one part worked on, the parts joined again."""
     if net.shape[0] % 2:
         _convolution(net)
@@ -321,12 +229,12 @@ def _halves(net: _Writer) -> None:
     net.end = net.op("Concat", second, first, axis=1)
 
 
-def _normalized(net: _Writer) -> None:
+def _normalized(net: Writer) -> None:
     scale, shift = net.const(net.random.uniform(0.5, 1.5, net.shape[0])), net.noise(net.shape[0])
     net.end = net.activated(net.op("InstanceNormalization", net.end, scale, shift))
 
 
-def _branched(net: _Writer) -> None:
+def _branched(net: Writer) -> None:
     """If: by a constant, or by the mean of what comes in."""
     if net.chance(0.5):
         condition = net.const(net.chance(0.5), np.bool_)
@@ -347,7 +255,7 @@ _IMAGE_BLOCKS = [
 ]  # fmt: skip
 
 
-def _tokens_of_image(net: _Writer) -> None:
+def _patches(net: Writer) -> None:
     """Patches as a sequence, as vision transformers have them."""
     width = 8
     if net.shape[1] > 6:
@@ -360,7 +268,7 @@ def _tokens_of_image(net: _Writer) -> None:
 # -- blocks of sequences: (1, tokens, width) --------------------------------------------------------------------------
 
 
-def _layer_normalized(net: _Writer) -> None:
+def _layer_normalized(net: Writer) -> None:
     width = net.shape[1]
     scale, shift = net.const(net.random.uniform(0.5, 1.5, width)), net.noise(width)
     if net.opset >= 17:
@@ -372,7 +280,7 @@ def _layer_normalized(net: _Writer) -> None:
     net.end = net.op("Add", net.op("Mul", net.op("Div", centred, deviation), scale), shift)
 
 
-def _attention(net: _Writer) -> None:
+def _attention(net: Writer) -> None:
     """Self-attention of one or two heads, with a mask of padding, a causal one, or none."""
     tokens, width = net.shape
     heads = int(net.random.choice([1, 2]))
@@ -395,7 +303,7 @@ def _attention(net: _Writer) -> None:
     net.end = net.op("Add", net.end, net.linear(joined, width, width))
 
 
-def _perceptron(net: _Writer) -> None:
+def _perceptron(net: Writer) -> None:
     width = net.shape[1]
     x = net.linear(net.end, width, 2 * width)
     kind = net.pick("Gelu by Erf", "Relu", "Gelu")
@@ -415,7 +323,7 @@ _SEQUENCE_BLOCKS = [_layer_normalized, _attention, _attention, _perceptron, _bra
 # -- what goes out ----------------------------------------------------------------------------------------------------
 
 
-def _classes(net: _Writer) -> None:
+def _classes(net: Writer) -> None:
     """Scores of classes behind a mean over places, or over all values."""
     channels, axes = (net.shape[0], [2, 3]) if len(net.shape) == 3 else (net.shape[1], [1])
     if net.chance(0.6):
@@ -430,21 +338,21 @@ def _classes(net: _Writer) -> None:
     net.gives(x, TensorProto.FLOAT, [net.batch, classes])
 
 
-def _whole(net: _Writer) -> None:
+def _whole(net: Writer) -> None:
     net.gives(net.end, TensorProto.FLOAT, [net.batch, *net.shape])
 
 
-def _image_out(net: _Writer) -> None:
+def _image_out(net: Writer) -> None:
     x = _conv(net, net.end, 2, 1)
     x = net.op("Sigmoid", x) if net.chance(0.4) else x
     net.gives(x, TensorProto.FLOAT, [net.batch, 2, *net.shape[1:]])
 
 
-def _flat(net: _Writer) -> str:
+def _flat(net: Writer) -> str:
     return net.reshaped(net.end, int(np.prod(net.shape)))
 
 
-def _best(net: _Writer) -> None:
+def _best(net: Writer) -> None:
     """TopK of a constant number."""
     values, places = net.ops("TopK", 2, _flat(net), net.ints(3), axis=-1, largest=int(net.chance(0.8)))
     net.gives(values, TensorProto.FLOAT, [net.batch, 3])
@@ -452,7 +360,7 @@ def _best(net: _Writer) -> None:
         net.gives(places, TensorProto.INT64, [net.batch, 3])
 
 
-def _best_of_so_many(net: _Writer) -> None:
+def _best_of_so_many(net: Writer) -> None:
     """TopK of as many values as there are positive ones, and one."""
     flat = _flat(net)
     positive = net.op("Cast", net.op("Greater", flat, net.const(0)), to=TensorProto.INT64)
@@ -461,7 +369,7 @@ def _best_of_so_many(net: _Writer) -> None:
     net.gives(values, TensorProto.FLOAT, [net.batch, "best"])
 
 
-def _places(net: _Writer) -> None:
+def _places(net: Writer) -> None:
     """NonZero, and the values there."""
     mask = net.op("Greater", net.end, net.const(0.3))
     net.gives(net.op("NonZero", mask), TensorProto.INT64, [len(net.shape) + 1, "places"])
@@ -469,7 +377,7 @@ def _places(net: _Writer) -> None:
         net.gives(net.end, TensorProto.FLOAT, [net.batch, *net.shape])
 
 
-def _boxes(net: _Writer) -> None:
+def _boxes(net: Writer) -> None:
     """Boxes and scores through NonMaxSuppression."""
     count = 8
     size = int(np.prod(net.shape))
@@ -483,7 +391,7 @@ def _boxes(net: _Writer) -> None:
         net.gives(boxes, TensorProto.FLOAT, [net.batch, count, 4])
 
 
-def _most_likely(net: _Writer) -> None:
+def _most_likely(net: Writer) -> None:
     net.gives(net.op("ArgMax", net.end, axis=1, keepdims=0), TensorProto.INT64, [net.batch, *net.shape[1:]])
 
 

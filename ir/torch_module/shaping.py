@@ -101,10 +101,15 @@ def unsqueeze(at: Site) -> Call:
 @lowers("Transpose")
 def transpose(at: Site) -> Call:
     order = at.attr("perm")
-    if order is None:
-        return lambda x: x.permute(*range(x.ndim - 1, -1, -1))
-    turn = [int(a) for a in order]
-    return lambda x: x.permute(turn)
+
+    def call(x: Tensor) -> Tensor:
+        turned = x.permute([int(a) for a in order] if order is not None else list(range(x.ndim))[::-1])
+        # torch 2.13 takes pictures that were turned out of NHWC for channels_last, and where a gradient comes in the
+        # usual order, the kernels behind a GroupNorm and a strided Conv of one channel write beside their memory. Such
+        # a picture of one channel is contiguous by its values: only a view of a single axis has the usual strides.
+        return turned.reshape(-1).view(turned.shape) if turned.ndim in (4, 5) else turned
+
+    return call
 
 
 @lowers("Expand")

@@ -3,12 +3,12 @@
     python tests/bench/bench_random_networks.py [--seeds FIRST LAST] [--out FILE] [--markdown FILE] [--keep FOLDER]
     python tests/bench/bench_random_networks.py --table FILE [--markdown FILE]
 
-A seed is a network (tests/random_exports.py), 32 to 64 calibration samples, and a recipe: fold; perhaps prune, factorize
-or compress; perhaps finetune or distill for two epochs; perhaps quantize. Each is compiled for cpu, the Coral Dev
-Board, Jetson Nano and Jetson Orin Nano, in a process of its own with a limit of time. What was emitted is run on 32
-samples that the run never saw, and its SQNR to the file that was compiled, in onnxruntime and without edgec, is compared
-with what the report says. Both are measured on few samples: a difference counts as beyond chance where the two intervals
-of 95 % do not meet. Exit status 1 where a run ends in a fault of edgec's own (70), or breaks off.
+A seed is a network (tests/random_exports.py), 32 to 64 calibration samples, and a recipe: fold; perhaps prune,
+factorize or compress; perhaps finetune or distill for two epochs; perhaps quantize. Each is compiled for cpu, the Coral
+Dev Board, Jetson Nano and Jetson Orin Nano, in a process of its own with a limit of time. What was emitted is run on 32
+samples that the run never saw, and its SQNR to the file that was compiled, in onnxruntime and without edgec, is
+compared with what the report says. Both are measured on few samples: a difference counts as beyond chance where the two
+intervals of 95 % do not meet. Exit status 1 where a run ends in a fault of edgec's own (70), or breaks off.
 """
 
 from __future__ import annotations
@@ -190,13 +190,16 @@ def table(entries: Sequence[dict[str, Any]]) -> list[str]:
     ]
     lines += ["", f"Faults of edgec's own: {len(faults)}.", *faults, ""]
     lines += [
-        "| target | files | reported - unseen, dB: median | 95th percentile | largest | more than 1 dB |"
+        "| target | outputs | files | reported - unseen, dB: median | 95th percentile | largest | more than 1 dB |"
         " more than 1 dB and beyond chance | lowest unseen SQNR without lossy passes |",
-        f"|{'---|' * 8}",
+        f"|{'---|' * 9}",
     ]
     for target in TARGETS:
-        told = [(entry, entry["targets"][target]) for entry in entries if "unseen" in entry["targets"].get(target, {})]
-        lines.append(f"| {target} | {len(told)} | {_excess(told)} | {_exact(told)} |")
+        emitted = [entry for entry in entries if "unseen" in entry["targets"].get(target, {})]
+        for words, discrete in (("values", False), ("numbers of places too", True)):
+            told = [(entry, entry["targets"][target]) for entry in emitted]
+            told = [pair for pair in told if pair[1]["discrete"] == discrete]
+            lines.append(f"| {target} | {words} | {len(told)} | {_excess(told)} | {_exact(told)} |")
     lines += ["", "| refused because | files |", "|---|---|"]
     reasons: dict[str, int] = defaultdict(int)
     for entry in entries:
@@ -207,7 +210,7 @@ def table(entries: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def differences(told: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[tuple[float, bool, int]]:
-    """Reported less unseen SQNR, whether that is beyond chance, and the seed; where both are of the same finite kind."""
+    """Reported less unseen SQNR, whether that is beyond chance, and the seed; where both are finite."""
     rows = []
     for entry, figures in told:
         reported, unseen = figures["reported"], figures["unseen"]

@@ -201,3 +201,16 @@ def test_an_output_that_is_no_tensor(
     assert edgec(*RUN) == (3, "", f"{SEQUENCE}{mend}\n")
     if "--cut" in mend:
         assert edgec(*RUN, "--cut", "r")[0] == 0
+
+
+@pytest.mark.parametrize("step", ["factorize: {params: 0.9}", "compress: {params: 0.9}"])
+@pytest.mark.parametrize("kind", ["NonZero", "NonMaxSuppression"])
+def test_fewer_weights_where_a_try_changes_how_many_there_are(
+    step: str, kind: str, detector: Callable[[str, str, str], Path], edgec: Edgec
+) -> None:
+    """A try that finds another number of boxes than the original lost that output; it was a fault of edgec's own."""
+    folder = detector(kind, f"[fold, {step}]", "cpu")
+    status, _, err = edgec(*RUN)
+    assert (status, err) == (0, "")
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert report["compressed"]["params"] < report["baseline"]["params"]

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from bundles import ORIN, SHAPE, write_bundle
@@ -118,3 +119,22 @@ def test_a_check_that_says_too_little(earlier: Path, edgec: Edgec) -> None:
     (earlier / "alone/check.json").write_text("{}")
     line = "alone/check.json: does not say what model.tflite takes; copy the folder again, or compile again"
     assert edgec("run", "alone", "-O", "compress.yaml") == (3, "", f"edgec: {line}\n")
+
+
+def test_a_bundle_of_a_network_that_takes_bytes(tmp_path: Path, edgec: Edgec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle takes them as float32, and data of bytes are cast as they are for the other targets."""
+    monkeypatch.chdir(tmp_path)
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+        net (uint8[1,4,4,3] x) => (float[1,2,4,4] y) <float[2,3,1,1] w = {1, 2, 3, 4, 5, 6}>
+        { f = Cast<to=1>(x) t = Transpose<perm=[0,3,1,2]>(f) y = Conv(t, w) }"""
+    onnx.save(onnx.parser.parse_model(text), "model.onnx")
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 4, 4, 3)).astype(np.uint8)
+    np.savez("data.npz", x=pictures)
+    Path("compress.yaml").write_text("passes: [fold]\ntargets: [jetson-nano, cpu]\n")
+    assert edgec("model.onnx", "-O", "compress.yaml", "-q", "--no-timing", "-o", "out")[0] == 0
+    status, out, err = edgec("run", "out", "--arrays", "data.npz", "--json", "--outputs", "all.npz")
+    assert (status, err) == (0, "")
+    assert "jetson-nano/fp16" in json.loads(out)["networks"]
+    kernel = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    wanted = np.einsum("oc,nhwc->nohw", kernel, pictures.astype(np.float32))
+    np.testing.assert_allclose(np.load("all.npz")["jetson-nano/fp16/y"], wanted, rtol=2e-3)

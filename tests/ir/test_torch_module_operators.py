@@ -288,3 +288,33 @@ def test_uses_that_cannot_be_lowered_are_refused(body: str, opset: int, line: st
     with pytest.raises(InputError) as caught:
         TorchModule(graph)
     assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("layer", "channels"),
+    [
+        ("n = InstanceNormalization(t, one, one) y = HardSwish(n)", 3),
+        ("y = Conv<strides=[2,2], kernel_shape=[1,1]>(t, w)", 1),
+    ],
+)
+def test_gradients_of_pictures_out_of_nhwc(layer: str, channels: int) -> None:
+    """torch's kernels for channels_last write beside their memory here where the gradient is in the usual order."""
+    graph = model(
+        f"t = Transpose<perm=[0,3,1,2]>(x) {layer}",
+        f"(float[1,10,10,{channels}] x) => (float[1,n,m,k] y)",
+        "float[3] one" if channels == 3 else "float[6,1,1,1] w",
+    )
+    module = TorchModule(graph)
+    x = torch.rand(16, 10, 10, channels, requires_grad=True)
+    y = module({"x": x})["y"]
+    y.backward(torch.ones(y.shape))
+    assert y.is_contiguous()
+    usual = x.detach().permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format).requires_grad_()
+    if channels == 3:
+        weights = next(iter(module.parameters())).detach()
+        expected = torch.nn.functional.hardswish(torch.nn.functional.instance_norm(usual, weight=weights, bias=weights))
+    else:
+        expected = torch.nn.functional.conv2d(usual, next(iter(module.parameters())).detach(), stride=2)
+    expected.backward(torch.ones(expected.shape))
+    assert torch.allclose(y, expected, atol=1e-5)
+    assert torch.allclose(x.grad.permute(0, 3, 1, 2), usual.grad, atol=1e-4)

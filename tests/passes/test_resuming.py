@@ -59,3 +59,30 @@ def test_what_is_held_is_not_computed_again() -> None:
     first.values = first.values * np.float32(9)  # in front of what is held
     behind = list(now.run(convs[2], [written[2]], lambda number, values: values[written[2].name]))
     np.testing.assert_array_equal(before, behind)
+
+
+def test_what_a_branch_computes_does_not_cross() -> None:
+    """It was asked for as an output of the graph, where there is no such tensor."""
+    graph = model(
+        """
+        [a] p = Conv(x, wa)
+        m = ReduceMean<keepdims=0>(p)
+        c = Greater(m, zero)
+        [if] q = If (c) <
+            then_branch = then () => (float[1,2,6,6] t) { t = Relu(p) },
+            else_branch = other () => (float[1,2,6,6] e) { e = Neg(p) }
+        >
+        [b] y = Conv(q, wb)
+        """,
+        "(float[1,2,6,6] x) => (float[1,3,6,6] y)",
+        "float[2,2,1,1] wa, float[3,2,1,1] wb, float zero",
+        zero=np.array(0, np.float32),
+    )
+    images = [{"x": np.full((1, 2, 6, 6), value, np.float32)} for value in (-1, 0.5, 1)]
+    now = Resuming(graph, Context(graph, data={"calibration": Samples(images)}))
+    (branch,) = [node for node in graph.nodes if node.op == "If"]
+    tap = branch.outputs[0]
+    for _ in range(2):
+        seen = list(now.run(branch, [tap], lambda number, values: dict(values)))
+        for feeds, values in zip(images, seen, strict=True):
+            np.testing.assert_array_equal(values["q"], Session(graph.copy(), [tap]).run(feeds)["q"])
