@@ -190,9 +190,9 @@ def table(entries: Sequence[dict[str, Any]]) -> list[str]:
     ]
     lines += ["", f"Faults of edgec's own: {len(faults)}.", *faults, ""]
     lines += [
-        "| target | outputs | files | reported - unseen, dB: median | 95th percentile | largest | more than 1 dB |"
-        " more than 1 dB and beyond chance | lowest unseen SQNR without lossy passes |",
-        f"|{'---|' * 9}",
+        "| target | outputs | files | reported - unseen, dB: median | 95th percentile | largest | above 1 dB | below -1 dB |"
+        " above 1 dB and beyond chance | lowest unseen SQNR without lossy passes |",
+        f"|{'---|' * 10}",
     ]
     for target in TARGETS:
         emitted = [entry for entry in entries if "unseen" in entry["targets"].get(target, {})]
@@ -224,14 +224,14 @@ def differences(told: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[t
 def _excess(told: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     rows = differences(told)
     if not rows:
-        return "- | - | - | - | -"
+        return "- | - | - | - | - | -"
     values, (largest, _, seed) = np.array([row[0] for row in rows]), max(rows)
     over = [row for row in rows if row[0] > WITHIN_DB]
     beyond = [row for row in over if row[1]]
     named = f" (seeds {', '.join(str(row[2]) for row in beyond)})" if beyond else ""
     return (
         f"{np.median(values):.2f} | {np.quantile(values, 0.95):.2f} | {largest:.1f} (seed {seed}) |"
-        f" {len(over)} of {len(rows)} | {len(beyond)}{named}"
+        f" {len(over)} of {len(rows)} | {int((values < -WITHIN_DB).sum())} | {len(beyond)}{named}"
     )
 
 
