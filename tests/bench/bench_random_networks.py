@@ -190,8 +190,8 @@ def table(entries: Sequence[dict[str, Any]]) -> list[str]:
     ]
     lines += ["", f"Faults of edgec's own: {len(faults)}.", *faults, ""]
     lines += [
-        "| target | outputs | files | reported - unseen, dB: median | 95th percentile | largest | above 1 dB | below -1 dB |"
-        " above 1 dB and beyond chance | lowest unseen SQNR without lossy passes |",
+        "| target | outputs | files | reported - unseen, dB: median | 95th percentile | largest |"
+        " above 1 dB | below -1 dB | above 1 dB and beyond chance | lowest unseen SQNR without lossy passes |",
         f"|{'---|' * 10}",
     ]
     for target in TARGETS:
