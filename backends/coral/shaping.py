@@ -73,7 +73,8 @@ def transpose(low: Lowering, node: Node) -> None:
     shape = tuple(value.shape[axis] for axis in permutation)
     if value.is_constant:
         moved = value.known().transpose(permutation)
-        low.set(node.outputs[0], constant(value.name, moved, _turned(value.quantization, permutation)))
+        turned = _turned(value.quantization, permutation)
+        low.set(node.outputs[0], constant(value.name, moved, turned, half=value.half))
         return
     order = layout.transposed(value.order, value.shape, permutation)
     if order is None:

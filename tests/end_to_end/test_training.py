@@ -110,7 +110,7 @@ def test_two_processes_train_what_one_does(job: Path, edgec: Edgec) -> None:
     recipe(
         job,
         "[fold, factorize: {rank: 0.3, min_rank: 1}, "
-        "distill: {epochs: 4, rate: 0.01, monitor: loss, batch: 4, match: {r: n, s: r}}]",
+        "distill: {epochs: 4, optimizer: sgd, rate: 0.01, monitor: loss, batch: 4, match: {r: n, s: r}}]",
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
