@@ -14,14 +14,18 @@ from edgec.ir.errors import InputError
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
 from edgec.passes.budgets import UNITS, WORDS, Count, MinRank, Share, Unit, give_one_of, unreachable
+from edgec.passes.calibration.batch_split import Split, split_groups
+from edgec.passes.calibration.dataset import ROLE, DataSet, Part
 from edgec.passes.calibration.held_out import ENOUGH_SAMPLES, FEWEST_AT_ONCE, MARGIN_DB, groups_of_batches
+from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
 from edgec.passes.compression.search import ALIKE_DB, Search, Try
 from edgec.passes.compression.trying import Budget, Made, Passes, attempt, reachable
 from edgec.passes.factorization.methods import MethodOption
 from edgec.passes.factorize import Factorize
-from edgec.passes.judging import ROLE, Judge, Part, Split, split_groups, take_over
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.transaction import take_over
 from edgec.passes.layer_choice import check_layers
-from edgec.passes.protocol import Context, DataSet, Effect, Pass
+from edgec.passes.protocol import Effect, Pass
 from edgec.passes.prune import Prune
 from edgec.passes.target import wanted_channels
 
@@ -143,7 +147,7 @@ class Compress(Pass):
         return float(getattr(self, self._unit))
 
     def _prune(self, ctx: Context) -> Prune:
-        least, multiple = wanted_channels(ctx.boards)
+        least, multiple = wanted_channels(ctx.config.boards)
         return Prune(
             ratio=0.0,
             only=self.only,
@@ -168,7 +172,7 @@ class Compress(Pass):
             data[ROLE] = Part(ctx.data[ROLE], parts.fit, batch_size(graph))
             if large and self.method == "auto":
                 passes = replace(passes, factorize=replace(passes.factorize, method="tucker"))
-        return Search(graph, budget, passes, ctx, data, Judge(graph, ctx, parts), thorough=not large)
+        return Search(graph, budget, passes, ctx, data, SqnrEvaluator(graph, ctx, parts), thorough=not large)
 
     # -- what it says ------------------------------------------------------------------------------------------------
 

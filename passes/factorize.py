@@ -15,7 +15,7 @@ from edgec.ir.errors import InputError
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.budgets import UNITS, Count, Macs, MinRank, Params, Share, Unit, give_one_of
-from edgec.passes.calibration.held_out import MARGIN_DB, JudgedOutside
+from edgec.passes.calibration.held_out import MARGIN_DB
 from edgec.passes.factorization.chains import write_chain
 from edgec.passes.factorization.evidence import Evidence, Plan
 from edgec.passes.factorization.latency import BLOCK, Latency
@@ -27,8 +27,9 @@ from edgec.passes.factorization.parallel import in_parallel
 from edgec.passes.factorization.refitting import Fit, plain
 from edgec.passes.factorization.stages import relative_error
 from edgec.passes.factorization.within_budget import Budget, Considered, dearer, dearer_chain, layer_curve
+from edgec.passes.framework.context import Context
 from edgec.passes.layer_choice import check_layers, excluded, in_bodies
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.protocol import Effect, Pass
 from edgec.passes.rewriting import Rewriter
 from edgec.passes.target import wanted_channels
 
@@ -125,7 +126,7 @@ class Factorize(Pass):
 
     def for_targets(self, ctx: Context) -> Factorize:
         """With the ranks that all targets of the recipe like, where no others are asked for."""
-        least, multiple = wanted_channels(ctx.boards)
+        least, multiple = wanted_channels(ctx.config.boards)
         return replace(
             self,
             min_rank=self.min_rank or max(least, LEAST_RANK),
@@ -155,7 +156,7 @@ class Factorize(Pass):
         else:
             choices = in_parallel(self._by_itself, considered, ctx, "ranks")
         plan = _Decided(considered, choices, evidence is not None)
-        if evidence is not None and plan.chosen and evidence.few and JudgedOutside not in ctx.shared:
+        if evidence is not None and plan.chosen and evidence.few and not ctx.config.validated_outside:
             plan = self._confirmed(plan, everything, ctx, evidence)
         self._write(graph, ctx, rw, plan, everything, evidence, latency)
 

@@ -14,7 +14,8 @@ from edgec.passes.folding.constants import fold_constants
 from edgec.passes.folding.identities import OPERATORS, fold_identity, fold_relu, fold_views
 from edgec.passes.folding.pad import fold_pad
 from edgec.passes.folding.resize import fold_resize
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.framework.context import Context
+from edgec.passes.protocol import Effect, Pass
 from edgec.passes.rewriting import Rewriter
 
 Rule = Callable[[Rewriter, Node], bool]

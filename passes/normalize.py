@@ -12,8 +12,9 @@ from edgec.ir.errors import UsageError, did_you_mean
 from edgec.ir.graph import Constant, Graph, Node, Tensor, consumers
 from edgec.passes import input_domain
 from edgec.passes.affine import Affine, affine_of, take_up_before
+from edgec.passes.framework.context import Context
 from edgec.passes.linear_layers import LINEAR, padding
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.protocol import Effect, Pass
 from edgec.passes.rewriting import Rewriter, quoted
 
 Numbers = float | tuple[float, ...]
@@ -100,7 +101,7 @@ class Normalize(Pass):
             mean = np.asarray(0.0 if self.mean is None else self.mean, np.float64)
             std = np.asarray(1.0 if self.std is None else self.std, np.float64)
             return Affine.of(*np.broadcast_arrays(scale / std, -mean / std))
-        known = ctx.affine.get(tensor.name)
+        known = ctx.config.affine.get(tensor.name)
         return None if known is None else Affine.of(*known)
 
 

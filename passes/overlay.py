@@ -14,11 +14,12 @@ from edgec.ir.errors import InputError, UsageError
 from edgec.ir.frequency_bank import Magnitude, Transform
 from edgec.ir.graph import Graph, Variable
 from edgec.passes import input_domain
+from edgec.passes.framework.context import Context
 from edgec.passes.overlaying.absorbing import absorb
 from edgec.passes.overlaying.conversion import convert, first_convolution
 from edgec.passes.overlaying.selection import select_bands
 from edgec.passes.overlaying.stage import Light, light_of, write_stage
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.protocol import Effect, Pass
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Overlay(Pass):
         x.name = graph.fresh(f"{name}.channels")
         image = Variable(name, np.float32, [batch, colors, high * self.block, wide * self.block])
         graph.inputs[graph.inputs.index(x)] = image
-        light = light_of(f"input '{name}'", colors, input_domain.pixels(graph, name, ctx.affine.get(name)))
+        light = light_of(f"input '{name}'", colors, input_domain.pixels(graph, name, ctx.config.affine.get(name)))
         graph.replace_uses(x, write_stage(graph, image, overlay, light, f"{name}.overlay"))
         size = f"{high * self.block}x{wide * self.block}"
         ctx.did("the network", f"takes {self.color} images of {size}: {self._words(overlay)}")
@@ -134,7 +135,7 @@ class Overlay(Pass):
             raise InputError(f"overlay: input '{x.name}'", what, f"use {fits[0]}x{fits[1]}, or pad: true")
         channels = int((x.shape or [0, 0])[1])
         where = f"overlay: input '{x.name}'"
-        light = light_of(where, channels, input_domain.pixels(graph, x.name, ctx.affine.get(x.name)))
+        light = light_of(where, channels, input_domain.pixels(graph, x.name, ctx.config.affine.get(x.name)))
         if self.chroma and channels != 3:
             raise InputError(where, "is gray and has no chroma", "leave chroma out")
         cost = Cost(graph)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,9 +21,11 @@ from edgec.ir.graph import Graph, Variable
 from edgec.ir.shapes import Shapes
 from edgec.ir.verifier import verify
 from edgec.passes.exactness import coarsest, inexact, measured_rounding
+from edgec.passes.framework.cache import RunCache
+from edgec.passes.framework.context import Context, RunConfig
+from edgec.passes.framework.remark import Remark
 from edgec.passes.instruments import Instrument
 from edgec.passes.plan import Planned
-from edgec.passes.protocol import Context, DataSet, Judge, Outside, Remark
 from edgec.passes.reference import Outputs, Reference
 from edgec.passes.reproducer import write_reproducer
 from edgec.passes.target import Target
@@ -58,39 +59,24 @@ class Pipeline:
 
     Args:
         reference: the original model's answers.
-        targets, data, affine, seed, threads: as in :class:`~edgec.passes.protocol.Context`.
+        config: what the passes may use.
         instruments: told before and after each pass.
         repro: the folder for reproducers; ``None`` leaves none.
-        original, judge, require, outside, checkpoints: likewise.
-        progress: called with (done, total, what) by long passes.
     """
 
     def __init__(
         self,
         reference: Reference,
+        config: RunConfig | None = None,
         *,
-        targets: Sequence[Target] = (),
-        data: Mapping[str, DataSet] | None = None,
-        affine: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
-        seed: int = 0,
-        threads: int = 1,
         instruments: Sequence[Instrument] = (),
         repro: Path | None = None,
-        original: Graph | None = None,
-        judge: Judge | None = None,
-        require: Mapping[str, float] | None = None,
-        outside: Outside | None = None,
-        checkpoints: Path | None = None,
-        progress: Any = None,
     ) -> None:
         self.reference = reference
         self.instruments = instruments
         self.repro = repro
-        self._context = {
-            "targets": targets, "data": data, "affine": affine, "seed": seed, "threads": threads, "progress": progress,
-            "original": original, "judge": judge, "require": require, "outside": outside, "checkpoints": checkpoints,
-        }  # fmt: skip
-        self._shared: dict[Any, Any] = {}
+        self.config = RunConfig() if config is None else config
+        self._cache = RunCache()
 
     def run(self, graph: Graph, steps: Sequence[Planned], target: Target | None = None) -> list[Record]:
         """Runs ``steps`` on ``graph`` in place.
@@ -99,12 +85,13 @@ class Pipeline:
             UsageError, InputError: a pass found the recipe or the data at fault, or a lossy pass its budget exceeded.
             InternalError: a pass broke a promise; the line names the reproducer.
         """
+        config = replace(self.config, target=target)
         outputs: Outputs = self.reference.run(graph)
         cost = Cost(graph).as_dict()
         records = []
         for index, item in enumerate(steps):
             before = graph.copy()
-            ctx = Context(graph, target=target, shared=self._shared, **self._context)
+            ctx = Context(graph, config, self._cache)
             for instrument in self.instruments:
                 instrument.before(item, graph)
             start = time.perf_counter()

@@ -18,20 +18,23 @@ from edgec.ir.graph import Graph, Node, Tensor
 from edgec.ir.order import dependencies
 from edgec.ir.shapes import Shapes
 from edgec.passes.budgets import ENOUGH, Macs, Params, give_one_of, unreachable
+from edgec.passes.calibration.batch_split import Split, spread
+from edgec.passes.calibration.dataset import ROLE, DataSet, Part
 from edgec.passes.calibration.held_out import (
     BOTH_WAYS,
     ENOUGH_SAMPLES,
     FEWEST_AT_ONCE,
     MARGIN_DB,
     MOST_JUDGES,
-    JudgedOutside,
     groups_of_batches,
 )
 from edgec.passes.calibration.resemblance import folds
-from edgec.passes.judging import Judge, Part, Split, context, spread, take_over
+from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.transaction import take_over
 from edgec.passes.layer_choice import check_patterns, excluded, in_bodies
 from edgec.passes.linear_layers import LINEAR
-from edgec.passes.protocol import Context, DataSet, Effect, Pass
+from edgec.passes.protocol import Effect, Pass
 from edgec.passes.pruning.biases import has_bias
 from edgec.passes.pruning.compensation import Refit, can_be_fitted, compensate
 from edgec.passes.pruning.costs import Costs, Unit
@@ -41,7 +44,7 @@ from edgec.passes.pruning.readers import result_axis
 from edgec.passes.pruning.remarks import Cut, report
 from edgec.passes.pruning.selection import Offer, select
 from edgec.passes.pruning.sharing import unshare
-from edgec.passes.streaming import ROLE, batches
+from edgec.passes.streaming import batches
 
 _WAYS = ("params", "macs", "ratio")
 _DATA = "the calibration data"
@@ -97,7 +100,7 @@ class Prune(Pass):
         """
         without = replace(self, refit=False, criterion="l2" if self.criterion == "auto" else self.criterion)
         aware = self.refit or self._criterion(ctx) in NEEDS_DATA
-        if ROLE not in ctx.data or JudgedOutside in ctx.shared or not aware or without == self or self._keep >= 1:
+        if ROLE not in ctx.data or ctx.config.validated_outside or not aware or without == self or self._keep >= 1:
             self._run(graph, ctx)
             return
         groups = groups_of_batches(graph, ctx)
@@ -121,12 +124,12 @@ class Prune(Pass):
         found = np.zeros(2)
         pairs = [parts] if independent >= BOTH_WAYS * size else [parts, parts[::-1]]
         for fit, judge_by in pairs:
-            judged = Judge(graph, ctx, Split(fit, spread(np.array(judge_by), MOST_JUDGES), count))
+            judged = SqnrEvaluator(graph, ctx, Split(fit, spread(np.array(judge_by), MOST_JUDGES), count))
             data: dict[str, DataSet] = {ROLE: Part(ctx.data[ROLE], fit, size)}
             for place, step in enumerate((self, without)):
                 made = graph.copy()
                 try:
-                    step._run(made, context(made, ctx, data))
+                    step._run(made, ctx.derive(made, data=data))
                 except InputError:
                     return True  # the data are at fault: run on all of them, it names the batch
                 found[place] += np.clip(judged.sqnr_db(made), -_NO_NOISE_DB, _NO_NOISE_DB) / len(pairs)
@@ -139,9 +142,9 @@ class Prune(Pass):
     def _run_unless_worse(self, without: Prune, graph: Graph, ctx: Context) -> None:
         """Runs; but where even on what it was fitted to it is worse than a fit to nothing, that is taken."""
         count = batches(graph, ctx)
-        judged = Judge(graph, ctx, Split((), spread(np.arange(count), MOST_JUDGES), count))
+        judged = SqnrEvaluator(graph, ctx, Split((), spread(np.arange(count), MOST_JUDGES), count))
         free = graph.copy()
-        own = context(free, ctx, ctx.data)
+        own = ctx.derive(free)
         without._run(free, own)
         left = judged.sqnr_db(free)
         self._run(graph, ctx)

@@ -13,8 +13,9 @@ from pydantic import Field
 from edgec.ir.errors import InputError, UsageError
 from edgec.ir.graph import Graph, Node
 from edgec.ir.shapes import Shapes
-from edgec.passes.judging import context
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.calibration.dataset import ROLE
+from edgec.passes.framework.context import Context
+from edgec.passes.protocol import Effect, Pass
 from edgec.passes.quantization.calibrators import COUNTING, Calibrator
 from edgec.passes.quantization.channel_splitting import split_channels
 from edgec.passes.quantization.effects import noise_shares
@@ -36,7 +37,6 @@ from edgec.passes.quantization.stream_noise import Rounding
 from edgec.passes.quantization.weight_pairs import bound_pairs
 from edgec.passes.quantization.weights_only import Stored, store_weights
 from edgec.passes.quantization.writing import write
-from edgec.passes.streaming import ROLE
 from edgec.passes.target import Scheme, Target
 
 _LEAST_OPSET = 13
@@ -126,9 +126,10 @@ class Quantize(Pass):
             UsageError: there is no target, a pattern matches no node, or ``strict`` and the target has no integers.
             InputError: the graph is quantized already, of an opset below 13, or not finite on the data.
         """
-        if ctx.target is None:
+        target = ctx.target
+        if target is None:
             raise UsageError("quantize", "needs a target", "name one: its scheme says how to quantize")
-        scheme = ctx.target.scheme
+        scheme = target.scheme
         self._check(graph)
         if scheme is not None or self.weights_only is not None:
             self._widen_halves(graph, ctx)
@@ -137,38 +138,38 @@ class Quantize(Pass):
             return
         if scheme is None and self.strict:
             mend = "take the target out, or leave out 'strict' to get it in float"
-            raise UsageError("quantize: strict", f"{ctx.target.title} has no 8-bit arithmetic", mend)
+            raise UsageError("quantize: strict", f"{target.title} has no 8-bit arithmetic", mend)
         if scheme is None:
-            ctx.missed("the network", f"{ctx.target.title} has no 8-bit arithmetic: it stays in float")
+            ctx.missed("the network", f"{target.title} has no 8-bit arithmetic: it stays in float")
             return
         if self.random and ROLE not in ctx.data:
-            ctx.data[ROLE] = noise(graph, ctx.seed)
+            ctx = ctx.having(data={**ctx.data, ROLE: noise(graph, ctx.seed)})
             ctx.missed("the network", "calibrated on noise: neither ranges nor accuracy say anything about real data")
         if scheme.rounds == "all":
             bound_masks(graph, ctx, self.samples, histograms=self._calibrator() in COUNTING)
         if self.effort == "max" or (self.effort == "balanced" and not self.per_channel):
             rounding = Rounding(scheme.symmetric, scheme.rounds == "inputs", self.per_channel)
             # What equal channels cost the weights is partly mended later: with time for it, what is left then decides.
-            attempt = self._attempt(graph, scheme, ctx.target, ctx, recovered=self.effort == "max")
+            attempt = self._attempt(graph, scheme, target, ctx, recovered=self.effort == "max")
             equalize(graph, rounding, attempt, ctx)
         share = self.split_channels if self.split_channels is not None else _SPLIT[self.effort]
         if len(graph.graphs()) > 1 and (share or self._calibrator() == "output"):
             what = "ranges are those of mse, and channels are computed once: it has control flow"
             ctx.missed("the network", what)
         elif share > 0:
-            self._split(graph, share, scheme, ctx.target, ctx)
+            self._split(graph, share, scheme, target, ctx)
         floats: Mapping[Node, str] = {}
         goal = Goal(graph, ctx, self.budget) if self.precision == "auto" else None
         if goal is not None:
-            floats = self._mixed(graph, scheme, ctx.target, goal, ctx)
+            floats = self._mixed(graph, scheme, target, goal, ctx)
         elif scheme.rounds == "inputs" and self.only is None:
-            pair, sites = self._attempt(graph, scheme, ctx.target, ctx)({})
+            pair, sites = self._attempt(graph, scheme, target, ctx)({})
             floats = ends_in_float(graph, pair, sites, ctx)
-        ready = self._prepared(graph, scheme, ctx.target, floats, ctx)
+        ready = self._prepared(graph, scheme, target, floats, ctx)
         for node, reason in ready.placement.left:
             ctx.missed(node, reason)
         if not ready.placement.sites:
-            ctx.missed("the network", f"has no operator that {ctx.target.title} runs on 8-bit integers")
+            ctx.missed("the network", f"has no operator that {target.title} runs on 8-bit integers")
             return
         for node, activation in ready.broken:
             ctx.missed(
@@ -215,7 +216,7 @@ class Quantize(Pass):
         """Computes those channels more than once whose rounding harms most."""
 
         def quantized(one: Graph) -> Graph:
-            pair, _ = self._attempt(one, scheme, target, context(one, ctx, ctx.data, ctx.shared))({})
+            pair, _ = self._attempt(one, scheme, target, ctx.derive(one))({})
             return pair.rounded_activations()
 
         ready = self._prepared(graph, scheme, target, {}, ctx)
@@ -240,7 +241,7 @@ class Quantize(Pass):
         def attempt(floats: Mapping[Node, str]) -> tuple[Pair, Sequence[Site]]:
             copy = graph.copy()
             twins = dict(zip(graph.nodes, copy.nodes, strict=True))
-            inner = context(copy, ctx, ctx.data, ctx.shared)
+            inner = ctx.derive(copy)
             kept = {twins[node]: reason for node, reason in floats.items()}
             ready = self._prepared(copy, scheme, target, kept, inner)
             if recovered:

@@ -15,8 +15,9 @@ from edgec.ir.execution import Feeds
 from edgec.ir.graph import Graph, Node, Variable
 from edgec.ir.order import dependencies
 from edgec.ir.shapes import Shapes
-from edgec.passes.protocol import Context
-from edgec.passes.streaming import ROLE, Tapped, batches, each
+from edgec.passes.calibration.dataset import ROLE
+from edgec.passes.framework.context import Context
+from edgec.passes.streaming import Tapped, batches, each
 
 T = TypeVar("T")
 _MOST_BYTES = 2**28

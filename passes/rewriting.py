@@ -14,7 +14,7 @@ import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, detach, producer
 from edgec.ir.shapes import Shapes
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 
 
 def quoted(node: Node) -> str:

@@ -12,10 +12,10 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Feeds, Session, batch_size
 from edgec.ir.graph import Graph, Tensor, Variable
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.dataset import ROLE
+from edgec.passes.framework.context import Context
 
 T = TypeVar("T")
-ROLE = "calibration"
 
 
 class Tapped:

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from edgec.ir.errors import UsageError, did_you_mean
 from edgec.ir.graph import Graph
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.framework.context import Context
+from edgec.passes.protocol import Effect, Pass
 
 _BUILT_IN = ("auto", "mse", "l1", "cross_entropy")
 TRAIN = "train"

@@ -11,8 +11,10 @@ from edgec.ir.execution import Session, seeded_feeds
 from edgec.ir.graph import Constant, Graph, Variable
 from edgec.ir.printer import parse
 from edgec.ir.verifier import verify, verify_types
+from edgec.passes.framework.cache import RunCache
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.input_domain import enter
-from edgec.passes.protocol import Context, Pass
+from edgec.passes.protocol import Pass
 
 
 class Samples:
@@ -57,9 +59,9 @@ def model(body: str, signature: str, weights: str = "", *, opset: int = 17, seed
     return graph
 
 
-def run_pass(step: Pass, graph: Graph, **context: Any) -> Context:
+def run_pass(step: Pass, graph: Graph, cache: RunCache | None = None, **config: Any) -> Context:
     """Runs a pass on ``graph`` in place as the pipeline does, and verifies what it left."""
-    ctx = Context(graph, **context)
+    ctx = Context(graph, RunConfig(**config), cache)
     step.run(graph, ctx)
     graph.sort()
     graph.remove_dead()

@@ -11,7 +11,7 @@ from edgec.frontends.sources import Source, opened
 from edgec.ir.channels import Channels, Group
 from edgec.ir.errors import printable
 from edgec.passes.folding.constants import fold_constants
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.pruning.sharing import unshare
 from edgec.tools.console import print_table
 from edgec.tools.options import print_notes

@@ -31,6 +31,7 @@ from edgec.ir.hashing import sha256
 from edgec.ir.valid_files import as_written
 from edgec.passes.calibration.evaluate import runner
 from edgec.passes.calibration.requirements import Reached
+from edgec.passes.framework.context import RunConfig
 from edgec.passes.instruments import Dumps, Instrument
 from edgec.passes.pipeline import Pipeline, Record
 from edgec.passes.plan import INITIAL_FACTS, Plan, facts_of, plan
@@ -159,19 +160,21 @@ class _Run:
             baseline = self._baseline(original)
             pipeline = Pipeline(
                 reference,
-                targets=[board for board, _ in emitting],
-                data=self.samples.fit,
-                affine=self.affine,
-                seed=self.recipe.seed,
-                threads=self.threads,
+                RunConfig(
+                    targets=tuple(board for board, _ in emitting),
+                    data=self.samples.fit,
+                    affine=self.affine,
+                    seed=self.recipe.seed,
+                    threads=self.threads,
+                    original=original,
+                    metric=self.quality.choosing,
+                    require=self.recipe.require.asked(),
+                    resolver=Fetched(self.recipe),
+                    checkpoints=self._checkpoints,
+                    progress=progress,
+                ),
                 instruments=_Staged.around(job.instruments, progress),
                 repro=job.place.parent / "repro",
-                original=original,
-                judge=self.quality.choosing,
-                require=self.recipe.require.asked(),
-                outside=Fetched(self.recipe),
-                checkpoints=self._checkpoints,
-                progress=progress,
             )
             records = entered + pipeline.run(graph, self.plan.shared[self.plan.entry :])
             save(graph, folder / "model.onnx")
@@ -234,9 +237,11 @@ class _Run:
         affine = {} if self.preprocess is None else self.preprocess.affine_by_input(inputs_of(graph))
         reference = Reference(graph, seeded_feeds(graph, self.recipe.seed))
         pipeline = Pipeline(
-            reference, affine=affine, seed=self.recipe.seed, repro=self.job.place.parent / "repro",
+            reference,
+            RunConfig(affine=affine, seed=self.recipe.seed),
             instruments=_Staged.around([], self.job.progress),
-        )  # fmt: skip
+            repro=self.job.place.parent / "repro",
+        )
         return pipeline.run(graph, steps)
 
     def _open_data(self, graph: Graph) -> None:

@@ -15,10 +15,11 @@ from edgec.ir.cost import Cost
 from edgec.ir.errors import EdgecError
 from edgec.ir.graph import Graph
 from edgec.passes import input_domain
+from edgec.passes.calibration.dataset import DataSet
 from edgec.passes.calibration.requirements import Reached, decibel
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.pipeline import Pipeline, Record
 from edgec.passes.plan import Planned
-from edgec.passes.protocol import Context, DataSet
 from edgec.passes.quantization.remarks import nothing_quantized
 from edgec.passes.quantization.saturation import saturation
 from edgec.passes.quantize import Quantize
@@ -125,7 +126,7 @@ class Emission:
         self.progress.stage(f"{board.name}: emitting")
         # A backend may change the graph that it emits; what it made is measured against the one it was given.
         data = self.data
-        samples = Context(graph, data=data).feeds(graph, "calibration") if "calibration" in data else ()
+        samples = Context(graph, RunConfig(data=data)).feeds(graph, "calibration") if "calibration" in data else ()
         feeds = self.pipeline.reference.feeds(graph)
         emitted = emitter.emit(graph.copy(), board, own, feeds, Beside(floats, samples))
         self.progress.stage(f"{board.name}: measuring")

@@ -26,11 +26,11 @@ class Fetched:
         self._folder = recipe.folder
 
     def function(self, spec: str, where: str) -> Callable[..., Any]:
-        """See :class:`edgec.passes.protocol.Outside`."""
+        """See :class:`edgec.passes.framework.context.RecipeResolver`."""
         return find_function(spec, self._folder, where)
 
     def model(self, path: str, where: str) -> Graph:
-        """See :class:`edgec.passes.protocol.Outside`."""
+        """See :class:`edgec.passes.framework.context.RecipeResolver`."""
         try:
             return open_model(self._folder / path, {}, ())
         except InputError as error:

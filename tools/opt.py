@@ -129,6 +129,7 @@ def _run(options: argparse.Namespace) -> int:
     from edgec.ir.execution import seeded_feeds
     from edgec.ir.files import save
     from edgec.ir.printer import print_graph
+    from edgec.passes.framework.context import RunConfig
     from edgec.passes.pipeline import Pipeline
     from edgec.passes.plan import facts_of, plan
     from edgec.tools.output import writing
@@ -154,9 +155,11 @@ def _run(options: argparse.Namespace) -> int:
         instrument.start(graph)
     pipeline = Pipeline(
         freeze(graph, seeded_feeds(graph), source.name),
-        data=data,
-        affine={} if preprocess is None else preprocess.affine_by_input(inputs),
-        threads=options.threads or 1,
+        RunConfig(
+            data=data,
+            affine={} if preprocess is None else preprocess.affine_by_input(inputs),
+            threads=options.threads or 1,
+        ),
         instruments=instruments,
     )
     pipeline.run(graph, planned.shared)

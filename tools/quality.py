@@ -28,7 +28,7 @@ _MOST_COMPARED = 8
 
 
 @dataclass(frozen=True)
-class Judge:
+class DeployedMetric:
     """Measures networks with the metric of the recipe.
 
     Attributes:
@@ -81,9 +81,9 @@ class Quality:
         for metric in (samples.metric, samples.choosing):
             if metric is not None:
                 metric.whole = without_sample_axis(original)
-        self.judge = None if samples.metric is None else Judge(samples.metric, run, size)
-        self.choosing = None if samples.choosing is None else Judge(samples.choosing, run, size)
-        self.baseline = None if self.judge is None else self.judge.scores(run)
+        self.metric = None if samples.metric is None else DeployedMetric(samples.metric, run, size)
+        self.choosing = None if samples.choosing is None else DeployedMetric(samples.choosing, run, size)
+        self.baseline = None if self.metric is None else self.metric.scores(run)
 
     def reference(self) -> Reference:
         """The original's answers on some of the probes, spread over all of them, for the comparison after each pass."""
@@ -94,7 +94,7 @@ class Quality:
     def measured(self, run: Run) -> tuple[Reached, dict[str, Any]]:
         """What a network that takes the original's feeds reaches, and the report's entries of it."""
         sqnr = self._evaluation.sqnr(run)
-        metric = None if self.judge is None else self.judge.scores(run)
+        metric = None if self.metric is None else self.metric.scores(run)
         entries = {
             **sqnr_entries(sqnr, self.probes.unseen),
             **metric_entries(metric),
@@ -110,8 +110,8 @@ class Quality:
         """The report's ``quality``: the compressed network beside the original."""
         entry = {key: compressed[key] for key in ("sqnr_db", "sqnr_interval", "sqnr_db_fitted") if key in compressed}
         metric = None
-        if self.judge is not None:
-            metric = {"name": self.judge.name}
+        if self.metric is not None:
+            metric = {"name": self.metric.name}
             for name, network in (("baseline", baseline), ("compressed", compressed)):
                 metric |= {name: network["metric"], f"{name}_interval": network["metric_interval"]}
         return {**entry, "metric": metric}
@@ -177,7 +177,7 @@ def requirements(
             removed[name] = 1 - compressed[figure] / baseline[figure] if baseline[figure] else 0.0
     verdicts = judge(
         asked, reached, baseline=quality.baseline, removed=removed, confidence=confidence,
-        higher_is_better=quality.judge is None or quality.judge.higher_is_better,
+        higher_is_better=quality.metric is None or quality.metric.higher_is_better,
     )  # fmt: skip
     unjudged = list(failed(targets))
     assert len(reached) == 1 + len(emitted(targets))

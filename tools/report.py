@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgec.passes.calibration.requirements import decibel, rounded
+from edgec.passes.framework.remark import Remark
 from edgec.passes.pipeline import Record
-from edgec.passes.protocol import Remark
 from edgec.passes.quantization.saturation import Saturated
 from edgec.tools.failed_targets import emitted
 

@@ -20,8 +20,8 @@ from edgec.frontends.recipe import load_recipe
 from edgec.frontends.sources import Source, opened
 from edgec.ir.errors import UsageError, printable
 from edgec.passes.fold import Fold
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.pipeline import settle
-from edgec.passes.protocol import Context
 from edgec.passes.quantization.sensitivity import Sensitivity, sensitivities
 from edgec.tools.console import print_table
 from edgec.tools.options import print_notes
@@ -85,7 +85,8 @@ def inspect_sensitivity(job: SensitivityJob, *, as_json: bool = False) -> None:
         data = open_dataset(recipe.data.calibration, preprocess, inputs)
         affine = {} if preprocess is None else preprocess.affine_by_input(inputs)
         ctx = Context(
-            graph, target=board, data={"calibration": data}, affine=affine, seed=recipe.seed, threads=job.threads
+            graph,
+            RunConfig(target=board, data={"calibration": data}, affine=affine, seed=recipe.seed, threads=job.threads),
         )
         layers, left = sensitivities(graph, ctx)
     if job.plot is not None and layers:

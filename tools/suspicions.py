@@ -19,7 +19,7 @@ def suspicions(original: Graph, quality: Quality) -> list[str]:
         quality: of it.
     """
     notes = []
-    judge, baseline, probes = quality.judge, quality.baseline, quality.probes
+    judge, baseline, probes = quality.metric, quality.baseline, quality.probes
     if judge is not None and baseline is not None:
         known = near_chance(judge.metric, baseline.value())
         if known is not None:

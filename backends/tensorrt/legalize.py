@@ -30,7 +30,7 @@ from edgec.ir.graph import Constant, Graph, Node, Tensor
 from edgec.ir.shapes import Shapes
 from edgec.passes.folding.constants import fold_constants
 from edgec.passes.folding.identities import OPERATORS, fold_identity, fold_views
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.rewriting import Rewriter
 
 _NOT_THE_PARSERS = frozenset({"Constant", "QuantizeLinear", "DequantizeLinear"})

@@ -10,8 +10,8 @@ import numpy as np
 
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.calibration.resemblance import MOST_IMAGES, channel_means, groups_of
+from edgec.passes.framework.context import Context
 from edgec.passes.linear_layers import CONVOLUTIONS, LINEAR
-from edgec.passes.protocol import Context
 from edgec.passes.streaming import Tapped, batches, stream
 
 #: From so many independent samples on, a fit to them has never been worse than none.
@@ -24,13 +24,6 @@ FEWEST_AT_ONCE = 8
 MOST_JUDGES = 16
 #: What is fitted must be better by so many dB, by the number of samples: few of them judge badly.
 MARGIN_DB = 4.0
-
-
-class JudgedOutside:
-    """A key of ``ctx.shared``: what a pass makes is judged on held-out samples by the one that runs it.
-
-    A pass that would hold out samples to decide between a fit to the data and none then fits to all that it is given.
-    """
 
 
 def groups_of_batches(graph: Graph, ctx: Context) -> np.ndarray:

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgec.ir.graph import Graph
+from edgec.passes.calibration.dataset import DataSet
+from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
 from edgec.passes.compression.trying import Budget, Made, Passes, factorized, floor, pruned
-from edgec.passes.judging import Judge
-from edgec.passes.protocol import Context, DataSet, Remark
-from edgec.passes.pruning.criteria import Memory
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.remark import Remark
 
 _STEPS = (0.25, 0.5, 0.75, 1.0)
 # What a few images tell apart. Outcomes nearer to the best than this, in dB, are as good: the least pruning is taken.
@@ -58,7 +59,6 @@ class Search:
         tries: so far.
         made: the networks of the best tries, by step.
         least: the part of the network that pruning cannot go below; 0 while that is not known.
-        memory: how channels were judged: the same for all tries.
     """
 
     graph: Graph
@@ -66,12 +66,11 @@ class Search:
     passes: Passes
     ctx: Context
     data: Mapping[str, DataSet]
-    judge: Judge
+    judge: SqnrEvaluator
     thorough: bool = True
     tries: dict[float, Try] = field(default_factory=dict)
     made: dict[float, Made] = field(default_factory=dict)
     least: float = 0.0
-    memory: Memory = field(default_factory=Memory)
 
     def run(self) -> Try | None:
         """The best try, the one with the least pruning of those alike; ``None`` where none meets the budget."""
@@ -116,7 +115,7 @@ class Search:
         return any(found.hopeless and found.step <= step for found in self.tries.values())
 
     def _pruned(self, step: float) -> tuple[Graph | None, list[Remark], list[Remark]]:
-        return pruned(self.graph, self.budget, self.passes, self.part(step), self.ctx, self.data, self.memory)
+        return pruned(self.graph, self.budget, self.passes, self.part(step), self.ctx, self.data)
 
     def _factorized(self, step: float) -> Try | None:
         """Tries a step; ``None`` where the budget cannot be met so."""

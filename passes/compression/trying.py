@@ -12,18 +12,18 @@ from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.budgets import Unit, UnreachableBudget
-from edgec.passes.calibration.held_out import JudgedOutside
+from edgec.passes.calibration.dataset import ROLE, DataSet
 from edgec.passes.factorization.layers import find_layers
 from edgec.passes.factorization.methods import methods_for
 from edgec.passes.factorization.offers import Limits, least_choice, whole_cost
 from edgec.passes.factorize import Factorize
-from edgec.passes.judging import ROLE, context
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.remark import Remark
 from edgec.passes.layer_choice import excluded
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.pipeline import settle
-from edgec.passes.protocol import Context, DataSet, Pass, Remark
+from edgec.passes.protocol import Pass
 from edgec.passes.prune import Prune
-from edgec.passes.pruning.criteria import Memory
 
 # Prune takes a layer down to this part by its ratio: as far as it goes.
 _ALL = 1 - 1e-9
@@ -124,13 +124,12 @@ def pruned(
     part: float,
     ctx: Context,
     data: Mapping[str, DataSet],
-    memory: Memory | None = None,
 ) -> tuple[Graph | None, list[Remark], list[Remark]]:
-    """A copy, pruned, with the remarks; no graph where that cannot be. ``memory`` is that of other tries."""
+    """A copy, pruned, with the remarks; no graph where that cannot be."""
     made = graph.copy()
     if part >= 1 or passes.prune is None:
         return made, [], []
-    own = context(made, ctx, data, {JudgedOutside: True} | ({} if memory is None else {Memory: memory}))
+    own = ctx.derive(made, data=data, validated_outside=True)
     given: dict[str, Any] = {"macs": part} if budget.unit == "macs" else {"params": part}
     if _run(replace(passes.prune, ratio=None, **given), made, own):
         return made, own.done, [_said("not pruned", remark) for remark in own.left]
@@ -154,7 +153,7 @@ def factorized(
     target = budget.limit
     for _ in range(_ROUNDS):
         made = graph.copy()
-        own = context(made, ctx, data, {JudgedOutside: True})
+        own = ctx.derive(made, data=data, validated_outside=True)
         given: dict[str, Any] = {budget.unit: target / cost}
         if not _run(replace(passes.factorize, **given), made, own):
             return None
@@ -176,7 +175,7 @@ def floor(graph: Graph, budget: Budget, passes: Passes, ctx: Context) -> tuple[G
     made = graph.copy()
     if passes.prune is None:
         return made, 1.0
-    own = context(made, ctx, {})
+    own = ctx.derive(made, data={})
     _run(replace(passes.prune, ratio=_ALL, criterion="l2", refit=False), made, own)
     unit: Unit = "macs" if budget.unit == "macs" else "params"
     before, behind = Cost(graph), Cost(made)
@@ -188,7 +187,7 @@ def floor(graph: Graph, budget: Budget, passes: Passes, ctx: Context) -> tuple[G
 def reachable(graph: Graph, budget: Budget, passes: Passes, ctx: Context) -> float:
     """The part of the cost that can be promised: the fewest channels, and the shortest chains of what is left."""
     made, _ = floor(graph, budget, passes, ctx)
-    own = context(made, ctx, {})
+    own = ctx.derive(made, data={})
     step = passes.factorize
     limits = Limits(step.min_rank or 1, step.multiple or 1)
     cost = float(budget.of(made))

@@ -22,8 +22,8 @@ from edgec.passes.factorization.offers import Choice
 from edgec.passes.factorization.overriding import Overridable, Weights
 from edgec.passes.factorization.refitting import Fit, fit_all, fits_memory, override, plain
 from edgec.passes.factorization.samples import Samples, observe, together
+from edgec.passes.framework.context import Context
 from edgec.passes.linear_layers import CONVOLUTIONS
-from edgec.passes.protocol import Context
 
 # Images on which a layer is looked at to see what it could lose.
 _LOOKED_AT = 32

@@ -12,9 +12,9 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
+from edgec.passes.calibration.dataset import ROLE
 from edgec.passes.calibration.resemblance import folds
-from edgec.passes.protocol import Context
-from edgec.passes.streaming import ROLE
+from edgec.passes.framework.context import Context
 
 U = TypeVar("U")
 # Bytes that are held.

@@ -23,7 +23,7 @@ from edgec.passes.factorization import timing
 from edgec.passes.factorization.allocation import Curve, allocate, curve
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.offers import Choice, Offer
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 
 # Ranks are multiples of this where the recipe asks for no other: onnxruntime's convolutions compute 8 or 16 channels at
 # a time, and those whose channels are no multiple of 4 by a slower way.

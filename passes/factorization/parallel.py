@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -19,7 +19,7 @@ from edgec.passes.factorization.chains import write_chain
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.offers import Choice
 from edgec.passes.factorization.stages import Stage
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.rewriting import Rewriter
 
 # Runs of each graph: at least so that a quartile means something, at most so that short ones do not take for ever.

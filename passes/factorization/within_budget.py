@@ -24,7 +24,7 @@ from edgec.passes.factorization.offers import (
 )
 from edgec.passes.factorization.overriding import new_biases
 from edgec.passes.factorization.parallel import in_parallel
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.literals import literal
 from edgec.ir.stored import Stored
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.rewriting import Rewriter
 
 # A result may exceed what it is computed from by this much, one node and all together.

@@ -17,11 +17,11 @@ import numpy as np
 from edgec.ir.frequency_bank import Overlay
 from edgec.ir.graph import Graph, Node, Variable, producer
 from edgec.ir.shapes import Shapes
+from edgec.passes.framework.context import Context
 from edgec.passes.overlaying.conversion import Converted, annotate_anew
 from edgec.passes.overlaying.response import Geometry, Response, cells, fit_response
 from edgec.passes.overlaying.stage import Light, write_stage
 from edgec.passes.overlaying.stretches import Stretch, leading, sides, trailing
-from edgec.passes.protocol import Context
 
 
 def absorb(

@@ -8,11 +8,11 @@ from edgec.ir.errors import InputError
 from edgec.ir.frequency_bank import Overlay
 from edgec.ir.graph import Constant, Graph, Node, Variable
 from edgec.ir.shapes import Shapes
+from edgec.passes.framework.context import Context
 from edgec.passes.overlaying.composing import compose
 from edgec.passes.overlaying.response import Geometry, Response, fit_response, means
 from edgec.passes.overlaying.smaller_grid import make_smaller
 from edgec.passes.overlaying.stage import Light, write_stage
-from edgec.passes.protocol import Context
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from edgec.ir.execution import Feeds, Session
 from edgec.ir.graph import Graph, Node, Variable
-from edgec.passes.protocol import Context
-from edgec.passes.streaming import ROLE, each
+from edgec.passes.calibration.dataset import ROLE
+from edgec.passes.framework.context import Context
+from edgec.passes.streaming import each
 
 # Of the mean variance of what is read: what no image has shown must not cost nothing.
 _RIDGE = 1e-5

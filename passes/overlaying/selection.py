@@ -9,8 +9,8 @@ import numpy as np
 from edgec.ir.execution import Feeds, Session
 from edgec.ir.frequency_bank import Overlay
 from edgec.ir.graph import Graph, Variable
+from edgec.passes.framework.context import Context
 from edgec.passes.overlaying.stage import Light, write_stage
-from edgec.passes.protocol import Context
 from edgec.passes.streaming import each
 
 _LEAST = 1e-12

@@ -23,8 +23,8 @@ from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.order import dependencies
 from edgec.ir.shapes import Shapes
 from edgec.passes.calibration.resemblance import MOST_IMAGES, channel_means, folds, groups_of
+from edgec.passes.framework.context import Context
 from edgec.passes.linear_layers import LINEAR
-from edgec.passes.protocol import Context
 from edgec.passes.pruning.biases import add_bias, bias_obstacle, has_bias
 from edgec.passes.pruning.least_squares import Sums, best
 from edgec.passes.pruning.patches import from_matrix, patches, refit_obstacle, weight_matrix, written_at

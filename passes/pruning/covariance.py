@@ -17,7 +17,7 @@ import numpy as np
 
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.calibration.resemblance import groups_of
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.pruning.least_squares import squarable
 from edgec.passes.pruning.readers import Reader
 from edgec.passes.streaming import Tapped, batches, check_finite, stream

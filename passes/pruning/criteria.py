@@ -11,14 +11,16 @@ from typing import Literal
 import numpy as np
 
 from edgec.ir.channels import Group
+from edgec.ir.fingerprints import fingerprints
 from edgec.ir.graph import Graph
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.dataset import ROLE
+from edgec.passes.framework.cache import same_data
+from edgec.passes.framework.context import Context
 from edgec.passes.pruning.covariance import Moments, moments
 from edgec.passes.pruning.cutting import spare
 from edgec.passes.pruning.elimination import eliminate, ranked
 from edgec.passes.pruning.magnitude import magnitude
 from edgec.passes.pruning.readers import Reader, readers
-from edgec.passes.streaming import ROLE
 
 Criterion = Literal["l1", "l2", "geometric_median", "activation", "reconstruction"]
 NEEDS_DATA = ("activation", "reconstruction")
@@ -57,14 +59,20 @@ def judge(graph: Graph, groups: Sequence[Group], criterion: Criterion, least: in
     Raises:
         InputError: there are no samples, or an activation is not finite.
     """
+    if criterion not in NEEDS_DATA or ROLE not in ctx.data:
+        return _judged(graph, groups, criterion, least, ctx)
+    # Tries on copies of one network ask again and again.
+    prints = fingerprints(graph)
+    network = (*(prints[tensor] for tensor in graph.outputs), *(node.name for g in groups for node in g.producers))
+    known: list[Judged] = ctx.cache.of(list, judge, network, criterion, least, same_data(ctx.data[ROLE]))
+    if not known:
+        known += _judged(graph, groups, criterion, least, ctx)
+    return [replace(one, group=group) for one, group in zip(known, groups, strict=True)]
+
+
+def _judged(graph: Graph, groups: Sequence[Group], criterion: Criterion, least: int, ctx: Context) -> list[Judged]:
     from threadpoolctl import threadpool_limits
 
-    data = ctx.data.get(ROLE) if criterion in NEEDS_DATA else None
-    names = tuple(tuple(node.name for node in group.producers) for group in groups)
-    memory: Memory | None = ctx.shared.get(Memory)
-    known = memory.recall(criterion, least, names, data) if memory is not None else None
-    if known is not None:
-        return [replace(found, group=group) for found, group in zip(known, groups, strict=True)]
     reading = {group: readers(group) for group in groups} if criterion in NEEDS_DATA else {}
     everything = [reader for found in reading.values() for reader in found]
     seen = moments(graph, everything, ctx) if everything else {}
@@ -75,30 +83,7 @@ def judge(graph: Graph, groups: Sequence[Group], criterion: Criterion, least: in
         for done, found in enumerate(work, 1):
             judged.append(found)
             ctx.progress(done, len(groups), "ranking channels")
-    if memory is not None:
-        memory.keep(criterion, least, names, data, judged)
     return judged
-
-
-class Memory:
-    """What groups of one network were judged, for tries on copies of it: kept where ``ctx.shared`` has one, under this
-    class. Whoever puts it there sees to it that the copies are the same network."""
-
-    def __init__(self) -> None:
-        self._known: list[tuple[tuple[object, ...], object, list[Judged]]] = []
-
-    def recall(
-        self, criterion: str, least: int, names: tuple[tuple[str, ...], ...], data: object
-    ) -> list[Judged] | None:
-        """What :meth:`keep` was given for the very same data set; ``None`` where that was nothing."""
-        asked = (criterion, least, names)
-        return next((judged for key, held, judged in self._known if held is data and key == asked), None)
-
-    def keep(
-        self, criterion: str, least: int, names: tuple[tuple[str, ...], ...], data: object, judged: list[Judged]
-    ) -> None:
-        """Keeps how these groups were judged on these data; the data set is held, and compared by what it is."""
-        self._known.append(((criterion, least, names), data, judged))
 
 
 def _judge(

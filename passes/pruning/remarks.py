@@ -9,7 +9,7 @@ import numpy as np
 
 from edgec.ir.channels import Group
 from edgec.ir.graph import Node
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.pruning.compensation import Refit
 from edgec.passes.pruning.criteria import Judged
 

@@ -21,8 +21,8 @@ import numpy as np
 from edgec.ir.execution import Feeds
 from edgec.ir.graph import Constant, Node, Variable
 from edgec.ir.shapes import Shapes
-from edgec.passes.judging import Split, spread
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.batch_split import Split, spread
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.block_network import BlockNetwork, Examples
 from edgec.passes.quantization.blocks import Block, find_blocks
 from edgec.passes.quantization.pair import Pair

@@ -17,11 +17,13 @@ import numpy as np
 
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session, batch_size
+from edgec.ir.fingerprints import fingerprints
 from edgec.ir.graph import Graph, Variable
 from edgec.passes import input_domain
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.dataset import ROLE
+from edgec.passes.framework.cache import same_data
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.extremes import Extremes
-from edgec.passes.quantization.fingerprints import fingerprints
 from edgec.passes.quantization.histograms import Histogram
 from edgec.passes.quantization.ranges import Range
 
@@ -106,7 +108,7 @@ def calibrate(
     Raises:
         InputError: there are no samples, or a wanted tensor is not finite on one.
     """
-    known: dict[str, Statistics] = ctx.shared.setdefault(("calibration", samples, histograms), {})
+    known: dict[str, Statistics] = ctx.cache.of(dict, calibrate, same_data(ctx.data[ROLE]), samples, histograms)
     prints = fingerprints(graph)
     if any(prints[tensor] not in known for tensor in wanted):
         missing = [t for t in dict.fromkeys((*wanted, *candidates)) if prints[t] not in known]
@@ -126,7 +128,7 @@ def calibrate(
 def _gather(
     graph: Graph, tensors: Sequence[Variable], ctx: Context, samples: int | None, histograms: bool
 ) -> dict[Variable, Statistics]:
-    inputs = {t: input_domain.pixels(graph, t.name, ctx.affine.get(t.name)) for t in graph.inputs}
+    inputs = {t: input_domain.pixels(graph, t.name, ctx.config.affine.get(t.name)) for t in graph.inputs}
     outputs = {t.name for t in graph.outputs}
     session = Session(graph, [t for t in tensors if t not in inputs and t.name not in outputs], blocked=True)
     size = batch_size(graph)

@@ -20,8 +20,9 @@ import numpy as np
 from edgec.ir.channels import Channels, Group
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph, Node, Tensor, Variable, consumers
-from edgec.passes.judging import Judge, split
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.batch_split import split
+from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.output_derivatives import looked_at, output_derivatives
 from edgec.passes.quantization.prepared import Prepared
 from edgec.passes.quantization.ranges import Parameters
@@ -87,7 +88,7 @@ def split_channels(
         return
     trial = graph.copy()
     plan.apply(trial)
-    judge = Judge(graph, ctx, split(batches(graph, ctx), 1))
+    judge = SqnrEvaluator(graph, ctx, split(batches(graph, ctx), 1))
     before, after = judge.sqnr_db(quantized(graph)), judge.sqnr_db(quantized(trial))
     figures = {"before_db": before, "after_db": after, "channels": plan.channels, "work": plan.added}
     if after <= before:

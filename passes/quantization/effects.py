@@ -15,13 +15,14 @@ import numpy as np
 
 from edgec.ir.execution import Feeds, batch_size
 from edgec.ir.graph import Node
+from edgec.passes.calibration.batch_split import spread
+from edgec.passes.calibration.dataset import ROLE, Part
+from edgec.passes.framework.context import Context
 from edgec.passes.joined_outputs import joined_parts
-from edgec.passes.judging import Part, context, spread
-from edgec.passes.protocol import Context
 from edgec.passes.quantization.isolation import Output, isolated, layer_outputs
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
-from edgec.passes.streaming import ROLE, Tapped, batches, each
+from edgec.passes.streaming import Tapped, batches, each
 from edgec.passes.training_pass import torch_wanted
 
 # Batches that are looked at.
@@ -52,7 +53,7 @@ def output_effects(pair: Pair, outputs: Sequence[Output], ctx: Context) -> np.nd
     network = Tapped(side, [tensor for both in names for tensor in both])
     numbers = spread(np.arange(batches(pair.original, ctx)), _BATCHES)
     part = Part(ctx.data[ROLE], numbers, batch_size(pair.original))
-    inner = context(pair.original, ctx, {ROLE: part})
+    inner = ctx.derive(pair.original, data={ROLE: part})
 
     slopes = Slopes(pair.original, ctx.seed)
     inside = [output.exact.name for output in outputs]

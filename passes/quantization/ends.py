@@ -18,8 +18,9 @@ import numpy as np
 
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Constant, Graph, Node, Tensor, consumers, producer
-from edgec.passes.judging import Judge, split, spread
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.batch_split import split, spread
+from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import WEIGHT_INPUT, Site
 from edgec.passes.streaming import batches
@@ -60,7 +61,7 @@ def ends_in_float(graph: Graph, pair: Pair, sites: Sequence[Site], ctx: Context)
     if not ends or len(sites) < 2:
         return {}
     parts = split(batches(graph, ctx), _JUDGED)
-    judge = Judge(pair.original, ctx, replace(parts, judge=spread(np.array(parts.judge), _JUDGED)))
+    judge = SqnrEvaluator(pair.original, ctx, replace(parts, judge=spread(np.array(parts.judge), _JUDGED)))
     reached = before = judge.sqnr_db(pair.quantized)
     if not np.isfinite(before):  # nothing is lost, or nothing can be compared
         return {}

@@ -19,8 +19,9 @@ import numpy as np
 from edgec.ir.graph import Graph, Node, Variable
 from edgec.ir.shapes import Shapes
 from edgec.passes.affine import Affine, take_up_after, take_up_before
-from edgec.passes.judging import Judge, split
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.batch_split import split
+from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.channel_streams import SHIFTED, Stream, streams
 from edgec.passes.quantization.mixed_precision import Try
 from edgec.passes.quantization.stream_noise import End, Rounding, Seen
@@ -100,7 +101,7 @@ def equalize(graph: Graph, rounding: Rounding, attempt: Try, ctx: Context) -> No
     changes = equalized(graph, rounding, ctx)
     if not changes:
         return
-    judge = Judge(graph, ctx, split(batches(graph, ctx), 1))
+    judge = SqnrEvaluator(graph, ctx, split(batches(graph, ctx), 1))
     before = judge.sqnr_db(attempt({})[0].quantized)
     values = {constant: constant.values for constant in graph.constants()}
     reads = {node: (list(node.inputs), dict(node.attrs)) for node in changes}

@@ -24,13 +24,13 @@ import numpy as np
 
 from edgec.ir.execution import Feeds
 from edgec.ir.graph import Node, Variable
+from edgec.passes.calibration.batch_split import Split
 from edgec.passes.factorization import patches
 from edgec.passes.factorization.layers import Layer
 from edgec.passes.factorization.metric import measure
 from edgec.passes.factorization.overriding import read
 from edgec.passes.factorization.samples import Samples, Target, rows_of, samples_of, target_of, together
-from edgec.passes.judging import Split
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.rounding import round_in_order
 from edgec.passes.quantization.stored_layers import StoredLayer, Values

@@ -14,12 +14,13 @@ import numpy as np
 
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Constant, Node
-from edgec.passes.judging import Part, context, spread
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.batch_split import spread
+from edgec.passes.calibration.dataset import ROLE, Part
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.isolation import Output, isolated, layer_outputs
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
-from edgec.passes.streaming import ROLE, Tapped, batches, stream
+from edgec.passes.streaming import Tapped, batches, stream
 
 # What a range must hold of a channel, and of the usual value, for its steps to be well used.
 _NARROW, _OUTLYING = 16.0, 16.0
@@ -102,7 +103,7 @@ def layer_errors(pair: Pair, sites: Sequence[Site], ctx: Context, most: int) -> 
     numbers = spread(np.arange(batches(pair.original, ctx)), most)
     part = Part(ctx.data[ROLE], numbers, batch_size(pair.original))
     total = [_Sums() for _ in outputs]
-    for seen in stream(pair.original, context(pair.original, ctx, {ROLE: part}), networks, observe):
+    for seen in stream(pair.original, ctx.derive(pair.original, data={ROLE: part}), networks, observe):
         for one, more in zip(total, seen, strict=True):
             one.add(more)
     return [_error(output, one, end) for output, one, end in zip(outputs, total, ends, strict=True)]

@@ -13,11 +13,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgec.ir.fingerprints import fingerprints
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers
-from edgec.passes.judging import Judge, split, spread
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.batch_split import split, spread
+from edgec.passes.calibration.dataset import ROLE
+from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
+from edgec.passes.framework.cache import same_data
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.calibration import Statistics
-from edgec.passes.quantization.fingerprints import fingerprints
 from edgec.passes.quantization.joins import FEWEST_STEPS
 from edgec.passes.quantization.placement import MOVES, Placement, Site
 from edgec.passes.quantization.ranges import Range, parameters
@@ -49,11 +52,11 @@ def lost_parts(
     if not suspects:
         return {}
     prints = fingerprints(graph)
-    known: dict[tuple[str, ...], float] = ctx.shared.setdefault(
-        ("lost parts", scheme.activations, scheme.symmetric), {}
+    known: dict[tuple[str, ...], float] = ctx.cache.of(
+        dict, lost_parts, same_data(ctx.data[ROLE]), scheme.activations, scheme.symmetric
     )
     ends = tuple(prints[tensor] for tensor in graph.outputs)
-    judges: list[Judge] = []
+    judges: list[SqnrEvaluator] = []
 
     def judged(sites: Sequence[Site]) -> float:
         tensors = {site.outputs[0]: seen[site.outputs[0]].range() for site in sites}
@@ -61,7 +64,7 @@ def lost_parts(
         if which not in known:
             if not judges:
                 parts = split(batches(graph, ctx), _JUDGED)
-                judges.append(Judge(graph, ctx, replace(parts, judge=spread(np.array(parts.judge), _JUDGED))))
+                judges.append(SqnrEvaluator(graph, ctx, replace(parts, judge=spread(np.array(parts.judge), _JUDGED))))
             known[which] = judges[0].sqnr_db(_rounded(graph, tensors, scheme))
         return known[which]
 

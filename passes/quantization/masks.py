@@ -16,7 +16,7 @@ import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, producer
 from edgec.ir.shapes import Shapes
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.calibration import calibrate
 from edgec.passes.quantization.distinguishable import ALL, distinguishable
 from edgec.passes.quantization.placement import MOVES, candidates

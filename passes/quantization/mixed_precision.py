@@ -16,7 +16,7 @@ import numpy as np
 
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph, Node, consumers
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.effects import output_effects
 from edgec.passes.quantization.goals import Goal, Reached
 from edgec.passes.quantization.isolation import layer_outputs

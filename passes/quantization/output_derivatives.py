@@ -9,10 +9,11 @@ import numpy as np
 
 from edgec.ir.execution import Feeds, batch_size
 from edgec.ir.graph import Graph, Variable
+from edgec.passes.calibration.batch_split import spread
+from edgec.passes.calibration.dataset import ROLE, Part
+from edgec.passes.framework.context import Context
 from edgec.passes.joined_outputs import joined_parts
-from edgec.passes.judging import Part, context, spread
-from edgec.passes.protocol import Context
-from edgec.passes.streaming import ROLE, batches, each
+from edgec.passes.streaming import batches, each
 from edgec.passes.training_pass import torch_wanted
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def output_derivatives(
     with torch_wanted(*option):
         from edgec.passes.training.slopes import Slopes
         from edgec.passes.training.threads import torch_threads
-    inner = context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, batch_size(graph))})
+    inner = ctx.derive(graph, data={ROLE: Part(ctx.data[ROLE], numbers, batch_size(graph))})
     results = [joined.tensor.name for joined in joined_parts(graph)]
     slopes, names = Slopes(graph, ctx.seed), [tensor.name for tensor in tensors]
 

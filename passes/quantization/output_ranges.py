@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgec.ir.fingerprints import fingerprints
 from edgec.ir.graph import Graph, Variable
+from edgec.passes.calibration.dataset import ROLE
+from edgec.passes.framework.cache import same_data
+from edgec.passes.framework.context import Context
 from edgec.passes.joined_outputs import joined_parts
-from edgec.passes.protocol import Context
 from edgec.passes.quantization.calibration import Statistics
 from edgec.passes.quantization.calibrators import drawn_in
-from edgec.passes.quantization.fingerprints import fingerprints
 from edgec.passes.quantization.output_derivatives import looked_at, output_derivatives
 from edgec.passes.quantization.ranges import Range, parameters
 from edgec.passes.target import Scheme
@@ -106,8 +108,8 @@ def output_ranges(
         UsageError: torch is not installed.
     """
     prints = fingerprints(graph)
-    kept: dict[tuple[object, ...], _Gathered] = ctx.shared.setdefault("weighted histograms", {})
-    key = (samples, *(prints[tensor] for tensor in graph.outputs))
+    kept: dict[tuple[object, ...], _Gathered] = ctx.cache.of(dict, _Gathered)
+    key = (same_data(ctx.data[ROLE]), samples, *(prints[tensor] for tensor in graph.outputs))
     known = kept.pop(key, None)
     if known is None or any(prints[tensor] not in known.histograms for tensor in seen):
         found, powers = _gather(graph, {**others, **seen}, samples, ctx)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgec.ir.graph import Graph, Node
 from edgec.ir.shapes import Shapes
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.calibration import calibrate
 from edgec.passes.quantization.calibrators import COUNTING, Calibrator, ranges
 from edgec.passes.quantization.float_ends import unrounded_ends

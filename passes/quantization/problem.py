@@ -9,7 +9,7 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Constant, Graph, Node, Variable, consumers, producer
 from edgec.passes import input_domain
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.calibration import Statistics
 from edgec.passes.quantization.placement import Placement, Site
 from edgec.passes.quantization.ranges import LARGEST_SCALE, LEAST_SCALE, Parameters, Range
@@ -168,7 +168,7 @@ def _unchanged_pixels(graph: Graph, tensor: Variable, scheme: Scheme, ctx: Conte
     The input is a * pixel + b; so the scale is a, and the pixel whose value is zero is the zero-point. ``None`` where
     channels differ or no pixel's value is zero.
     """
-    known = input_domain.pixels(graph, tensor.name, ctx.affine.get(tensor.name))
+    known = input_domain.pixels(graph, tensor.name, ctx.config.affine.get(tensor.name))
     if known is None or np.ptp(known[0]) or np.ptp(known[1]) or known[0][0] <= 0:
         return None
     a, b = float(known[0][0]), float(known[1][0])

@@ -10,17 +10,19 @@ import numpy as np
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
+from edgec.passes.calibration.batch_split import Split, split, spread
+from edgec.passes.calibration.dataset import ROLE, Part
+from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
 from edgec.passes.factorization.layers import find_layers
-from edgec.passes.judging import Judge, Part, Split, context, split, spread
+from edgec.passes.framework.context import Context
 from edgec.passes.linear_layers import output_channels
-from edgec.passes.protocol import Context
 from edgec.passes.quantization.block_reconstruction import reconstruct
 from edgec.passes.quantization.layer_by_layer import ANSWERS, recover
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.placement import Site
 from edgec.passes.quantization.rounded_training import train_rounded
 from edgec.passes.quantization.stored_layers import stored_layers
-from edgec.passes.streaming import ROLE, batches
+from edgec.passes.streaming import batches
 
 # Batches that are fitted to, at most: more images change little, and take their time.
 _MOST_BATCHES = 64
@@ -79,7 +81,7 @@ def recover_accuracy(
         return
     judged = "images held out" if parts.apart else "the images that they were fitted to"
     met = meets is not None and meets(pair.quantized)
-    gate = _Gate(pair, Judge(pair.original, inner, parts), judged, meets, met, ctx)
+    gate = _Gate(pair, SqnrEvaluator(pair.original, inner, parts), judged, meets, met, ctx)
 
     def choose() -> str:
         counts = np.sum([found.answers for found in recover(pair, stored, parts, inner)], axis=0)
@@ -93,7 +95,7 @@ def recover_accuracy(
     elif train:
         if not parts.apart:
             parts = _few(parts)
-            gate = replace(gate, judge=Judge(pair.original, inner, parts), judged="images held out")
+            gate = replace(gate, judge=SqnrEvaluator(pair.original, inner, parts), judged="images held out")
         blocks = "reconstructed block by block"
         gate.pass_through(lambda: reconstruct(pair, stored, parts, inner), blocks, _LEAST_GAIN_DB)
         gate.pass_through(lambda: train_rounded(pair, parts, inner), "trained", _LEAST_GAIN_DB)
@@ -113,7 +115,7 @@ class _Gate:
     """
 
     pair: Pair
-    judge: Judge
+    judge: SqnrEvaluator
     judged: str
     meets: Callable[[Graph], bool] | None
     met: bool
@@ -148,4 +150,4 @@ def _bounded(graph: Graph, ctx: Context, samples: int | None) -> Context:
     numbers = spread(np.arange(usable), _MOST_BATCHES)
     if len(numbers) == count:
         return ctx
-    return context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, size)})
+    return ctx.derive(graph, data={ROLE: Part(ctx.data[ROLE], numbers, size)})

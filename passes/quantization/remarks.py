@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from edgec.ir.graph import Graph, Node
-from edgec.passes.protocol import Context, Remark
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.remark import Remark
 from edgec.passes.quantization.layer_errors import LayerError
 from edgec.passes.quantization.placement import Site
 from edgec.passes.target import Scheme

@@ -14,12 +14,12 @@ import numpy as np
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
+from edgec.passes.calibration.batch_split import Split
+from edgec.passes.calibration.dataset import ROLE, Part
 from edgec.passes.distill import Distill
-from edgec.passes.judging import Part, Split
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.pair import Pair
 from edgec.passes.quantization.samples import Samples
-from edgec.passes.streaming import ROLE
 from edgec.passes.training_pass import TRAIN, torch_wanted
 
 # How many images are seen, and at most at once. The rate is that of weights that are almost right: a higher one moves
@@ -48,16 +48,8 @@ def train_rounded(pair: Pair, parts: Split, ctx: Context) -> str:
     images = Samples.of(list(Part(whole, parts.fit, size).batches(size)), whole.source)
     epochs = max(1, round(_SEEN / len(images)))
     options = Distill(epochs=epochs, batch=_batch(pair.quantized), rate=_RATE, monitor="loss")
-    inner = Context(
-        pair.quantized,
-        target=ctx.target,
-        data={TRAIN: images},
-        affine=ctx.affine,
-        seed=ctx.seed,
-        threads=ctx.threads,
-        original=pair.original,
-        progress=ctx.progress,
-    )
+    # Neither the recipe's metric nor what a killed run left is of this: it trains for the float network's outputs.
+    inner = ctx.derive(pair.quantized, data={TRAIN: images}, original=pair.original, metric=None, checkpoints=None)
     train(options, pair.quantized, inner)
     return f"trained together for what the float network computes, {epochs} epochs of {len(images)} images"
 

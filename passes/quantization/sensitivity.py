@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from edgec.ir.errors import UsageError
 from edgec.ir.graph import Graph
-from edgec.passes.judging import context
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.effects import noise_shares
 from edgec.passes.quantization.layer_errors import layer_errors
 from edgec.passes.quantization.pair import Pair
@@ -58,7 +57,7 @@ def sensitivities(graph: Graph, ctx: Context) -> tuple[list[Sensitivity], list[t
         what = f"{ctx.target.title} has no 8-bit arithmetic"
         raise UsageError(f"target '{ctx.target.name}'", what, "name another one with --target")
     copy = graph.copy()
-    inner = context(copy, ctx, ctx.data, ctx.shared)
+    inner = ctx.derive(copy)
     ready = prepare(copy, scheme, ctx.target, lambda node: None, Calibration("minmax"), inner)
     if not ready.placement.sites:
         return [], [(node.name or node.op, reason) for node, reason in ready.placement.left]

@@ -14,10 +14,11 @@ import numpy as np
 
 from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph, Node, Variable
-from edgec.passes.judging import Part, context, spread
-from edgec.passes.protocol import Context
+from edgec.passes.calibration.batch_split import spread
+from edgec.passes.calibration.dataset import ROLE, Part
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.ranges import Range
-from edgec.passes.streaming import ROLE, Tapped, batches, stream
+from edgec.passes.streaming import Tapped, batches, stream
 
 #: All that lies below the floor has a share of exp(-8) at most, 3.4e-4, in the row whose largest score is least.
 _MARGIN = 8.0
@@ -54,7 +55,7 @@ def softmax_floors(
     axes = [int(node.attrs.get("axis", -1)) for node in nodes]
     middles = [(seen[tensor].low + seen[tensor].high) / 2 for tensor in tensors]
     numbers = spread(np.arange(batches(graph, ctx)), _BATCHES)
-    inner = context(graph, ctx, {ROLE: Part(ctx.data[ROLE], numbers, batch_size(graph))})
+    inner = ctx.derive(graph, data={ROLE: Part(ctx.data[ROLE], numbers, batch_size(graph))})
 
     def largest(number: int, values: list[dict[str, np.ndarray]]) -> list[tuple[float, int]]:
         """The least maximum of a row that is not masked, and the length of rows."""

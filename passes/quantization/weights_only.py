@@ -14,7 +14,7 @@ import onnx
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor
 from edgec.ir.shapes import Shapes
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.placement import WEIGHT_INPUT
 from edgec.passes.quantization.qdq import QdqWriter
 from edgec.passes.quantization.quantized_weights import quantize_parameters

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node
 from edgec.ir.shapes import Shapes
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.placement import Site
 from edgec.passes.quantization.prepared import Prepared
 from edgec.passes.quantization.qdq import QdqWriter

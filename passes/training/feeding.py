@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from edgec.ir.errors import InputError
-from edgec.passes.protocol import DataSet
+from edgec.passes.calibration.dataset import DataSet
 
 # Bytes of samples that are held at once, and samples that are read at once.
 _MOST_BYTES, _READ = 1 << 30, 64

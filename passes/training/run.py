@@ -16,7 +16,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.torch_module.layout import channels_last
 from edgec.ir.torch_module.module import TorchModule
 from edgec.passes import input_domain
-from edgec.passes.protocol import Context, Outside
+from edgec.passes.framework.context import Context, RecipeResolver
 from edgec.passes.training.checkpoints import Checkpoint
 from edgec.passes.training.distance import Distance
 from edgec.passes.training.feeding import Batch, Entrance, Feeding
@@ -82,7 +82,7 @@ class _Run:
             self._solve(distance)
         self.monitor = self._monitor()
         self.trainer = Trainer(
-            options, self.learner, self.feeding, self.monitor, world, Checkpoint(ctx.checkpoints, self._key()),
+            options, self.learner, self.feeding, self.monitor, world, Checkpoint(ctx.config.checkpoints, self._key()),
             ctx.seed, ctx.progress,
         )  # fmt: skip
 
@@ -90,7 +90,7 @@ class _Run:
 
     def _distance(self, task: Task | None, teaching: Teaching) -> Distance:
         where, original = f"{self.options.name}: teacher", teaching.teacher == "original"
-        graph = self.ctx.original if original else _outside(self.ctx, where).model(teaching.teacher, where)
+        graph = self.ctx.config.original if original else _outside(self.ctx, where).model(teaching.teacher, where)
         if graph is None:
             raise UsageError(where, "there is no original model here", "name a model's path")
         self.teacher = graph
@@ -98,7 +98,8 @@ class _Run:
         if teaching.inside:
             matches = find_matches(self.graph, graph, teaching.match, f"{self.options.name}: match")
         teacher = Teacher(graph, self.graph, matches, self.feeding.total, self.device, where)
-        classes = (task is not None and task.classes) or (self.ctx.judge is not None and self.ctx.judge.name == "top1")
+        metric = self.ctx.config.metric
+        classes = (task is not None and task.classes) or (metric is not None and metric.name == "top1")
         held = self.feeding.held_out()
         typical = held[torch.arange(min(len(held), _JUDGED_AT_ONCE))].to(self.device)
         return Distance(
@@ -127,15 +128,15 @@ class _Run:
     def monitored(self) -> str:
         """``metric`` or ``loss``."""
         if self.options.monitor == "auto":
-            return "metric" if self.ctx.judge is not None else "loss"
-        if self.options.monitor == "metric" and self.ctx.judge is None:
+            return "metric" if self.ctx.config.metric is not None else "loss"
+        if self.options.monitor == "metric" and self.ctx.config.metric is None:
             raise UsageError(
                 f"{self.options.name}: monitor", "there is no data.eval to judge by", "write loss, or add data.eval"
             )
         return self.options.monitor
 
     def _monitor(self) -> Monitor:
-        judge = self.ctx.judge
+        judge = self.ctx.config.metric
         held = self.feeding.held_out()
         parts = torch.arange(len(held)).split(min(-(-len(held) // _PARTS), _JUDGED_AT_ONCE))
 
@@ -249,7 +250,7 @@ class _Run:
         )
 
 
-def _outside(ctx: Context, where: str) -> Outside:
-    if ctx.outside is None:
+def _outside(ctx: Context, where: str) -> RecipeResolver:
+    if ctx.config.resolver is None:
         raise UsageError(where, "names something outside the graph, and there is no recipe", "run it by a recipe")
-    return ctx.outside
+    return ctx.config.resolver

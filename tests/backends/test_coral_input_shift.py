@@ -14,9 +14,9 @@ from edgec.ir.graph import Graph
 from edgec.ir.printer import parse
 from edgec.ir.shapes import Shapes
 from edgec.passes import input_domain
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.normalize import Normalize
 from edgec.passes.pipeline import settle
-from edgec.passes.protocol import Context
 from edgec.passes.quantize import Quantize
 
 AFFINE = {"x": (np.full(3, 1 / 128), np.full(3, -127 / 128))}
@@ -34,7 +34,7 @@ def normalized() -> Graph:
     node.inputs[2] = graph.const("b", RANDOM.standard_normal(4).astype(np.float32))
     graph.inputs = graph.inputs[:1]
     Shapes(graph).annotate(graph)
-    Normalize().run(graph, Context(graph, affine=AFFINE))
+    Normalize().run(graph, Context(graph, RunConfig(affine=AFFINE)))
     settle(graph, "normalize")
     return graph
 
@@ -58,9 +58,9 @@ def test_the_bytes_are_the_pixels_and_the_edge_tpu_takes_it_all(tmp_path: Path) 
     settle(graph, "coral")
     ctx = Context(
         graph,
-        target=board,
-        data={"calibration": Samples([{"x": (image - 127) / 128} for image in PIXELS])},
-        affine=AFFINE,
+        RunConfig(
+            target=board, data={"calibration": Samples([{"x": (image - 127) / 128} for image in PIXELS])}, affine=AFFINE
+        ),
     )
     Quantize().run(graph, ctx)
     settle(graph, "quantize")
@@ -85,9 +85,11 @@ def test_without_normalize_the_bytes_are_the_pixels_too() -> None:
     Shapes(plain).annotate(plain)
     ctx = Context(
         plain,
-        target=target("coral-dev-board"),
-        data={"calibration": Samples([{"x": (image - 127) / 128} for image in PIXELS])},
-        affine=AFFINE,
+        RunConfig(
+            target=target("coral-dev-board"),
+            data={"calibration": Samples([{"x": (image - 127) / 128} for image in PIXELS])},
+            affine=AFFINE,
+        ),
     )
     Quantize().run(plain, ctx)
     settle(plain, "quantize")

@@ -32,7 +32,7 @@ from edgec.ir.channels import Channels
 from edgec.ir.graph import Constant, Graph, Variable
 from edgec.ir.shapes import Shapes
 from edgec.passes.folding.constants import fold_constants
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 
 GROWTH_GOAL = 6.0
 Place = tuple[str, int]

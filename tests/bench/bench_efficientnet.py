@@ -32,6 +32,7 @@ from edgec.backends.registry import target
 from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import save
+from edgec.passes.framework.context import RunConfig
 from edgec.passes.pipeline import Pipeline, settle
 from edgec.passes.plan import plan
 from edgec.passes.reference import Reference
@@ -97,7 +98,8 @@ def main() -> int:
         original = graph.copy()
         steps = plan([("fold", {}), ("quantize", {})], roles=["calibration"])
         pipeline = Pipeline(
-            Reference(graph, held_out[:2]), data={"calibration": Crops(photos.calibration_crops())}, threads=2
+            Reference(graph, held_out[:2]),
+            RunConfig(data={"calibration": Crops(photos.calibration_crops())}, threads=2),
         )
         start = time.perf_counter()
         pipeline.run(graph, steps.shared)

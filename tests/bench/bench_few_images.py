@@ -33,7 +33,7 @@ from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph
 from edgec.passes.fold import Fold
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.quantize import Quantize
 
 POOL, JUDGED = 96, 32
@@ -101,7 +101,7 @@ def measured(network: Network, options: str, images: int, seed: int, board: str)
     graph.sort()
     graph.remove_dead()
     drawn = pool[np.random.default_rng(seed).permutation(len(pool))[:images]]
-    ctx = Context(graph, target=device, data={"calibration": Samples(fed(original, drawn))}, seed=seed)
+    ctx = Context(graph, RunConfig(target=device, data={"calibration": Samples(fed(original, drawn))}, seed=seed))
     Quantize(**(yaml.safe_load(options) or {})).run(graph, ctx)
     graph.sort()
     sessions = Session(original), Session(graph)

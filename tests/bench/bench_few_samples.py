@@ -32,8 +32,9 @@ from edgec.ir.graph import Graph
 from edgec.passes.compress import Compress
 from edgec.passes.factorize import Factorize
 from edgec.passes.fold import Fold
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.pipeline import settle
-from edgec.passes.protocol import Context, Pass
+from edgec.passes.protocol import Pass
 from edgec.passes.prune import Prune
 
 PASSES: dict[str, type[Pass]] = {"factorize": Factorize, "prune": Prune, "compress": Compress}
@@ -71,7 +72,7 @@ def applied(step: Pass, graph: Graph, data: dict[str, Any]) -> tuple[Graph, floa
     """A copy after a pass, and the seconds that it took."""
     made = graph.copy()
     start = time.perf_counter()
-    step.run(made, Context(made, data=data))
+    step.run(made, Context(made, RunConfig(data=data)))
     seconds = time.perf_counter() - start
     settle(made, step.name)
     return made, seconds

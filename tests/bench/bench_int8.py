@@ -40,7 +40,7 @@ from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.passes import input_domain
 from edgec.passes.fold import Fold
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 
 Figures = dict[str, float]
 # The target that is this machine, by whether its integer kernels saturate.

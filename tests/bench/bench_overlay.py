@@ -41,9 +41,9 @@ from edgec.frontends.overlay_training import disturbed
 from edgec.ir.cost import Cost
 from edgec.ir.files import save
 from edgec.passes.fold import Fold
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.overlay import Overlay as OverlayPass
 from edgec.passes.pipeline import settle
-from edgec.passes.protocol import Context
 from edgec.tools.measure import measure
 
 WHOLE, REDUCED, DCT, OVERLAY = "the whole image", "reduced", "block DCT alone", "overlay"
@@ -199,7 +199,7 @@ def compiled(made: nn.Module, overlay: Overlay | None, folder: Path) -> Path:
         bands = list(overlay.chosen)
         kinds = {name: getattr(overlay, name) for name in ("transform", "magnitude", "log", "low", "center")}
         step = OverlayPass(mode="prepend", block=overlay.block, bands=bands, color="gray", **kinds)
-        step.run(graph, Context(graph, affine={graph.inputs[0].name: (np.array([1 / 255]), np.zeros(1))}))
+        step.run(graph, Context(graph, RunConfig(affine={graph.inputs[0].name: (np.array([1 / 255]), np.zeros(1))})))
         settle(graph, "overlay")
     Fold().run(graph, Context(graph))
     settle(graph, "fold")

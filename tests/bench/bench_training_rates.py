@@ -36,7 +36,7 @@ from edgec.ir.files import load, to_bytes
 from edgec.ir.graph import Graph
 from edgec.passes.distill import Distill
 from edgec.passes.finetune import Finetune
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.training_pass import TrainingPass
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -88,7 +88,7 @@ def trained(case: Situation, kind: str, rate: float | None, seed: int) -> tuple[
     if kind == "finetune":
         step = Finetune(epochs=EPOCHS, teacher=teacher, rate=rate)
     graph = case.smaller.copy()
-    ctx = Context(graph, data={"train": case.train}, seed=seed, threads=1, original=case.original)
+    ctx = Context(graph, RunConfig(data={"train": case.train}, seed=seed, threads=1, original=case.original))
     start = time.process_time()
     step.run(graph, ctx)
     seconds = time.process_time() - start

@@ -23,7 +23,7 @@ from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.passes.fold import Fold
 from edgec.passes.folding.constants import fold_constants
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.pruning.sharing import unshare
 
 TOLERANCE = 1e-4

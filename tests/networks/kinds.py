@@ -20,7 +20,8 @@ from edgec.ir.graph import Graph
 from edgec.passes.compress import Compress
 from edgec.passes.factorize import Factorize
 from edgec.passes.fold import Fold
-from edgec.passes.protocol import Context, Pass
+from edgec.passes.framework.context import Context, RunConfig
+from edgec.passes.protocol import Pass
 from edgec.passes.prune import Prune
 from edgec.passes.quantize import Quantize
 
@@ -86,7 +87,9 @@ def situation(name: str, seed: int, threads: int = 1) -> Situation:
     original = None
     for step in (Fold(), *setting.passes):
         board = target("cpu", "networks") if isinstance(step, Quantize) else None
-        step.run(smaller, Context(smaller, data=data, seed=seed, threads=threads, original=original, target=board))
+        step.run(
+            smaller, Context(smaller, RunConfig(data=data, seed=seed, threads=threads, original=original, target=board))
+        )
         smaller.sort()
         smaller.remove_dead()
         if original is None:

@@ -15,11 +15,12 @@ from running_passes import model, named
 
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
+from edgec.ir.fingerprints import fingerprints
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.protocol import Context
+from edgec.passes.framework.cache import RunCache
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.quantization.calibration import Statistics, calibrate
-from edgec.passes.quantization.fingerprints import fingerprints
 from edgec.passes.quantization.histograms import BINS, Histogram
 from edgec.passes.quantization.placement import candidates
 
@@ -62,8 +63,10 @@ def network(batch: int = 1, seed: int = 0) -> Graph:
     return model(body, signature.replace("[1,", f"[{batch},"), "float[3,3,3,3] w", seed=seed)
 
 
-def gathered(graph: Graph, data: Stream, threads: int = 1, shared: Any = None, **options: Any) -> dict[str, Statistics]:
-    ctx = Context(graph, data={"calibration": data}, threads=threads, shared=shared)
+def gathered(
+    graph: Graph, data: Stream, threads: int = 1, cache: RunCache | None = None, **options: Any
+) -> dict[str, Statistics]:
+    ctx = Context(graph, RunConfig(data={"calibration": data}, threads=threads), cache=cache)
     wanted = candidates(graph, Shapes(graph))
     found = calibrate(graph, wanted, wanted, ctx, **options)
     return {tensor.name: seen for tensor, seen in found.items()}
@@ -109,16 +112,18 @@ def test_the_same_on_any_number_of_threads() -> None:
 
 
 def test_targets_share_what_their_graphs_have_in_common() -> None:
-    shared: dict[Any, Any] = {}
-    first, again = Stream(5), Stream(5)
-    once = gathered(network(), first, shared=shared)
-    assert gathered(network(), again, shared=shared).keys() == once.keys()
-    assert (first.passes, again.passes) == (1, 0)
+    cache, stream = RunCache(), Stream(5)
+    once = gathered(network(), stream, cache=cache)
+    assert gathered(network(), stream, cache=cache).keys() == once.keys()
+    assert stream.passes == 1
     # Other weights are another network, other settings another calibration.
     for graph, options in ((network(seed=1), {}), (network(), {"samples": 3}), (network(), {"histograms": True})):
-        more = Stream(5)
-        gathered(graph, more, shared=shared, **options)
-        assert more.passes == 1
+        gathered(graph, stream, cache=cache, **options)
+    assert stream.passes == 4
+    # So are other samples.
+    other = Stream(5)
+    gathered(network(), other, cache=cache)
+    assert other.passes == 1
 
 
 def test_fingerprints_know_content_and_not_names() -> None:

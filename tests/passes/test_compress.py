@@ -15,13 +15,14 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
-from edgec.passes.calibration.held_out import JudgedOutside
+from edgec.passes.calibration.batch_split import split
+from edgec.passes.calibration.dataset import Part
+from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
 from edgec.passes.compress import Compress
 from edgec.passes.factorize import Factorize
-from edgec.passes.judging import Judge, Part, split
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.plan import make, plan
-from edgec.passes.protocol import Context
 from edgec.passes.prune import Prune
 from edgec.passes.streaming import batches
 from edgec.passes.target import Target
@@ -64,7 +65,6 @@ def samples_are_independent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 #: Tries are judged by compress: the passes in them fit to all that they get.
-OUTSIDE = {JudgedOutside: True}
 
 
 def data(graph: Graph, count: int = 20, seed: int = 3) -> dict[str, Samples]:
@@ -177,17 +177,20 @@ def test_it_is_never_worse_than_factorize_alone_by_its_own_measure(
     assert parts.apart
     alone = graph.copy()
     total = Cost(graph).params
-    ctx = Context(graph, data=given)
+    ctx = Context(graph, RunConfig(data=given))
     run_pass(
-        Factorize(params=part), alone, data={"calibration": Part(given["calibration"], parts.fit, 1)}, shared=OUTSIDE
+        Factorize(params=part),
+        alone,
+        data={"calibration": Part(given["calibration"], parts.fit, 1)},
+        validated_outside=True,
     )
-    measured = Judge(graph, ctx, parts).sqnr_db(alone)
+    measured = SqnrEvaluator(graph, ctx, parts).sqnr_db(alone)
     before = graph.copy()
     ctx = run_pass(Compress(params=part), graph, data=given)
     figures = ctx.done[0].figures
     assert figures["sqnr_db"] >= measured - 1e-6
     if figures["pruned_to"] == 1:
-        run_pass(Factorize(params=part), before, data=given, shared=OUTSIDE)
+        run_pass(Factorize(params=part), before, data=given, validated_outside=True)
         assert_same(before, graph, tolerance=1e-6)
     else:
         assert figures["sqnr_db_factorized_alone"] == pytest.approx(measured, abs=1e-6)
@@ -233,7 +236,7 @@ def test_layers_that_are_not_named_stay() -> None:
 def test_channels_and_ranks_are_multiples(how: str) -> None:
     graph = residual(32, 1)
     target = Target("board", "board", "cpu", None, channel_multiple=8, least_channels=8) if how == "target" else None
-    ctx = Context(graph, targets=[target] if target else [], data=data(graph, 12))
+    ctx = Context(graph, RunConfig(targets=[target] if target else [], data=data(graph, 12)))
     Compress(params=0.3, multiple=8 if how == "option" else None).run(graph, ctx)
     graph.sort()
     graph.remove_dead()
@@ -326,13 +329,13 @@ def test_a_try_stays_where_all_the_data_make_it_worse(monkeypatch: pytest.Monkey
     # Factorized alone; a quarter and an eighth pruned; the first again, from all of the data.
     measured = iter([20.0, 10.0, 11.0, 5.0])
     monkeypatch.setattr("edgec.passes.compress.ENOUGH_SAMPLES", 0)  # none without data
-    monkeypatch.setattr(Judge, "sqnr_db", lambda self, made: next(measured))
+    monkeypatch.setattr(SqnrEvaluator, "sqnr_db", lambda self, made: next(measured))
     tried = graph.copy()
     run_pass(
         Factorize(params=0.4),
         tried,
         data={"calibration": Part(given["calibration"], split(20, 128).fit, 1)},
-        shared=OUTSIDE,
+        validated_outside=True,
     )
     ctx = run_pass(Compress(params=0.4), graph, data=given)
     said = ctx.done[0].what
@@ -350,10 +353,10 @@ def test_less_pruning_wins_where_outcomes_are_alike(monkeypatch: pytest.MonkeyPa
     # Factorized alone; of each step behind it, pruned and then also factorized.
     measured = chain([20.0], cycle([90.0, 20.2]))
     monkeypatch.setattr("edgec.passes.compress.ENOUGH_SAMPLES", 0)  # none without data
-    monkeypatch.setattr(Judge, "sqnr_db", lambda self, made: next(measured))
+    monkeypatch.setattr(SqnrEvaluator, "sqnr_db", lambda self, made: next(measured))
     ctx = run_pass(Compress(params=0.4), graph, data=data(graph))
     assert ctx.done[0].what.startswith("factorized alone: 20.0 dB; ")
-    run_pass(Factorize(params=0.4), before, data=data(graph), shared=OUTSIDE)
+    run_pass(Factorize(params=0.4), before, data=data(graph), validated_outside=True)
     assert_same(before, graph, tolerance=1e-6)
 
 

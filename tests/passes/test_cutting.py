@@ -22,7 +22,7 @@ from edgec.ir.execution import Session, seeded_feeds, sqnr_db
 from edgec.ir.graph import Constant, Graph, Tensor
 from edgec.ir.verifier import verify, verify_types
 from edgec.passes.folding.constants import fold_constants
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.pruning.cutting import cut, spare
 
 # What reads channels and no longer has them apart in what it gives.

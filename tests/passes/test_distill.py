@@ -16,7 +16,7 @@ from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.passes import input_domain
 from edgec.passes.distill import Distill
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.training.teacher import find_matches
 
 DATA = Data({"x": images()})
@@ -105,7 +105,7 @@ def test_a_classifier_is_met_softly_without_labels(softmax: bool) -> None:
         Distill(epochs=25, rate=3e-2, monitor="loss", inside=0.0),
         Data(data.arrays),
         original=teacher,
-        judge=judge,
+        metric=judge,
     )
     assert "for divergence from the teacher at temperature 2;" in did(ctx)[0][1]
     assert agreement(teacher, student, data) > max(0.9, before)

@@ -15,9 +15,9 @@ from edgec.ir.printer import parse
 from edgec.ir.shapes import Shapes
 from edgec.passes.exactness import inexact, measured_rounding
 from edgec.passes.fold import Fold
+from edgec.passes.framework.context import Context
 from edgec.passes.pipeline import Pipeline
 from edgec.passes.plan import Planned
-from edgec.passes.protocol import Context
 from edgec.passes.reference import Reference
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'

@@ -19,7 +19,6 @@ from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.calibration.held_out import JudgedOutside
 from edgec.passes.factorization import samples
 from edgec.passes.factorization.layers import Layer, find_layers
 from edgec.passes.factorization.metric import Metric, measure
@@ -193,7 +192,7 @@ def test_too_few_samples_are_said() -> None:
 def test_constant_activations_are_said() -> None:
     graph = model("y = Gemm (x, w, b)", "(float[1,32] x) => (float[1,32] y)", "float[32,32] w, float[32] b")
     feeds = [{"x": np.ones((1, 32), np.float32)}] * 4
-    ctx = with_data(Factorize(params=0.5), graph, feeds, shared={JudgedOutside: True})
+    ctx = with_data(Factorize(params=0.5), graph, feeds, validated_outside=True)
     assert ctx.done[0].what.endswith("for its weights alone: what it reads is the same on all of the calibration data")
 
 
@@ -277,7 +276,7 @@ def test_biases_that_are_new_are_in_the_budget(body: str, weights: str, unit: st
 def test_wide_layers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgec.passes.factorization.refitting.WIDEST", 100)
     graph = deep()
-    ctx = with_data(Factorize(params=0.5), graph, images(4, 12, 10, 10), shared={JudgedOutside: True})
+    ctx = with_data(Factorize(params=0.5), graph, images(4, 12, 10, 10), validated_outside=True)
     assert any(r.what.endswith("for its weights alone: 216 inputs are too many for a covariance") for r in ctx.done)
 
 
@@ -285,7 +284,7 @@ def test_values_beyond_their_squares_are_said() -> None:
     graph = model("y = Gemm (x, w, b)", "(float[1,32] x) => (float[1,32] y)", "float[32,32] w, float[32] b")
     random = np.random.default_rng(0)
     feeds = [{"x": (random.standard_normal((1, 32)) * 1e25).astype(np.float32)} for _ in range(6)]
-    ctx = with_data(Factorize(params=0.5), graph, feeds, shared={JudgedOutside: True})
+    ctx = with_data(Factorize(params=0.5), graph, feeds, validated_outside=True)
     assert ctx.done[0].what.endswith("for its weights alone: what it reads is too large for its squares")
 
 

@@ -18,7 +18,7 @@ from edgec.passes.factorization.chains import write_chain
 from edgec.passes.factorization.layers import Layer, find_layers
 from edgec.passes.factorization.methods import METHODS, SPATIAL, SVD, TUCKER, Method
 from edgec.passes.factorization.stages import Stage, chain_macs, chain_params, compose, sizes_of
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.rewriting import Rewriter
 
 Check = Callable[[Graph, str], None]

@@ -12,6 +12,8 @@ from edgec.ir.errors import UsageError
 from edgec.ir.execution import sqnr_db, stacked
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
+from edgec.passes.calibration.batch_split import split_groups
+from edgec.passes.calibration.dataset import Part
 from edgec.passes.calibration.resemblance import channel_means, folds
 from edgec.passes.compress import Compress
 from edgec.passes.compression.trying import Budget, Passes, attempt
@@ -21,10 +23,9 @@ from edgec.passes.factorization.layers import find_layers
 from edgec.passes.factorization.samples import Samples as Rows
 from edgec.passes.factorization.samples import Target, samples_of
 from edgec.passes.factorize import Factorize
-from edgec.passes.judging import Part, split_groups
-from edgec.passes.protocol import Context, Pass
+from edgec.passes.framework.context import Context, RunConfig
+from edgec.passes.protocol import Pass
 from edgec.passes.prune import Prune
-from edgec.passes.pruning.criteria import Judged, Memory
 
 PERCEPTRON = """
 a = Gemm <transB = 1> (x, w1, b1)
@@ -201,16 +202,8 @@ def test_what_comes_behind_the_last_wanted_batch_is_not_decoded() -> None:
 def test_images_beyond_the_last_that_is_held_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgec.passes.factorization.images._MOST_BYTES", 3 * 64 * 4)
     data, graph = Counting(drawn(30, 1)), perceptron()
-    assert len(Images(graph, Context(graph, data={"calibration": data})).feeds) == 3
+    assert len(Images(graph, Context(graph, RunConfig(data={"calibration": data}))).feeds) == 3
     assert data.decoded == spread(30, 3)[-1] + 1 == 26
-
-
-def test_a_memory_knows_a_data_set_by_what_it_is() -> None:
-    memory, one, other = Memory(), Samples(drawn(2, 1)), Samples(drawn(2, 1))
-    judged: list[Judged] = []
-    memory.keep("l2", 1, (), one, judged)
-    assert memory.recall("l2", 1, (), one) is judged
-    assert memory.recall("l2", 1, (), other) is None
 
 
 class Broken(Factorize):

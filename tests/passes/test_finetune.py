@@ -20,7 +20,7 @@ from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.passes.finetune import Finetune
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantize import Quantize
 from edgec.passes.training import trainer
 from edgec.passes.training.learner import Learner
@@ -124,14 +124,14 @@ def test_the_metric_chooses_the_epoch() -> None:
     judge = Metric(lambda run: next(verdicts) + 0 * float(run(HELD_OUT[0])["y"].sum()))
     told: list[str] = []
     step = Finetune(epochs=4, rate=1e-3, teacher="original")
-    ctx = tune(student, step, original=teacher, judge=judge, progress=lambda done, total, what: told.append(what))
+    ctx = tune(student, step, original=teacher, metric=judge, progress=lambda done, total, what: told.append(what))
     assert ctx.done[0].figures["best_epoch"] == 2
     assert [what.split(", ")[1:] for what in told] == [[f"custom {figure}", "epoch"] for figure in (0.2, 0.9, 0.3, 0.4)]
     assert ctx.curves["monitored"] == [0.1, 0.2, 0.9, 0.3, 0.4]
     shorter = shaken(teacher)
     alike = iter([0.1, 0.2, 0.9, 0.3, 0.4])
     short = Finetune(epochs=4, rate=1e-3, teacher="original", patience=1)
-    stopped = tune(shorter, short, original=teacher, judge=Metric(lambda run: next(alike)))
+    stopped = tune(shorter, short, original=teacher, metric=Metric(lambda run: next(alike)))
     assert missed(stopped) == [("the network", "stopped early: no better epoch in 1")]
     assert to_bytes(shorter) == to_bytes(student)
 
@@ -140,7 +140,7 @@ def test_weights_that_nothing_betters_stay() -> None:
     graph = network()
     before = to_bytes(graph)
     falling = iter([1.0, 0.5, 0.4])
-    ctx = tune(graph, Finetune(epochs=2, rate=1e-3), judge=Metric(lambda run: next(falling)))
+    ctx = tune(graph, Finetune(epochs=2, rate=1e-3), metric=Metric(lambda run: next(falling)))
     assert to_bytes(graph) == before
     assert (
         "none of them is better than the weights as they were, which are kept, by data.eval's metric, "
@@ -205,7 +205,7 @@ def test_a_loss_of_the_users() -> None:
             raise AssertionError
 
     graph = network()
-    ctx = tune(graph, Finetune(epochs=3, rate=1e-3, loss="python:losses:huber"), outside=Outside())
+    ctx = tune(graph, Finetune(epochs=3, rate=1e-3, loss="python:losses:huber"), resolver=Outside())
     assert "for python:losses:huber;" in did(ctx)[0][1]
     assert ctx.curves["loss"][-1] < ctx.curves["loss"][0]
 
@@ -283,7 +283,7 @@ def test_a_loss_that_is_not_finite_stops_it() -> None:
             raise AssertionError
 
     graph = network()
-    ctx = tune(graph, Finetune(epochs=5, rate=1e-3, schedule="constant", loss="python:a:b"), outside=Outside())
+    ctx = tune(graph, Finetune(epochs=5, rate=1e-3, schedule="constant", loss="python:a:b"), resolver=Outside())
     assert missed(ctx) == [("the network", "stopped early: the loss became NaN in step 2 of epoch 2, at rate 0.001")]
     assert ctx.done[0].figures["best_epoch"] == 1
     assert all(np.isfinite(values).all() for values in weights(graph).values())

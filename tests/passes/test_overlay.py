@@ -18,12 +18,12 @@ from edgec.ir.errors import InputError, UsageError, UsageErrors
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.frequency_bank import Overlay as Channels
 from edgec.ir.graph import Graph, Variable
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.overlay import Overlay
 from edgec.passes.overlaying.composing import compose
 from edgec.passes.overlaying.stage import absolutes, grouped, light_of, write_stage
 from edgec.passes.pipeline import settle
 from edgec.passes.plan import plan
-from edgec.passes.protocol import Context
 from edgec.passes.quantize import Quantize
 
 PIXELS = (np.array([1 / 255]), np.zeros(1))
@@ -353,7 +353,7 @@ def test_networks_that_it_is_not_for(body: str, signature: str, step: Overlay, l
     shape = graph.inputs[0].shape or []
     data = {"calibration": Samples([{"x": np.zeros([int(n) for n in shape], np.float32)}])}
     with pytest.raises(InputError) as caught:
-        step.run(graph, Context(graph, data=data))
+        step.run(graph, Context(graph, RunConfig(data=data)))
     assert str(caught.value) == line
 
 

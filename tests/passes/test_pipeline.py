@@ -19,10 +19,11 @@ from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.ir.printer import parse
 from edgec.ir.shapes import Shapes
+from edgec.passes.framework.context import Context
 from edgec.passes.instruments import Dumps, Instrument, PrintAfter, PrintChanged, Times
 from edgec.passes.pipeline import Pipeline, Record, settle
 from edgec.passes.plan import Planned
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.protocol import Effect, Pass
 from edgec.passes.reference import Reference
 
 TEXT = """

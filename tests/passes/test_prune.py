@@ -16,12 +16,11 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph
 from edgec.ir.printer import print_graph
-from edgec.passes.calibration.held_out import JudgedOutside
+from edgec.passes.framework.cache import RunCache
 from edgec.passes.linear_layers import LINEAR
 from edgec.passes.plan import make, plan
 from edgec.passes.prune import Prune
 from edgec.passes.pruning import criteria
-from edgec.passes.pruning.criteria import Memory
 
 Check = Callable[[Graph, str], None]
 SAME = "pads=[1,1,1,1]"
@@ -167,7 +166,7 @@ def test_every_kind_of_coupling_is_pruned(name: str, with_data: bool) -> None:
 
 def test_tries_on_copies_judge_channels_once_and_end_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = chain((8, 12, 16))
-    samples, memory = data(graph), Memory()
+    samples, cache = data(graph), RunCache()
     looked: list[Graph] = []
     measured = criteria.moments
 
@@ -178,12 +177,11 @@ def test_tries_on_copies_judge_channels_once_and_end_the_same(monkeypatch: pytes
     monkeypatch.setattr(criteria, "moments", counted)
     for part in (0.7, 0.4):
         with_it, without = graph.copy(), graph.copy()
-        shared = {Memory: memory, JudgedOutside: True}
-        run_pass(Prune(params=part), with_it, data={"calibration": samples}, shared=shared)
-        run_pass(Prune(params=part), without, data={"calibration": samples}, shared={JudgedOutside: True})
+        run_pass(Prune(params=part), with_it, cache, data={"calibration": samples}, validated_outside=True)
+        run_pass(Prune(params=part), without, data={"calibration": samples}, validated_outside=True)
         assert to_bytes(with_it) == to_bytes(without)
     assert len(looked) == 3
-    run_pass(Prune(params=0.4), graph, data={"calibration": data(graph, seed=9)}, shared=shared)
+    run_pass(Prune(params=0.4), graph, cache, data={"calibration": data(graph, seed=9)}, validated_outside=True)
     assert len(looked) == 4
 
 

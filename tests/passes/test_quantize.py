@@ -16,8 +16,8 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph, producer
 from edgec.passes import input_domain
+from edgec.passes.framework.context import Context
 from edgec.passes.plan import make
-from edgec.passes.protocol import Context
 from edgec.passes.quantize import Quantize
 from edgec.passes.target import Target
 

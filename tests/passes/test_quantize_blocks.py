@@ -13,9 +13,9 @@ from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
+from edgec.passes.calibration.batch_split import split
 from edgec.passes.factorization.layers import find_layers
-from edgec.passes.judging import split
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.quantization import block_reconstruction, blocks, recovery
 from edgec.passes.quantization.block_network import BlockNetwork
 from edgec.passes.quantization.block_reconstruction import reconstruct
@@ -84,7 +84,7 @@ def data(count: int = 40) -> Samples:
 
 
 def learn(pair: Pair, stored: list[StoredLayer], *, seed: int = 0, count: int = 40) -> str:
-    ctx = Context(pair.quantized, data={"calibration": data(count)}, threads=1, seed=seed)
+    ctx = Context(pair.quantized, RunConfig(data={"calibration": data(count)}, threads=1, seed=seed))
     return reconstruct(pair, stored, split(count, 64), ctx)
 
 

@@ -10,8 +10,8 @@ from edgec.backends.registry import target
 from edgec.ir.errors import UsageError
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph, Variable, producer
+from edgec.passes.framework.context import Context
 from edgec.passes.plan import plan
-from edgec.passes.protocol import Context
 from edgec.passes.quantization.calibration import Statistics
 from edgec.passes.quantization.calibrators import Calibrator, ranges
 from edgec.passes.quantization.pointwise import functions_of

@@ -18,7 +18,7 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.graph import Constant, Graph, Node, producer
 from edgec.ir.verifier import verify, verify_types
 from edgec.passes.fold import Fold
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantization.widening import obstacle, widen
 from edgec.passes.quantize import Quantize
 

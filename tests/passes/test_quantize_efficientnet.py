@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.passes.fold import Fold
+from edgec.passes.framework.cache import RunCache
 from edgec.passes.quantize import Quantize
 
 pytestmark = pytest.mark.slow
@@ -48,12 +48,12 @@ def scores(graph: Graph, held_out: list[dict[str, np.ndarray]]) -> dict[str, np.
 def test_it_keeps_at_least_what_onnxruntime_keeps(folded: Graph, calibration: Samples, tmp_path: Path) -> None:
     held_out = [efficientnet_lite0.feed(crop) for crop in held_out_crops(36)]
     reference = scores(folded, held_out)
-    shared: dict[Any, Any] = {}
+    cache = RunCache()
     kept = {}
     for board in ("cpu", "coral-dev-board"):
         graph = folded.copy()
         data = {"calibration": calibration}
-        ctx = run_pass(Quantize(), graph, target=target(board), data=data, shared=shared, threads=2)
+        ctx = run_pass(Quantize(), graph, target=target(board), data=data, cache=cache, threads=2)
         assert not ctx.left
         operators = [node.op for node in graph.nodes]
         # One tensor behind each operator with its activation, and the input: nothing is rounded twice, and the scores

@@ -13,8 +13,8 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.fold import Fold
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.linear_layers import scale_inputs, scale_outputs
-from edgec.passes.protocol import Context
 from edgec.passes.quantization import equalization
 from edgec.passes.quantization.channel_streams import streams
 from edgec.passes.quantization.equalization import equalized, take_up
@@ -45,7 +45,7 @@ def uneven() -> Graph:
 
 
 def context(graph: Graph, count: int = 4) -> Context:
-    return Context(graph, data={"calibration": Samples(seeded_feeds(graph, samples=count))})
+    return Context(graph, RunConfig(data={"calibration": Samples(seeded_feeds(graph, samples=count))}))
 
 
 def test_streams() -> None:

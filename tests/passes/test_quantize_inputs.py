@@ -13,7 +13,7 @@ from running_passes import Samples, did, missed, model, outputs, run_pass
 from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantize import Quantize
 
 Check = Callable[[Graph, str], None]

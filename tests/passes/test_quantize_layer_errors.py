@@ -13,8 +13,8 @@ from edgec.ir.errors import UsageError
 from edgec.ir.estimates import Means
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.graph import Graph
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.joined_outputs import apart, joined_parts
-from edgec.passes.protocol import Context
 from edgec.passes.quantization import layer_errors as layers
 from edgec.passes.quantization.effects import output_effects
 from edgec.passes.quantization.isolation import isolated, layer_outputs
@@ -49,11 +49,11 @@ def samples(count: int = 12) -> Samples:
 
 def pair_of(graph: Graph) -> tuple[Pair, list[Any], Context]:
     assert CPU.scheme is not None
-    ctx = Context(graph, data={"calibration": samples()}, target=CPU)
+    ctx = Context(graph, RunConfig(data={"calibration": samples()}, target=CPU))
     ready = prepare(graph, CPU.scheme, CPU, lambda node: None, Calibration("minmax"), ctx)
     pair = Pair(graph.copy(), graph)
     write(graph, ready, ctx, scheme=CPU.scheme, per_channel=True)
-    return pair, ready.placement.sites, Context(pair.original, data={"calibration": samples()}, target=CPU)
+    return pair, ready.placement.sites, Context(pair.original, RunConfig(data={"calibration": samples()}, target=CPU))
 
 
 def quantized(step: Quantize, graph: Graph, board: Target = CPU, **context: Any) -> Context:
@@ -218,7 +218,7 @@ def test_what_the_recipe_requires_is_met(require: dict[str, float]) -> None:
     graph = network()
     # Judged on integer kernels, as what is emitted will be; with 7 bits none of them saturates, on whichever CPU.
     ctx = quantized(
-        Quantize(effort="fast", precision="auto"), graph, target("cpu-avx2"), require=require, judge=Metric()
+        Quantize(effort="fast", precision="auto"), graph, target("cpu-avx2"), require=require, metric=Metric()
     )
     assert not [node for node, _ in missed(ctx) if node == "the network"]
     feeds = samples(3).feeds

@@ -9,7 +9,7 @@ from running_passes import Samples, missed, model, operators, run_pass
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph, producer
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.quantize import Quantize
 
 LARGE = 1000 * np.arange(1, 9, dtype=np.float32).reshape(1, 8, 1, 1)

@@ -11,6 +11,7 @@ from running_passes import Samples, model, named, outputs, run_pass
 from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph, producer
+from edgec.passes.framework.cache import RunCache
 from edgec.passes.quantization import output_ranges
 from edgec.passes.quantize import Quantize
 
@@ -28,9 +29,11 @@ def pictures(scale: tuple[float, float], count: int = 12) -> list[dict[str, np.n
 
 
 def quantized(graph: Graph, feeds: list[dict[str, np.ndarray]], board: str = "cpu", **options: Any) -> Graph:
-    copy, shared = graph.copy(), options.pop("shared", {})
+    copy, cache = graph.copy(), options.pop("cache", None)
     step = Quantize(effort="fast", **options)
-    run_pass(step, copy, target=target(board), data={"calibration": Samples(feeds)}, shared=shared)
+    run_pass(
+        step, copy, target=target(board), data={"calibration": options.pop("data", None) or Samples(feeds)}, cache=cache
+    )
     return copy
 
 
@@ -80,24 +83,25 @@ def test_where_nothing_is_gained_the_range_is_that_of_mse() -> None:
 
 
 def test_targets_share_what_was_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph, feeds, shared = ignoring(), pictures((100.0, 1.0)), dict[Any, Any]()
-    quantized(graph, feeds, calibrator="output", shared=shared)
+    graph, feeds, cache = ignoring(), pictures((100.0, 1.0)), RunCache()
+    data = Samples(feeds)
+    quantized(graph, feeds, calibrator="output", cache=cache, data=data)
     monkeypatch.setattr(output_ranges, "_gather", None)
-    quantized(graph, feeds, "coral-dev-board", calibrator="output", shared=shared)
+    quantized(graph, feeds, "coral-dev-board", calibrator="output", cache=cache, data=data)
 
 
 def test_memory_does_not_grow_with_the_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for a few sums of random vectors the ranges are still found."""
     monkeypatch.setattr(output_ranges, "_MEMORY", 400_000)
-    graph, feeds, shared = ignoring(), pictures((100.0, 1.0)), dict[Any, Any]()
-    mse, output = (quantized(graph, feeds, calibrator=calibrator, shared=shared) for calibrator in ("mse", "output"))
+    graph, feeds, cache = ignoring(), pictures((100.0, 1.0)), RunCache()
+    mse, output = (quantized(graph, feeds, calibrator=calibrator, cache=cache) for calibrator in ("mse", "output"))
     assert reach(output, "t") < 0.2 * reach(mse, "t")
-    (gathered,) = shared["weighted histograms"].values()
+    (gathered,) = cache.of(dict, output_ranges._Gathered).values()
     assert 0 < sum(one.sums.nbytes for one in gathered.histograms.values()) <= 400_000
 
 
 def test_it_is_the_calibrator_of_the_greatest_effort() -> None:
     graph, feeds = ignoring(), pictures((100.0, 1.0))
     copy = graph.copy()
-    run_pass(Quantize(effort="max"), copy, target=target("cpu"), data={"calibration": Samples(feeds)}, shared={})
+    run_pass(Quantize(effort="max"), copy, target=target("cpu"), data={"calibration": Samples(feeds)})
     assert reach(copy, "t") < 0.2 * reach(quantized(graph, feeds, calibrator="mse"), "t")

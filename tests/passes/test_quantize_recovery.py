@@ -15,9 +15,9 @@ from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes import quantize
+from edgec.passes.calibration.batch_split import Split
 from edgec.passes.factorization.layers import find_layers
-from edgec.passes.judging import Split
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.quantization import recovery, rounded_training
 from edgec.passes.quantization.layer_by_layer import Recovered
 from edgec.passes.quantization.pair import Pair
@@ -363,7 +363,7 @@ def test_what_is_reached_is_not_given_away() -> None:
     def meets(one: Graph) -> bool:
         return all(np.array_equal(constant.values, kept[constant.name]) for constant in one.constants())
 
-    ctx = Context(pair.original, data={"calibration": Samples(images(24))}, target=CPU)
+    ctx = Context(pair.original, RunConfig(data={"calibration": Samples(images(24))}, target=CPU))
     recovery.recover_accuracy(pair, ctx, 127, meets=meets)
     assert meets(graph)
     [(_, what)] = missed(ctx)

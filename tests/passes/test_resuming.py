@@ -7,7 +7,7 @@ from running_passes import Samples, model
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Variable
 from edgec.passes import resuming
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.resuming import Resuming
 
 TEXT = """
@@ -30,7 +30,7 @@ def test_layers_that_changed_are_seen(most: int, monkeypatch: pytest.MonkeyPatch
     graph = network()
     random = np.random.Generator(np.random.PCG64(0))
     images = [{"x": random.random((1, 2, 6, 6), np.float32)} for _ in range(5)]
-    now = Resuming(graph, Context(graph, data={"calibration": Samples(images)}, threads=2))
+    now = Resuming(graph, Context(graph, RunConfig(data={"calibration": Samples(images)}, threads=2)))
     for node in [node for node in graph.nodes if node.op == "Conv"]:
         taps = [tensor for tensor in (node.inputs[0], node.outputs[0]) if isinstance(tensor, Variable)]
         expected = Session(graph.copy(), [t for t in taps if t.name not in ("x", "y")])
@@ -49,7 +49,7 @@ def test_what_is_held_is_not_computed_again() -> None:
     graph = network()
     random = np.random.Generator(np.random.PCG64(0))
     images = [{"x": random.random((1, 2, 6, 6), np.float32)} for _ in range(3)]
-    now = Resuming(graph, Context(graph, data={"calibration": Samples(images)}))
+    now = Resuming(graph, Context(graph, RunConfig(data={"calibration": Samples(images)})))
     convs = [node for node in graph.nodes if node.op == "Conv"]
     written = [node.outputs[0] for node in convs if isinstance(node.outputs[0], Variable)]
     list(now.run(convs[1], [written[1]], lambda number, values: None))
@@ -79,7 +79,7 @@ def test_what_a_branch_computes_does_not_cross() -> None:
         zero=np.array(0, np.float32),
     )
     images = [{"x": np.full((1, 2, 6, 6), value, np.float32)} for value in (-1, 0.5, 1)]
-    now = Resuming(graph, Context(graph, data={"calibration": Samples(images)}))
+    now = Resuming(graph, Context(graph, RunConfig(data={"calibration": Samples(images)})))
     (branch,) = [node for node in graph.nodes if node.op == "If"]
     tap = branch.outputs[0]
     for _ in range(2):

@@ -7,7 +7,7 @@ from running_passes import model
 
 from edgec.ir.graph import Graph, Node, Variable
 from edgec.passes.fold import RULES
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context
 from edgec.passes.rewriting import Rewriter
 
 

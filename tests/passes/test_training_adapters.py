@@ -88,7 +88,7 @@ def test_scores_do_not_drift_where_probabilities_are_met() -> None:
         data={"train": Data(data.arrays)},
         threads=1,
         original=teacher,
-        judge=judge,
+        metric=judge,
     )
     assert errors() <= before
     assert (to_bytes(student) == weights) == (ctx.done[0].figures["best_epoch"] == 0)

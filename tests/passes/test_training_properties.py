@@ -19,7 +19,7 @@ from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.passes.distill import Distill
 from edgec.passes.finetune import Finetune
-from edgec.passes.protocol import Context
+from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.quantize import Quantize
 from edgec.passes.training.feeding import Feeding
 from edgec.passes.training_pass import TrainingPass
@@ -69,7 +69,7 @@ def situations(draw: st.DrawFn) -> Situation:
     if draw(st.booleans(), label="quantized"):
         calibration = Samples([{"x": x[None]} for x in data.arrays["x"]])
         context["target"] = target("cpu", "test")
-        Quantize(effort="fast").run(network, Context(network, data={"calibration": calibration}, **context))
+        Quantize(effort="fast").run(network, Context(network, RunConfig(data={"calibration": calibration}, **context)))
         network.sort()
         network.remove_dead()
     vector = len(original.outputs[0].shape or ()) == 2
@@ -87,7 +87,8 @@ def situations(draw: st.DrawFn) -> Situation:
 
 def trained(case: Situation) -> Context:
     ctx = Context(
-        case.network, data={"train": case.data}, seed=case.seed, threads=1, original=case.original, **case.context
+        case.network,
+        RunConfig(data={"train": case.data}, seed=case.seed, threads=1, original=case.original, **case.context),
     )
     case.step.run(case.network, ctx)
     case.network.sort()

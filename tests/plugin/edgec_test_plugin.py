@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from edgec.ir.graph import Graph
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.framework.context import Context
+from edgec.passes.protocol import Effect, Pass
 
 
 @dataclass(frozen=True)

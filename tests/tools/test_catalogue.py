@@ -11,7 +11,8 @@ from pydantic import Field
 
 from edgec.backends.registry import target_names
 from edgec.ir.graph import Graph
-from edgec.passes.protocol import Context, Effect, Pass
+from edgec.passes.framework.context import Context
+from edgec.passes.protocol import Effect, Pass
 from edgec.passes.registry import pass_class, pass_names
 from edgec.tools.catalogue import option_rows, options_schema
 
