@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgec.ir.errors import UsageError, UsageErrors, did_you_mean
@@ -86,35 +86,69 @@ def plan(
             mistakes are in it, one line each.
     """
     mistakes: list[UsageError] = []
-    planned: list[Planned] = []
-    ended: dict[str, str] = {}
-    held = set(facts)
+    order = _Order(frozenset(roles), set(facts), mistakes)
     at = where or (lambda index: f"{source}: passes[{index}]")
     for file, place, name, options in _in_turn(steps, at, mistakes):
         try:
             step = make(name, options, f"{file}: {place} '{name}'", unknown=f"{file}: {place}")
-            for fact in sorted(step.needs - held):
-                raise _out_of_order(step, fact, place, ended, file)
-            role = step.missing_data(frozenset(roles))
-            if role is not None:
-                what = f"needs 'data.{role}', which the recipe does not have"
-                raise UsageError(f"{file}: {place} '{name}'", what, f"add data.{role}")
         except UsageError as error:
             mistakes.append(error)
-            continue
-        if step.changes_inputs() and planned and not planned[-1].step.changes_inputs():
-            what = f"{place} '{name}' changes what the network takes, and '{planned[-1].step.name}' stands before it"
-            mistakes.append(UsageError(file, what, f"put '{name}' first"))
+        else:
+            order.add(Planned(step, place, file))
+    return order.plan()
+
+
+def plan_passes(
+    steps: Sequence[Pass],
+    *,
+    source: str = "the pipeline",
+    roles: Iterable[str] = (),
+    facts: frozenset[str] = INITIAL_FACTS,
+) -> Plan:
+    """Checks passes that are made already; see :func:`plan`."""
+    order = _Order(frozenset(roles), set(facts), [])
+    for index, step in enumerate(steps):
+        order.add(Planned(step, f"passes[{index}]", source))
+    return order.plan()
+
+
+@dataclass
+class _Order:
+    """Passes one after the other, each checked against those before it; mistakes are kept."""
+
+    roles: frozenset[str]
+    held: set[str]
+    mistakes: list[UsageError]
+    planned: list[Planned] = field(default_factory=list)
+    ended: dict[str, str] = field(default_factory=dict)
+
+    def add(self, item: Planned) -> None:
+        step, place, file = item.step, item.place, item.file
+        for fact in sorted(step.needs - self.held):
+            self.mistakes.append(_out_of_order(step, fact, place, self.ended, file))
+            return
+        role = step.missing_data(self.roles)
+        if role is not None:
+            what = f"needs 'data.{role}', which the recipe does not have"
+            self.mistakes.append(UsageError(item.where, what, f"add data.{role}"))
+            return
+        if step.changes_inputs() and self.planned and not self.planned[-1].step.changes_inputs():
+            before = self.planned[-1].step.name
+            what = f"{place} '{step.name}' changes what the network takes, and '{before}' stands before it"
+            self.mistakes.append(UsageError(file, what, f"put '{step.name}' first"))
         for fact in step.breaks:
-            held.discard(fact)
-            ended[fact] = f"{place} '{name}'"
-        held |= step.gives
-        planned.append(Planned(step, place, file))
-    if mistakes:
-        once = {str(mistake): mistake for mistake in mistakes}  # of a pass that is repeated, the first round's
-        raise UsageErrors(list(once.values()))
-    cut = next((i for i, item in enumerate(planned) if item.step.per_target), len(planned))
-    return Plan(tuple(planned[:cut]), tuple(planned[cut:]))
+            self.held.discard(fact)
+            self.ended[fact] = f"{place} '{step.name}'"
+        self.held |= step.gives
+        self.planned.append(item)
+
+    def plan(self) -> Plan:
+        """Raises UsageErrors with all mistakes."""
+        if self.mistakes:
+            once = {str(mistake): mistake for mistake in self.mistakes}  # of a pass that is repeated, the first round's
+            raise UsageErrors(list(once.values()))
+        cut = next((i for i, item in enumerate(self.planned) if item.step.per_target), len(self.planned))
+        return Plan(tuple(self.planned[:cut]), tuple(self.planned[cut:]))
 
 
 def _in_turn(

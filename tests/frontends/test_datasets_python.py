@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgec.frontends import datasets_python
+from edgec.frontends import datasets_iterable
 from edgec.frontends.datasets import open_dataset
 from edgec.frontends.recipe_data import DataSpec
 from edgec.ir.errors import EdgecError
@@ -207,7 +207,7 @@ WRONG = [
 def test_functions_that_are_not_right(
     folder: Path, function: str, status: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets_python, "MOST_SAMPLES", 99)
+    monkeypatch.setattr(datasets_iterable, "MOST_SAMPLES", 99)
     Path("broken.py").write_text("1 / 0\n")
     Path("quits.py").write_text("import sys\nsys.exit(7)\n")
     Path("needy.py").write_text("import not_installed_here\n")

@@ -173,10 +173,10 @@ def test_the_work_that_is_added_stays_within_its_part() -> None:
 
 def test_it_is_undone_where_nothing_is_gained(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = network()
-    from edgec.passes.quantization.channel_splitting import Judge
+    from edgec.passes.quantization.channel_splitting import SqnrEvaluator
 
     results = iter([30.0, 20.0])
-    monkeypatch.setattr(Judge, "sqnr_db", lambda self, graph: next(results, 25.0))
+    monkeypatch.setattr(SqnrEvaluator, "sqnr_db", lambda self, graph: next(results, 25.0))
     made, ctx = quantized(graph, effort="fast", split_channels=0.5)
     assert any("computed once" in what for _, what in missed(ctx))
     assert Cost(made).macs == Cost(graph).macs

@@ -167,11 +167,11 @@ def test_it_is_undone_where_it_does_not_help(monkeypatch: pytest.MonkeyPatch) ->
     before = {c.name: c.values for c in graph.constants()}
     found = iter([40.0, 39.0])
 
-    class Judging(equalization.Judge):
+    class Judging(equalization.SqnrEvaluator):
         def sqnr_db(self, graph: Graph) -> float:
             return next(found)
 
-    monkeypatch.setattr(equalization, "Judge", Judging)
+    monkeypatch.setattr(equalization, "SqnrEvaluator", Judging)
     ctx = context(graph)
     attempt = Quantize(effort="fast")._attempt(graph, CPU.scheme, CPU, ctx)
     equalization.equalize(graph, ASYMMETRIC, attempt, ctx)

@@ -29,11 +29,9 @@ def pictures(scale: tuple[float, float], count: int = 12) -> list[dict[str, np.n
 
 
 def quantized(graph: Graph, feeds: list[dict[str, np.ndarray]], board: str = "cpu", **options: Any) -> Graph:
-    copy, cache = graph.copy(), options.pop("cache", None)
+    copy, cache, samples = graph.copy(), options.pop("cache", None), options.pop("data", Samples(feeds))
     step = Quantize(effort="fast", **options)
-    run_pass(
-        step, copy, target=target(board), data={"calibration": options.pop("data", None) or Samples(feeds)}, cache=cache
-    )
+    run_pass(step, copy, cache, target=target(board), data={"calibration": samples})
     return copy
 
 

@@ -77,7 +77,7 @@ def situations(draw: st.DrawFn) -> Situation:
     judged = draw(st.sampled_from(["", "top1", "custom"] if vector else ["", "custom"]), label="metric")
     if judged:
         chance = np.random.default_rng(1)  # a metric that says nothing of the outputs
-        context["judge"] = Metric(lambda run: float(chance.integers(0, 3)), name=judged)
+        context["metric"] = Metric(lambda run: float(chance.integers(0, 3)), name=judged)
     options["temperature"] = draw(st.sampled_from([1.0, 4.0]), label="temperature")
     step: TrainingPass = Finetune(teacher="original", **options)
     if draw(st.booleans(), label="distill"):

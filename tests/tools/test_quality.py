@@ -33,7 +33,7 @@ def check(
         for level, value in zip(levels, figures, strict=True)
     ]
     quality = SimpleNamespace(
-        baseline=None if metric is None else Whole(metric[0], 9), judge=SimpleNamespace(higher_is_better=higher)
+        baseline=None if metric is None else Whole(metric[0], 9), metric=SimpleNamespace(higher_is_better=higher)
     )
     targets: dict[str, dict[str, Any]] = {f"t{index}": {} for index in range(len(levels) - 1)}
     targets |= {f"f{index}": {"error": "no"} for index in range(failed)}
