@@ -1,8 +1,8 @@
 """Target files: how one is read, and what is wrong with one that a package brings.
 
-A target is a YAML file; its keys are the fields of :class:`~edgec.passes.target.Target` and, under ``scheme``, of
-:class:`~edgec.passes.target.Scheme`, whose types and defaults are the only ones. What only a backend reads stands under
-``options``, and is checked by the backend with :func:`validated`.
+A target is a YAML file; its keys are the fields of :class:`~edgec.passes.framework.target.Target` and, under
+``scheme``, of :class:`~edgec.passes.framework.target.Scheme`, whose types and defaults are the only ones. What only a
+backend reads stands under ``options``, and is checked by the backend with :func:`validated`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from edgec.ir.errors import UsageError, did_you_mean
-from edgec.passes.target import Target
+from edgec.passes.framework.target import Target
 
 T = TypeVar("T")
 

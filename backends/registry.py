@@ -14,8 +14,8 @@ from importlib.resources.abc import Traversable
 from edgec.backends.profiles import ProfileFile, target_of
 from edgec.backends.protocol import Backend
 from edgec.ir.errors import UsageError, did_you_mean
-from edgec.passes.plugins import folder_of, imported, owner, reason, registered, warn
-from edgec.passes.target import Target
+from edgec.passes.framework.plugins import folder_of, imported, owner, reason, registered, warn
+from edgec.passes.framework.target import Target
 
 GROUP, KIND = "edgec.backends", "backend"
 _METHODS = ("missing", "legalize", "emit", "runner", "invoker")

@@ -1,7 +1,7 @@
-"""Samples from anything in Python that can be gone through: a list of arrays, a data set with rows, a loader of batches.
+"""Samples from anything in Python that can be gone through: a list of arrays, rows of a table, a loader of batches.
 
-A sequence (it has a length and takes an index) is asked for one sample at a time. Anything else is gone through anew for
-each reading, and must give the same samples in the same order; it may give them in batches, as a torch ``DataLoader``
+A sequence (it has a length and takes an index) is asked for one sample at a time. Anything else is gone through anew
+for each reading, and must give the same samples in the same order; it may give them in batches, as a torch loader
 does. A sample is an array without a sample axis (models of one input), a mapping of input name to array, or a pair of
 either with its label.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -104,7 +104,7 @@ class IterableData:
                 check_finite(array, f"{self.source}: input '{name}'", numbers)
             yield feeds
 
-    def subset(self, indices: Sequence[int]) -> IterableData:
+    def subset(self, indices: Sequence[int]) -> Self:
         """The samples at some indices, rising."""
         part = copy.copy(self)
         part._chosen = [self._chosen[index] for index in indices]
@@ -171,8 +171,7 @@ class IterableData:
         end = object()
         number = 0
         while (item := self._guard(lambda: next(iterator, end))) is not end:
-            for sample in self._taken_apart(self._transformed(partial(_same, item)), f"{self.source}: item {number}"):
-                yield sample
+            yield from self._taken_apart(self._transformed(partial(_same, item)), f"{self.source}: item {number}")
             number += 1
 
     def _taken_apart(self, item: Any, where: str) -> Iterator[Any]:
@@ -185,10 +184,8 @@ class IterableData:
             yield item
             return
         arrays = {name: _array(value, name, where) for name, value in self._by_input(inside, where).items()}
-        shapes = {name: self._inputs[name][0] for name in arrays}
         lengths = {len(array) for array in arrays.values() if array.ndim}
-        rows = all(array.ndim == len(shapes[n]) and agrees(array.shape[1:], shapes[n][1:]) for n, array in arrays.items())
-        if not rows or len(lengths) != 1:
+        if len(lengths) != 1 or not all(self._is_batch(name, array) for name, array in arrays.items()):
             yield item
             return
         [count] = lengths
@@ -196,6 +193,10 @@ class IterableData:
         for row in range(count):
             sample = {name: array[row] for name, array in arrays.items()}
             yield sample if label is None else (sample, labels[row])
+
+    def _is_batch(self, name: str, array: np.ndarray) -> bool:
+        shape = self._inputs[name][0]
+        return array.ndim == len(shape) and agrees(array.shape[1:], shape[1:])
 
     def _transformed(self, item: Callable[[], Any]) -> Any:
         transform = self._transform

@@ -1,6 +1,7 @@
 """The frequency overlay in numpy and in torch, for those who train on its channels.
 
-Both compute what the stage in a compiled network does (:mod:`edgec.passes.overlay`), to within the rounding of float32:
+Both compute what the stage in a compiled network does (:mod:`edgec.passes.overlay.overlay`), to within the rounding
+of float32:
 
     channels = overlay_channels(images, Overlay(block=4))              # numpy: (n, c, h, w) to (n, channels, h/4, w/4)
     channels = overlay_module(Overlay(block=4))(torch_images)          # the same on torch tensors, any device

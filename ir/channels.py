@@ -14,7 +14,7 @@ layer computes several are a *group*: they are of one kind and can be compared. 
 
 Groups that cannot be cut are listed too, with the reason. A unit is usually one channel; it is one place in all groups
 of a grouped convolution or of a channel shuffle (see :mod:`edgec.ir.channel_layers`). Whatever units go, what is left
-is a valid network, unless a tensor would be left with nothing (see :func:`edgec.passes.pruning.cutting.spare`).
+is a valid network, unless a tensor would be left with nothing (see :func:`edgec.passes.prune.cutting.spare`).
 
 After the idea of dependency graphs in Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023; here the
 groups come from positions rather than from layers, so that splits, shuffles and reshapes need no special case.

@@ -10,9 +10,9 @@ import numpy as np
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
 from edgec.ir.shapes import Shapes
 from edgec.ir.stored import onnx_dtype
+from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
-from edgec.passes.integer_parameters import parameters_of
-from edgec.passes.protocol import Effect, Pass
+from edgec.passes.layers.integer_parameters import parameters_of
 
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 # Operators whose outputs are not below 0: saturation there at 0 changes nothing.

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from edgec.ir.errors import UsageError, did_you_mean
 from edgec.ir.graph import Constant, Graph, Node, Tensor, consumers
-from edgec.passes import input_domain
-from edgec.passes.affine import Affine, affine_of, take_up_before
+from edgec.passes.framework import input_domain
+from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
-from edgec.passes.linear_layers import LINEAR, padding
-from edgec.passes.protocol import Effect, Pass
-from edgec.passes.rewriting import Rewriter, quoted
+from edgec.passes.framework.rewriter import Rewriter, quoted
+from edgec.passes.layers.affine import Affine, affine_of, take_up_before
+from edgec.passes.layers.linear import LINEAR, padding
 
 Numbers = float | tuple[float, ...]
 

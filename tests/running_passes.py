@@ -11,10 +11,10 @@ from edgec.ir.execution import Session, seeded_feeds
 from edgec.ir.graph import Constant, Graph, Variable
 from edgec.ir.printer import parse
 from edgec.ir.verifier import verify, verify_types
+from edgec.passes.framework.base import Pass
 from edgec.passes.framework.cache import RunCache
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.input_domain import enter
-from edgec.passes.protocol import Pass
+from edgec.passes.framework.input_domain import enter
 
 
 class Samples:

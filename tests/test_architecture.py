@@ -21,7 +21,7 @@ ALLOWED = {
     "backends": {"passes", "ir"},
     "tools": {"backends", "passes", "frontends", "ir"},
 }
-TORCH_FOLDERS = ("ir/torch_module", "passes/training")
+TORCH_FOLDERS = ("ir/torch_module", "passes/train/engine")
 TORCH_PACKAGES = tuple(f"edgec.{folder.replace('/', '.')}." for folder in TORCH_FOLDERS)
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in MODULES]

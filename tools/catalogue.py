@@ -9,10 +9,10 @@ from typing import Any
 
 from edgec.backends.registry import backend, target, target_names, usable_targets
 from edgec.ir.errors import UsageError
-from edgec.passes.plugins import warn
-from edgec.passes.protocol import Pass
-from edgec.passes.registry import not_usable, pass_class, pass_names, usable_passes
-from edgec.passes.repeating import NAME, SCHEMA
+from edgec.passes.framework.base import Pass
+from edgec.passes.framework.plugins import warn
+from edgec.passes.framework.registry import not_usable, pass_class, pass_names, usable_passes
+from edgec.passes.framework.repeat import NAME, SCHEMA
 from edgec.tools.options import unknown_pass
 
 

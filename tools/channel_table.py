@@ -10,9 +10,9 @@ from edgec.frontends.model import Pins, open_model
 from edgec.frontends.sources import Source, opened
 from edgec.ir.channels import Channels, Group
 from edgec.ir.errors import printable
-from edgec.passes.folding.constants import fold_constants
+from edgec.passes.fold.constants import fold_constants
 from edgec.passes.framework.context import Context
-from edgec.passes.pruning.sharing import unshare
+from edgec.passes.prune.sharing import unshare
 from edgec.tools.console import print_table
 from edgec.tools.options import print_notes
 

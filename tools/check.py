@@ -30,8 +30,8 @@ from edgec.ir.estimates import CONFIDENCE, Scores, worst_difference
 from edgec.ir.execution import batch_size, filled
 from edgec.ir.graph import Graph
 from edgec.ir.sample_axis import without_sample_axis
-from edgec.passes import input_domain
 from edgec.passes.calibration.evaluate import runner
+from edgec.passes.framework import input_domain
 from edgec.tools.console import print_table
 from edgec.tools.options import print_notes
 from edgec.tools.quality import metric_entries

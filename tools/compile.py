@@ -32,12 +32,12 @@ from edgec.ir.valid_files import as_written
 from edgec.passes.calibration.evaluate import runner
 from edgec.passes.calibration.requirements import Reached
 from edgec.passes.framework.context import RunConfig
-from edgec.passes.instruments import Dumps, Instrument
-from edgec.passes.pipeline import Pipeline, Record
-from edgec.passes.plan import INITIAL_FACTS, Plan, facts_of, plan
-from edgec.passes.reference import Reference
-from edgec.passes.target import Target
-from edgec.passes.training_pass import TrainingPass
+from edgec.passes.framework.instruments import Dumps, Instrument
+from edgec.passes.framework.pipeline import Pipeline, Record
+from edgec.passes.framework.planner import INITIAL_FACTS, Plan, facts_of, plan
+from edgec.passes.framework.reference import Reference
+from edgec.passes.framework.target import Target
+from edgec.passes.train.training_pass import TrainingPass
 from edgec.tools import report as reports
 from edgec.tools.emitting import Emission, Failures
 from edgec.tools.fetching import Fetched, clear

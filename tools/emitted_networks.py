@@ -29,7 +29,7 @@ from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.ir.json_files import read_object
 from edgec.ir.sample_axis import as_taken, common_batch, sample_shapes, without_sample_axis
-from edgec.passes import input_domain
+from edgec.passes.framework import input_domain
 from edgec.tools.integrity import AGAIN, verify_output, verify_target
 
 ONNX = "model.onnx"

@@ -14,16 +14,16 @@ from edgec.backends.tensorrt.bundle import UNBUILT
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EdgecError
 from edgec.ir.graph import Graph
-from edgec.passes import input_domain
 from edgec.passes.calibration.dataset import DataSet
 from edgec.passes.calibration.requirements import Reached, decibel
+from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.pipeline import Pipeline, Record
-from edgec.passes.plan import Planned
-from edgec.passes.quantization.remarks import nothing_quantized
-from edgec.passes.quantization.saturation import saturation
-from edgec.passes.quantize import Quantize
-from edgec.passes.target import Target
+from edgec.passes.framework.pipeline import Pipeline, Record
+from edgec.passes.framework.planner import Planned
+from edgec.passes.framework.target import Target
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.report.remarks import nothing_quantized
+from edgec.passes.quantize.report.saturation import saturation
 from edgec.tools import report as reports
 from edgec.tools.building import build_here, is_bundle
 from edgec.tools.failed_targets import FAILURES, all_failed, failed_entry

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgec.ir.errors import EdgecError, EmitError, EmitErrors, InternalError, InternalErrors
-from edgec.passes.target import Target
+from edgec.passes.framework.target import Target
 
 #: What stops one target only. A mistake in the recipe, the model or the data stops the run: it is the same for all.
 FAILURES = (EmitError, InternalError)

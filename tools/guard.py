@@ -66,7 +66,7 @@ def guarded(program: str, run: Callable[[], int], *, traceback: bool = False, la
 @contextmanager
 def _said(program: str) -> Iterator[None]:
     """Within the block what is left out of installed packages is said in a line, once; other warnings stay theirs."""
-    from edgec.passes.plugins import LeftOut
+    from edgec.passes.framework.plugins import LeftOut
 
     known: set[str] = set()
     with warnings.catch_warnings():

@@ -130,8 +130,8 @@ def _run(options: argparse.Namespace) -> int:
     from edgec.ir.files import save
     from edgec.ir.printer import print_graph
     from edgec.passes.framework.context import RunConfig
-    from edgec.passes.pipeline import Pipeline
-    from edgec.passes.plan import facts_of, plan
+    from edgec.passes.framework.pipeline import Pipeline
+    from edgec.passes.framework.planner import facts_of, plan
     from edgec.tools.output import writing
     from edgec.tools.quality import freeze
 

@@ -59,8 +59,8 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def instruments_of(options: argparse.Namespace) -> tuple[list[Any], Any]:
     """The instruments that the options ask for, and the one that keeps times (or ``None``)."""
-    from edgec.passes.instruments import Dumps, PrintAfter, PrintChanged, Times
-    from edgec.passes.registry import pass_names
+    from edgec.passes.framework.instruments import Dumps, PrintAfter, PrintChanged, Times
+    from edgec.passes.framework.registry import pass_names
     from edgec.tools.output import writing
 
     # The report may go to stdout: then what is watched goes to stderr.
@@ -82,7 +82,7 @@ def instruments_of(options: argparse.Namespace) -> tuple[list[Any], Any]:
 
 def unknown_pass(name: str, where: str) -> UsageError:
     """The error for a pass that is not there."""
-    from edgec.passes.registry import pass_names
+    from edgec.passes.framework.registry import pass_names
 
     near = did_you_mean(name, pass_names())
     return UsageError(where, f"no pass named '{name}'" + near, "'edgec passes' lists them")

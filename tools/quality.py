@@ -17,7 +17,7 @@ from edgec.ir.sample_axis import without_sample_axis
 from edgec.ir.signal import other_shape_in_words
 from edgec.passes.calibration.evaluate import Evaluation, Run, runner
 from edgec.passes.calibration.requirements import Reached, decibel, judge, rounded
-from edgec.passes.reference import Reference
+from edgec.passes.framework.reference import Reference
 from edgec.tools.failed_targets import emitted, failed
 from edgec.tools.samples import Probes, Samples
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgec.passes.calibration.requirements import decibel, rounded
+from edgec.passes.framework.pipeline import Record
 from edgec.passes.framework.remark import Remark
-from edgec.passes.pipeline import Record
-from edgec.passes.quantization.saturation import Saturated
+from edgec.passes.quantize.report.saturation import Saturated
 from edgec.tools.failed_targets import emitted
 
 # The only entries that differ between two runs on the same inputs.

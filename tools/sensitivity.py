@@ -19,10 +19,10 @@ from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import load_recipe
 from edgec.frontends.sources import Source, opened
 from edgec.ir.errors import UsageError, printable
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.pipeline import settle
-from edgec.passes.quantization.sensitivity import Sensitivity, sensitivities
+from edgec.passes.framework.pipeline import settle
+from edgec.passes.quantize.report.sensitivity import Sensitivity, sensitivities
 from edgec.tools.console import print_table
 from edgec.tools.options import print_notes
 from edgec.tools.output import writing

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgec.frontends.chance import near_chance
 from edgec.frontends.input_statistics import departure
 from edgec.ir.graph import Graph
-from edgec.passes import input_domain
+from edgec.passes.framework import input_domain
 from edgec.tools.quality import Quality
 
 _ADVICE = "'edgec check MODEL -O RECIPE' tries the usual preprocessings"

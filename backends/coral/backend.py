@@ -47,8 +47,8 @@ from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
 from edgec.ir.hashing import sha256
 from edgec.ir.shapes import Shapes
-from edgec.passes import input_domain
-from edgec.passes.target import Count, Target
+from edgec.passes.framework import input_domain
+from edgec.passes.framework.target import Count, Target
 
 MODEL = "model.tflite"
 CHECK = "check.json"

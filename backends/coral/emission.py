@@ -16,7 +16,7 @@ from edgec.backends.coral.quantization import UNBOUNDED, Quantization, covering
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.errors import EmitError, InternalError
 from edgec.ir.graph import Node
-from edgec.passes.quantization.weights_only import FEWEST
+from edgec.passes.quantize.weights_only import FEWEST
 
 Clamp = tuple[float, float]
 

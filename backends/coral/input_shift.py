@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, consumers
-from edgec.passes import input_domain
+from edgec.passes.framework import input_domain
 
 
 def shift_inputs(graph: Graph) -> int:

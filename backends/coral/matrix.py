@@ -21,7 +21,7 @@ from edgec.backends.coral.lowering import Destination, Lowering, lowers, refusal
 from edgec.backends.coral.value import Value
 from edgec.backends.coral.weights import Weights
 from edgec.ir.graph import Node
-from edgec.passes.quantization.weights_only import FEWEST
+from edgec.passes.quantize.weights_only import FEWEST
 
 # Dimensions of a product that every runtime takes.
 _FEW = 4

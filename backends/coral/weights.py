@@ -14,7 +14,7 @@ from edgec.backends.coral.lowering import Lowering, refusal
 from edgec.backends.coral.quantization import Quantization, bias_integers
 from edgec.backends.coral.value import Value
 from edgec.ir.graph import Node
-from edgec.passes.quantization.weights_only import FEWEST
+from edgec.passes.quantize.weights_only import FEWEST
 
 
 @dataclass(frozen=True, eq=False)

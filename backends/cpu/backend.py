@@ -25,7 +25,7 @@ from edgec.ir.hashing import sha256
 from edgec.ir.shapes import Shapes
 from edgec.ir.signal import Run, sqnr_scores
 from edgec.ir.valid_files import as_written
-from edgec.passes.target import Target
+from edgec.passes.framework.target import Target
 
 MODEL = "model.onnx"
 CHECK = "check.json"

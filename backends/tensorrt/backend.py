@@ -38,8 +38,8 @@ from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.ir.signal import sqnr_scores
 from edgec.ir.valid_files import as_written
-from edgec.passes import input_domain
-from edgec.passes.target import Target
+from edgec.passes.framework import input_domain
+from edgec.passes.framework.target import Target
 
 CHECK = "check.json"
 # What an engine may differ beyond what was measured here: its kernels add up in another order.

@@ -28,10 +28,10 @@ from edgec.backends.tensorrt.versions import Rules
 from edgec.ir.errors import EmitError
 from edgec.ir.graph import Constant, Graph, Node, Tensor
 from edgec.ir.shapes import Shapes
-from edgec.passes.folding.constants import fold_constants
-from edgec.passes.folding.identities import OPERATORS, fold_identity, fold_views
+from edgec.passes.fold.constants import fold_constants
+from edgec.passes.fold.identities import OPERATORS, fold_identity, fold_views
 from edgec.passes.framework.context import Context
-from edgec.passes.rewriting import Rewriter
+from edgec.passes.framework.rewriter import Rewriter
 
 _NOT_THE_PARSERS = frozenset({"Constant", "QuantizeLinear", "DequantizeLinear"})
 _STANDARD = ("", "ai.onnx", None)

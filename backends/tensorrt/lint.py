@@ -16,7 +16,7 @@ from edgec.backends.tensorrt.parser_limits import beyond
 from edgec.backends.tensorrt.parser_types import beyond_types
 from edgec.backends.tensorrt.versions import Rules
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
-from edgec.passes.linear_layers import CONVOLUTIONS, input_channels, output_channels
+from edgec.passes.layers.linear import CONVOLUTIONS, input_channels, output_channels
 
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 _WEIGHTED = {"Conv": 0, "Gemm": None, "MatMul": None, "ConvTranspose": None}

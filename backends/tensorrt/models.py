@@ -22,8 +22,8 @@ from edgec.backends.tensorrt.versions import Profile, Rules
 from edgec.ir.errors import EmitError
 from edgec.ir.files import load
 from edgec.ir.graph import Graph, Variable
-from edgec.passes.linear_layers import LINEAR
-from edgec.passes.pipeline import settle
+from edgec.passes.framework.pipeline import settle
+from edgec.passes.layers.linear import LINEAR
 
 # trtexec separates what it is told of layers by commas and colons.
 _UNWRITABLE = re.compile(r"[^A-Za-z0-9_./-]")

@@ -17,7 +17,7 @@ from typing import Any
 
 from edgec.ir.errors import UsageError, did_you_mean
 from edgec.ir.graph import Graph
-from edgec.passes.target import Target
+from edgec.passes.framework.target import Target
 
 OPTION = "profiles"
 ENDS = ("min", "opt", "max")

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 from edgec.backends.profiles import validated
 from edgec.backends.tensorrt.bundle import Board, Versions
 from edgec.backends.tensorrt.shape_profiles import OPTION, profiles_of
-from edgec.passes.target import Target
+from edgec.passes.framework.target import Target
 
 Version = tuple[int, ...]
 # From here on a network can say the type of every tensor itself, and 11 has no other way.

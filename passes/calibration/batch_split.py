@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.passes.calibration.resemblance import folds
+from edgec.passes.calibration.near_duplicates import folds
 
 # Every so many batches one is held out, where there are this many at least.
 _HELD_OUT, _FEWEST = 5, 10

@@ -10,8 +10,8 @@ import numpy as np
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
 from edgec.ir.signal import Signal, sqnr_scores
-from edgec.passes import input_domain
-from edgec.passes.joined_outputs import apart, joined_parts
+from edgec.passes.calibration.joined_outputs import apart, joined_parts
+from edgec.passes.framework import input_domain
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Runs a network on feeds as the original takes them."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from edgec.ir.graph import Graph, Variable
-from edgec.passes.calibration.resemblance import MOST_IMAGES, channel_means, groups_of
+from edgec.passes.calibration.near_duplicates import MOST_IMAGES, channel_means, groups_of
+from edgec.passes.calibration.runner import Tapped, batches, stream
 from edgec.passes.framework.context import Context
-from edgec.passes.linear_layers import CONVOLUTIONS, LINEAR
-from edgec.passes.streaming import Tapped, batches, stream
+from edgec.passes.layers.linear import CONVOLUTIONS, LINEAR
 
 #: From so many independent samples on, a fit to them has never been worse than none.
 ENOUGH_SAMPLES = 64

@@ -11,8 +11,8 @@ from edgec.ir.graph import Graph
 from edgec.ir.signal import sqnr_scores
 from edgec.passes.calibration.batch_split import Split
 from edgec.passes.calibration.dataset import ROLE, Part
+from edgec.passes.calibration.joined_outputs import apart, joined_parts
 from edgec.passes.framework.context import Context
-from edgec.passes.joined_outputs import apart, joined_parts
 
 # Samples of noise where there are no data.
 _NOISE = 8

@@ -14,11 +14,11 @@ from edgec.ir.analyses import Analyses, Analysis
 from edgec.ir.estimates import Scores
 from edgec.ir.execution import batch_size, filled
 from edgec.ir.graph import Graph, Node
-from edgec.passes import input_domain
 from edgec.passes.calibration.dataset import DataSet
+from edgec.passes.framework import input_domain
 from edgec.passes.framework.cache import RunCache
 from edgec.passes.framework.remark import Remark
-from edgec.passes.target import Target
+from edgec.passes.framework.target import Target
 
 A = TypeVar("A", bound=Analysis)
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]

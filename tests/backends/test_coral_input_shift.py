@@ -13,11 +13,11 @@ from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
 from edgec.ir.printer import parse
 from edgec.ir.shapes import Shapes
-from edgec.passes import input_domain
+from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context, RunConfig
+from edgec.passes.framework.pipeline import settle
 from edgec.passes.normalize import Normalize
-from edgec.passes.pipeline import settle
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
 
 AFFINE = {"x": (np.full(3, 1 / 128), np.full(3, -127 / 128))}
 RANDOM = np.random.default_rng(0)

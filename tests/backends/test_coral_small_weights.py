@@ -15,7 +15,7 @@ from edgec.backends.coral.flatbuffer import File
 from edgec.backends.coral.verdict import verdict
 from edgec.backends.registry import target
 from edgec.ir.graph import Graph
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
 
 BOARD = target("coral-dev-board")
 IMAGE, ROWS = (1, 16, 9, 7), (3, 32)

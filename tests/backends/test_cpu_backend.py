@@ -19,7 +19,7 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.ir.signal import Signal, sqnr_scores
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
 
 CPU, AVX2 = target("cpu"), target("cpu-avx2")
 

@@ -23,8 +23,8 @@ from edgec.ir.errors import EmitError, UsageError
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-from edgec.passes.quantize import Quantize
-from edgec.passes.target import Target
+from edgec.passes.framework.target import Target
+from edgec.passes.quantize.quantize import Quantize
 
 NANO, XAVIER, ORIN, HOST = map(target, ("jetson-nano", "jetson-xavier-nx", "jetson-orin-nano", "trt-host"))
 BODY = """

@@ -22,8 +22,8 @@ from edgec.ir.batch_flow import FLOW_RULES
 from edgec.ir.errors import EmitError, UsageError
 from edgec.ir.execution import Session, seeded_feeds, sqnr_db
 from edgec.ir.graph import Graph
-from edgec.passes.quantize import Quantize
-from edgec.passes.target import Target
+from edgec.passes.framework.target import Target
+from edgec.passes.quantize.quantize import Quantize
 
 NANO, XAVIER, ORIN = map(target, ("jetson-nano", "jetson-xavier-nx", "jetson-orin-nano"))
 BODY = """

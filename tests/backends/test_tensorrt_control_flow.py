@@ -24,8 +24,8 @@ from edgec.backends.tensorrt.rtx import installed
 from edgec.backends.tensorrt.versions import profile_of
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph
-from edgec.passes.pipeline import settle
-from edgec.passes.quantize import Quantize
+from edgec.passes.framework.pipeline import settle
+from edgec.passes.quantize.quantize import Quantize
 
 ORIN = target("jetson-orin-nano")
 FLOAT16 = onnx.TensorProto.FLOAT16

@@ -31,7 +31,7 @@ from edgec.ir.analyses import Analyses
 from edgec.ir.channels import Channels
 from edgec.ir.graph import Constant, Graph, Variable
 from edgec.ir.shapes import Shapes
-from edgec.passes.folding.constants import fold_constants
+from edgec.passes.fold.constants import fold_constants
 from edgec.passes.framework.context import Context
 
 GROWTH_GOAL = 6.0

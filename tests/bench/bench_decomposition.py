@@ -21,7 +21,7 @@ from tensorly.decomposition import partial_tucker
 from tensorly.tenalg import multi_mode_dot
 from threadpoolctl import threadpool_limits
 
-from edgec.passes.factorization.tucker import reconstruct, tucker2, tucker2_spectrum
+from edgec.passes.factorize.tucker import reconstruct, tucker2, tucker2_spectrum
 
 PARTS = (0.1, 0.25, 0.5)
 FASTER = {"decaying": 25.0, "Gaussian": 10.0}

@@ -33,9 +33,9 @@ from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import save
 from edgec.passes.framework.context import RunConfig
-from edgec.passes.pipeline import Pipeline, settle
-from edgec.passes.plan import plan
-from edgec.passes.reference import Reference
+from edgec.passes.framework.pipeline import Pipeline, settle
+from edgec.passes.framework.planner import plan
+from edgec.passes.framework.reference import Reference
 
 TENSORFLOW_RATIO = 4.28 / 9.3
 LEFT_OVER = ("TRANSPOSE", "QUANTIZE", "DEQUANTIZE")

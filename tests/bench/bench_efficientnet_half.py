@@ -28,7 +28,7 @@ from networks import efficientnet_lite0, photos
 import edgec
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import load
-from edgec.passes import input_domain
+from edgec.passes.framework import input_domain
 
 INPUT = efficientnet_lite0.INPUT
 

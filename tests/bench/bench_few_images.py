@@ -32,9 +32,9 @@ from edgec.backends.registry import backend, target
 from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
 
 POOL, JUDGED = 96, 32
 NOISE_DB = 0.3

@@ -29,13 +29,13 @@ from networks.few_samples import SUBJECTS, Subject
 from edgec.ir.errors import UsageError
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.graph import Graph
-from edgec.passes.compress import Compress
-from edgec.passes.factorize import Factorize
-from edgec.passes.fold import Fold
+from edgec.passes.compress.compress import Compress
+from edgec.passes.factorize.factorize import Factorize
+from edgec.passes.fold.fold import Fold
+from edgec.passes.framework.base import Pass
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.pipeline import settle
-from edgec.passes.protocol import Pass
-from edgec.passes.prune import Prune
+from edgec.passes.framework.pipeline import settle
+from edgec.passes.prune.prune import Prune
 
 PASSES: dict[str, type[Pass]] = {"factorize": Factorize, "prune": Prune, "compress": Compress}
 SAMPLES, SHARES = (0, 1, 4, 8, 16, 32, 128), (0.3, 0.5, 0.7)

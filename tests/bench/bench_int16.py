@@ -37,8 +37,8 @@ from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-from edgec.passes.fold import Fold
-from edgec.passes.quantize import Quantize
+from edgec.passes.fold.fold import Fold
+from edgec.passes.quantize.quantize import Quantize
 
 flatbuffer._TYPES[np.dtype(np.int16)] = schema.TensorType.INT16
 LARGEST = 32767

@@ -38,8 +38,8 @@ from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-from edgec.passes import input_domain
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
+from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context
 
 Figures = dict[str, float]

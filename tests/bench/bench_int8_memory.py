@@ -29,8 +29,8 @@ from static_quantizer import quantized_by_onnxruntime
 
 from edgec.backends.registry import target
 from edgec.ir.files import load, save
-from edgec.passes.fold import Fold
-from edgec.passes.quantize import Quantize
+from edgec.passes.fold.fold import Fold
+from edgec.passes.quantize.quantize import Quantize
 
 IMAGES, THREADS = 64, 2
 OURS: dict[str, dict[str, Any]] = {

@@ -39,8 +39,8 @@ from edgec.backends.tensorrt.models import as_computed
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-from edgec.passes import input_domain
-from edgec.passes.target import Target
+from edgec.passes.framework import input_domain
+from edgec.passes.framework.target import Target
 
 TARGETS = ("jetson-nano", "jetson-xavier-nx", "jetson-orin-nano", "trt-host")
 SECONDS = 5.0

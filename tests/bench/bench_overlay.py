@@ -40,10 +40,10 @@ from edgec.frontends.overlay import Overlay, overlay_channels
 from edgec.frontends.overlay_training import disturbed
 from edgec.ir.cost import Cost
 from edgec.ir.files import save
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.overlay import Overlay as OverlayPass
-from edgec.passes.pipeline import settle
+from edgec.passes.framework.pipeline import settle
+from edgec.passes.overlay.overlay import Overlay as OverlayPass
 from edgec.tools.measure import measure
 
 WHOLE, REDUCED, DCT, OVERLAY = "the whole image", "reduced", "block DCT alone", "overlay"

@@ -34,10 +34,10 @@ from training import Data
 from edgec.ir.execution import Session
 from edgec.ir.files import load, to_bytes
 from edgec.ir.graph import Graph
-from edgec.passes.distill import Distill
-from edgec.passes.finetune import Finetune
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.training_pass import TrainingPass
+from edgec.passes.train.distill import Distill
+from edgec.passes.train.finetune import Finetune
+from edgec.passes.train.training_pass import TrainingPass
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 ALLOWED, NOISE, EPOCHS = 0.5, 0.1, 10

@@ -15,7 +15,7 @@ import pytest
 from refusals import ARGUMENTS, Edgec, fingerprint
 
 from edgec.ir.graph import Graph
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context
 
 CHANGED = "changed while the run read it; leave it as it is until the run is done, and run again"

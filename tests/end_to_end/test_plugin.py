@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 
 from edgec.backends import registry as backends
-from edgec.passes import plugins
+from edgec.passes.framework import plugins
 
 Edgec = Callable[..., tuple[int, str, str]]
 RECIPE = "passes: [fold, scale-outputs: {factor: 3}]\ntargets: [cpu, coral-dev-board]\n"
@@ -99,13 +99,13 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (
             "[edgec.passes]\nfold = strange:NoPass\n",
             ("passes",),
-            "pass 'fold': is registered twice, by 'strange' (strange:NoPass) and 'edgec' (edgec.passes.fold:Fold); "
-            "uninstall one of them",
+            "pass 'fold': is registered twice, by 'strange' (strange:NoPass) and 'edgec' (edgec.passes.fold.fold:Fold)"
+            "; uninstall one of them",
         ),
         (
             "[edgec.passes]\nodd = strange:NoPass\n",
             ("passes", "odd"),
-            "pass 'odd': of 'strange' is no subclass of edgec.passes.protocol.Pass",
+            "pass 'odd': of 'strange' is no subclass of edgec.passes.framework.base.Pass",
         ),
         (
             "[edgec.passes]\nodd = strange:Gone\n",
@@ -136,7 +136,7 @@ def test_what_a_strange_package_registers(
 
 BROKEN = """
 from dataclasses import dataclass
-from edgec.passes.protocol import Pass
+from edgec.passes.framework.base import Pass
 
 @dataclass(frozen=True)
 class Breaks(Pass):
@@ -221,7 +221,7 @@ def test_a_package_that_fails_to_import(
 UNFIT = """
 from dataclasses import dataclass
 from typing import ClassVar
-from edgec.passes.protocol import Pass
+from edgec.passes.framework.base import Pass
 
 class Thing:
     pass

@@ -11,7 +11,7 @@ import yaml
 
 from edgec.backends import registry as backends
 from edgec.backends.registry import target, target_names
-from edgec.passes import plugins
+from edgec.passes.framework import plugins
 
 Edgec = Callable[..., tuple[int, str, str]]
 RUN = ("model.onnx", "-O", "board.yaml", "-q", "--no-timing", "-o", "out")

@@ -21,10 +21,10 @@ from edgec.ir.errors import EdgecError, InputError, UsageError
 from edgec.ir.execution import Session
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-from edgec.passes.fold import Fold
-from edgec.passes.folding.constants import fold_constants
+from edgec.passes.fold.constants import fold_constants
+from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context
-from edgec.passes.pruning.sharing import unshare
+from edgec.passes.prune.sharing import unshare
 
 TOLERANCE = 1e-4
 # Operators that exporters leave behind where they compute shapes, and that none of these modules asks for.

@@ -13,7 +13,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.torch_module.learnt_scales import learnt_scales
 from edgec.ir.torch_module.module import TorchModule
 from edgec.ir.torch_module.trained import weights
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
 
 PAIR = "t = Identity(x)\nq = QuantizeLinear(t, s, z)\ny = DequantizeLinear(q, s, z)"
 

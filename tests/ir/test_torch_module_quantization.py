@@ -15,7 +15,7 @@ from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
 from edgec.ir.torch_module.module import TorchModule
 from edgec.ir.torch_module.trained import weights
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
 
 PAIR = "q = QuantizeLinear(x, s, z)\ny = DequantizeLinear(q, s, z)"
 

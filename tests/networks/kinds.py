@@ -17,13 +17,13 @@ from training import Data
 import edgec
 from edgec.backends.registry import target
 from edgec.ir.graph import Graph
-from edgec.passes.compress import Compress
-from edgec.passes.factorize import Factorize
-from edgec.passes.fold import Fold
+from edgec.passes.compress.compress import Compress
+from edgec.passes.factorize.factorize import Factorize
+from edgec.passes.fold.fold import Fold
+from edgec.passes.framework.base import Pass
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.protocol import Pass
-from edgec.passes.prune import Prune
-from edgec.passes.quantize import Quantize
+from edgec.passes.prune.prune import Prune
+from edgec.passes.quantize.quantize import Quantize
 
 INPUT = "x"
 CALIBRATED, UNSEEN = 96, 256

@@ -20,9 +20,9 @@ from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.framework.cache import RunCache
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.quantization.calibration import Statistics, calibrate
-from edgec.passes.quantization.histograms import BINS, Histogram
-from edgec.passes.quantization.placement import candidates
+from edgec.passes.quantize.placement.placement import candidates
+from edgec.passes.quantize.ranges.calibration import Statistics, calibrate
+from edgec.passes.quantize.ranges.histograms import BINS, Histogram
 
 NETWORK = ("c = Conv<pads=[1,1,1,1]>(x, w)\nr = Relu(c)\ny = Add(r, x)", "(float[1,3,8,8] x) => (float[1,3,8,8] y)")
 

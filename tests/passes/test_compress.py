@@ -17,15 +17,15 @@ from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.calibration.batch_split import split
 from edgec.passes.calibration.dataset import Part
+from edgec.passes.calibration.runner import batches
 from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
-from edgec.passes.compress import Compress
-from edgec.passes.factorize import Factorize
+from edgec.passes.compress.compress import Compress
+from edgec.passes.factorize.factorize import Factorize
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.linear_layers import LINEAR
-from edgec.passes.plan import make, plan
-from edgec.passes.prune import Prune
-from edgec.passes.streaming import batches
-from edgec.passes.target import Target
+from edgec.passes.framework.planner import make, plan
+from edgec.passes.framework.target import Target
+from edgec.passes.layers.linear import LINEAR
+from edgec.passes.prune.prune import Prune
 
 SAME = "pads=[1,1,1,1]"
 UNITS = ["params", "macs", "weight_bytes"]
@@ -61,7 +61,9 @@ def residual(width: int = 24, blocks: int = 2, seed: int = 0) -> Graph:
 @pytest.fixture(autouse=True)
 def samples_are_independent(monkeypatch: pytest.MonkeyPatch) -> None:
     """No two of so few samples of noise are taken to resemble each other: which are held out is known then."""
-    monkeypatch.setattr("edgec.passes.compress.groups_of_batches", lambda graph, ctx: np.arange(batches(graph, ctx)))
+    monkeypatch.setattr(
+        "edgec.passes.compress.compress.groups_of_batches", lambda graph, ctx: np.arange(batches(graph, ctx))
+    )
 
 
 #: Tries are judged by compress: the passes in them fit to all that they get.
@@ -170,7 +172,7 @@ def test_what_neither_pass_reaches_alone_both_reach_together() -> None:
 def test_it_is_never_worse_than_factorize_alone_by_its_own_measure(
     part: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgec.passes.compress.ENOUGH_SAMPLES", 0)  # no tries without data
+    monkeypatch.setattr("edgec.passes.compress.compress.ENOUGH_SAMPLES", 0)  # no tries without data
     graph = residual()
     given = data(graph)
     parts = split(20, 128)
@@ -328,7 +330,7 @@ def test_a_try_stays_where_all_the_data_make_it_worse(monkeypatch: pytest.Monkey
     given = data(graph)
     # Factorized alone; a quarter and an eighth pruned; the first again, from all of the data.
     measured = iter([20.0, 10.0, 11.0, 5.0])
-    monkeypatch.setattr("edgec.passes.compress.ENOUGH_SAMPLES", 0)  # none without data
+    monkeypatch.setattr("edgec.passes.compress.compress.ENOUGH_SAMPLES", 0)  # none without data
     monkeypatch.setattr(SqnrEvaluator, "sqnr_db", lambda self, made: next(measured))
     tried = graph.copy()
     run_pass(
@@ -352,7 +354,7 @@ def test_less_pruning_wins_where_outcomes_are_alike(monkeypatch: pytest.MonkeyPa
     before = graph.copy()
     # Factorized alone; of each step behind it, pruned and then also factorized.
     measured = chain([20.0], cycle([90.0, 20.2]))
-    monkeypatch.setattr("edgec.passes.compress.ENOUGH_SAMPLES", 0)  # none without data
+    monkeypatch.setattr("edgec.passes.compress.compress.ENOUGH_SAMPLES", 0)  # none without data
     monkeypatch.setattr(SqnrEvaluator, "sqnr_db", lambda self, made: next(measured))
     ctx = run_pass(Compress(params=0.4), graph, data=data(graph))
     assert ctx.done[0].what.startswith("factorized alone: 20.0 dB; ")

@@ -13,8 +13,8 @@ from edgec.ir.errors import UsageError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
-from edgec.passes.compress import Compress
-from edgec.passes.linear_layers import LINEAR
+from edgec.passes.compress.compress import Compress
+from edgec.passes.layers.linear import LINEAR
 
 LIMITS = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -21,9 +21,9 @@ from edgec.ir.cost import Cost
 from edgec.ir.execution import Session, seeded_feeds, sqnr_db
 from edgec.ir.graph import Constant, Graph, Tensor
 from edgec.ir.verifier import verify, verify_types
-from edgec.passes.folding.constants import fold_constants
+from edgec.passes.fold.constants import fold_constants
 from edgec.passes.framework.context import Context
-from edgec.passes.pruning.cutting import cut, spare
+from edgec.passes.prune.cutting import cut, spare
 
 # What reads channels and no longer has them apart in what it gives.
 _READERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "ReduceSum"}

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.passes.factorization.cp import most_rank, polyadic, rebuild
-from edgec.passes.factorization.low_rank import svd_spectrum, truncated_svd
-from edgec.passes.factorization.tucker import reconstruct, tucker2, tucker2_spectrum
-from edgec.passes.factorization.vbmf import rank_above_noise, threshold
+from edgec.passes.factorize.cp import most_rank, polyadic, rebuild
+from edgec.passes.factorize.low_rank import svd_spectrum, truncated_svd
+from edgec.passes.factorize.tucker import reconstruct, tucker2, tucker2_spectrum
+from edgec.passes.factorize.vbmf import rank_above_noise, threshold
 
 
 def gaussian(*shape: int, seed: int = 0) -> np.ndarray:

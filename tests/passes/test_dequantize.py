@@ -15,8 +15,8 @@ from edgec.ir.errors import UsageErrors
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph
 from edgec.passes.dequantize import Dequantize
-from edgec.passes.plan import facts_of, plan
-from edgec.passes.quantize import Quantize
+from edgec.passes.framework.planner import facts_of, plan
+from edgec.passes.quantize.quantize import Quantize
 
 BODY = """
 [a] a = Conv <pads = [1, 1, 1, 1]> (x, wa, ba)

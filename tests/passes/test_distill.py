@@ -14,10 +14,10 @@ from edgec.ir.errors import UsageError
 from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
-from edgec.passes import input_domain
-from edgec.passes.distill import Distill
+from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context
-from edgec.passes.training.teacher import find_matches
+from edgec.passes.train.distill import Distill
+from edgec.passes.train.engine.teacher import find_matches
 
 DATA = Data({"x": images()})
 HELD_OUT = [{"x": x[None]} for x in images(8, seed=77)]
@@ -119,7 +119,7 @@ def test_labels_have_their_part() -> None:
 
 
 def test_the_teacher_runs_once_over_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgec.passes.training import teacher as module
+    from edgec.passes.train.engine import teacher as module
 
     runs = []
     forward = module.TorchModule.forward

@@ -13,12 +13,12 @@ from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Constant, Graph
 from edgec.ir.printer import parse
 from edgec.ir.shapes import Shapes
-from edgec.passes.exactness import inexact, measured_rounding
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context
-from edgec.passes.pipeline import Pipeline
-from edgec.passes.plan import Planned
-from edgec.passes.reference import Reference
+from edgec.passes.framework.exactness import inexact, measured_rounding
+from edgec.passes.framework.pipeline import Pipeline
+from edgec.passes.framework.planner import Planned
+from edgec.passes.framework.reference import Reference
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
 

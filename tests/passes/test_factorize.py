@@ -13,8 +13,8 @@ from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError
 from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.graph import Constant, Graph
-from edgec.passes.factorize import Factorize
-from edgec.passes.plan import make
+from edgec.passes.factorize.factorize import Factorize
+from edgec.passes.framework.planner import make
 
 Check = Callable[[Graph, str], None]
 

@@ -11,10 +11,10 @@ from running_passes import assert_same, corrupt, did, missed, model, operators, 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError
 from edgec.ir.graph import Constant, Graph
-from edgec.passes.factorization.cp import rebuild
-from edgec.passes.factorize import Factorize
-from edgec.passes.plan import make
-from edgec.passes.target import Target
+from edgec.passes.factorize.cp import rebuild
+from edgec.passes.factorize.factorize import Factorize
+from edgec.passes.framework.planner import make
+from edgec.passes.framework.target import Target
 
 Check = Callable[[Graph, str], None]
 IMAGE = "(float[1,16,9,9] x) => (float[n,c,h,w] y)"

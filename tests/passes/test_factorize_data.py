@@ -19,13 +19,13 @@ from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.factorization import samples
-from edgec.passes.factorization.layers import Layer, find_layers
-from edgec.passes.factorization.metric import Metric, measure
-from edgec.passes.factorization.observed import Observed
-from edgec.passes.factorization.stages import Chain, Stage
-from edgec.passes.factorization.whitening import whitened
-from edgec.passes.factorize import Factorize
+from edgec.passes.factorize import samples
+from edgec.passes.factorize.factorize import Factorize
+from edgec.passes.factorize.layers import Layer, find_layers
+from edgec.passes.factorize.metric import Metric, measure
+from edgec.passes.factorize.observed import Observed
+from edgec.passes.factorize.stages import Chain, Stage
+from edgec.passes.factorize.whitening import whitened
 
 LIMITS = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -274,7 +274,7 @@ def test_biases_that_are_new_are_in_the_budget(body: str, weights: str, unit: st
 
 
 def test_wide_layers_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgec.passes.factorization.refitting.WIDEST", 100)
+    monkeypatch.setattr("edgec.passes.factorize.refitting.WIDEST", 100)
     graph = deep()
     ctx = with_data(Factorize(params=0.5), graph, images(4, 12, 10, 10), validated_outside=True)
     assert any(r.what.endswith("for its weights alone: 216 inputs are too many for a covariance") for r in ctx.done)
@@ -353,7 +353,7 @@ def test_a_budget_out_of_reach_is_refused_before_the_network_runs(unit: str, mon
     asked = 0.01
     for _ in range(2):
         with monkeypatch.context() as patched, pytest.raises(UsageError) as error:
-            patched.setattr("edgec.passes.factorization.overriding.Session", refused)
+            patched.setattr("edgec.passes.factorize.overriding.Session", refused)
             data = {"calibration": Untouched(images(1, 12, 10, 10))}
             run_pass(replace(Factorize(), **{unit: asked}), deep(), data=data)
         words = {"params": "parameters", "macs": "multiply-accumulates", "weight_bytes": "bytes of weights"}[unit]

@@ -13,12 +13,12 @@ from edgec.ir.errors import InputError, UsageError
 from edgec.ir.execution import Feeds, seeded_feeds
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.factorization import timing
-from edgec.passes.factorization.layers import find_layers
-from edgec.passes.factorization.methods import CP, SPATIAL, SVD, TUCKER, Method
-from edgec.passes.factorization.offers import Choice
-from edgec.passes.factorize import Factorize
-from edgec.passes.plan import make
+from edgec.passes.factorize import timing
+from edgec.passes.factorize.factorize import Factorize
+from edgec.passes.factorize.layers import find_layers
+from edgec.passes.factorize.methods import CP, SPATIAL, SVD, TUCKER, Method
+from edgec.passes.factorize.offers import Choice
+from edgec.passes.framework.planner import make
 
 IMAGE = "(float[1,32,8,8] x) => (float[1,32,8,8] y)"
 THREE = (

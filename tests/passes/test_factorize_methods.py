@@ -14,12 +14,12 @@ from running_passes import assert_same, model
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.factorization.chains import write_chain
-from edgec.passes.factorization.layers import Layer, find_layers
-from edgec.passes.factorization.methods import METHODS, SPATIAL, SVD, TUCKER, Method
-from edgec.passes.factorization.stages import Stage, chain_macs, chain_params, compose, sizes_of
+from edgec.passes.factorize.chains import write_chain
+from edgec.passes.factorize.layers import Layer, find_layers
+from edgec.passes.factorize.methods import METHODS, SPATIAL, SVD, TUCKER, Method
+from edgec.passes.factorize.stages import Stage, chain_macs, chain_params, compose, sizes_of
 from edgec.passes.framework.context import Context
-from edgec.passes.rewriting import Rewriter
+from edgec.passes.framework.rewriter import Rewriter
 
 Check = Callable[[Graph, str], None]
 LIMITS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

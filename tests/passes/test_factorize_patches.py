@@ -12,8 +12,8 @@ from edgec.ir.errors import EdgecError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.factorization import patches
-from edgec.passes.factorization.layers import Layer, find_layers
+from edgec.passes.factorize import patches
+from edgec.passes.factorize.layers import Layer, find_layers
 
 LIMITS = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

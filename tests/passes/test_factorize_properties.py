@@ -12,8 +12,8 @@ from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
-from edgec.passes.factorize import Factorize
-from edgec.passes.linear_layers import LINEAR
+from edgec.passes.factorize.factorize import Factorize
+from edgec.passes.layers.linear import LINEAR
 
 LIMITS = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -14,18 +14,18 @@ from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.passes.calibration.batch_split import split_groups
 from edgec.passes.calibration.dataset import Part
-from edgec.passes.calibration.resemblance import channel_means, folds
-from edgec.passes.compress import Compress
-from edgec.passes.compression.trying import Budget, Passes, attempt
-from edgec.passes.factorization.images import Images, spread
-from edgec.passes.factorization.isotropy import PARTS, isotropic_part
-from edgec.passes.factorization.layers import find_layers
-from edgec.passes.factorization.samples import Samples as Rows
-from edgec.passes.factorization.samples import Target, samples_of
-from edgec.passes.factorize import Factorize
+from edgec.passes.calibration.near_duplicates import channel_means, folds
+from edgec.passes.compress.compress import Compress
+from edgec.passes.compress.trial import Budget, Passes, attempt
+from edgec.passes.factorize.factorize import Factorize
+from edgec.passes.factorize.images import Images, spread
+from edgec.passes.factorize.isotropy import PARTS, isotropic_part
+from edgec.passes.factorize.layers import find_layers
+from edgec.passes.factorize.samples import Samples as Rows
+from edgec.passes.factorize.samples import Target, samples_of
+from edgec.passes.framework.base import Pass
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.protocol import Pass
-from edgec.passes.prune import Prune
+from edgec.passes.prune.prune import Prune
 
 PERCEPTRON = """
 a = Gemm <transB = 1> (x, w1, b1)
@@ -200,7 +200,7 @@ def test_what_comes_behind_the_last_wanted_batch_is_not_decoded() -> None:
 
 
 def test_images_beyond_the_last_that_is_held_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgec.passes.factorization.images._MOST_BYTES", 3 * 64 * 4)
+    monkeypatch.setattr("edgec.passes.factorize.images._MOST_BYTES", 3 * 64 * 4)
     data, graph = Counting(drawn(30, 1)), perceptron()
     assert len(Images(graph, Context(graph, RunConfig(data={"calibration": data}))).feeds) == 3
     assert data.decoded == spread(30, 3)[-1] + 1 == 26

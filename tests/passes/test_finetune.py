@@ -19,11 +19,11 @@ from edgec.ir.errors import InputError, UsageError
 from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
-from edgec.passes.finetune import Finetune
 from edgec.passes.framework.context import Context
-from edgec.passes.quantize import Quantize
-from edgec.passes.training import trainer
-from edgec.passes.training.learner import Learner
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.train.engine import trainer
+from edgec.passes.train.engine.learner import Learner
+from edgec.passes.train.finetune import Finetune
 
 DATA = Data({"x": images()})
 HELD_OUT = [{"x": x[None]} for x in images(8, seed=77)]
@@ -449,7 +449,7 @@ def test_batches_that_do_not_fit_memory(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_torch_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("edgec.passes.training.run")]:
+    for name in [name for name in sys.modules if name.startswith("edgec.passes.train.engine.run")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     assert refused(network(), Finetune()) == (

@@ -7,7 +7,7 @@ import pytest
 from running_passes import assert_same, did, model, operators, run_pass
 
 from edgec.ir.graph import Graph
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 
 GELU = "e = Erf(d)\na = Add(e, one)\n"
 GELUS = {

@@ -8,7 +8,7 @@ import pytest
 from running_passes import assert_same, did, missed, model, operators, run_pass
 
 from edgec.ir.graph import Graph
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 
 Check = Callable[[Graph, str], None]
 

@@ -8,7 +8,7 @@ from running_passes import assert_same, did, operators, run_pass
 
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 
 LIMITS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

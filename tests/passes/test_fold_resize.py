@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from running_passes import assert_same, did, missed, model, run_pass
 
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 
 _KERAS = 'mode="nearest", coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode="floor"'
 

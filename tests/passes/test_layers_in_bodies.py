@@ -9,10 +9,10 @@ import pytest
 from running_passes import did, missed, model, run_pass
 
 from edgec.ir.graph import Graph
-from edgec.passes.compress import Compress
-from edgec.passes.factorize import Factorize
-from edgec.passes.protocol import Pass
-from edgec.passes.prune import Prune
+from edgec.passes.compress.compress import Compress
+from edgec.passes.factorize.factorize import Factorize
+from edgec.passes.framework.base import Pass
+from edgec.passes.prune.prune import Prune
 
 # A layer in each branch of an If, one of them in a Loop that lies in it.
 BODY = """

@@ -14,9 +14,9 @@ from running_passes import assert_same, corrupt, did, missed, model, named, oper
 from edgec.ir.errors import UsageError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
-from edgec.passes.input_domain import folded
+from edgec.passes.framework.input_domain import folded
+from edgec.passes.framework.planner import make
 from edgec.passes.normalize import Normalize
-from edgec.passes.plan import make
 
 Check = Callable[[Graph, str], None]
 RGB = (np.array([0.017, 0.018, 0.019]), np.array([-2.1, -2.0, -1.8]))

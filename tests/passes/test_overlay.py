@@ -19,12 +19,12 @@ from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.frequency_bank import Overlay as Channels
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.overlay import Overlay
-from edgec.passes.overlaying.composing import compose
-from edgec.passes.overlaying.stage import absolutes, grouped, light_of, write_stage
-from edgec.passes.pipeline import settle
-from edgec.passes.plan import plan
-from edgec.passes.quantize import Quantize
+from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.planner import plan
+from edgec.passes.overlay.composing import compose
+from edgec.passes.overlay.overlay import Overlay
+from edgec.passes.overlay.stage import absolutes, grouped, light_of, write_stage
+from edgec.passes.quantize.quantize import Quantize
 
 PIXELS = (np.array([1 / 255]), np.zeros(1))
 ALL = [

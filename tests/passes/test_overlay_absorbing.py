@@ -14,11 +14,11 @@ from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.graph import Graph, Variable
 from edgec.ir.shapes import Shapes
 from edgec.passes.framework.context import Context
-from edgec.passes.overlay import Overlay
-from edgec.passes.overlaying.response import cells
-from edgec.passes.overlaying.stretches import Stretch, leading, trailing
-from edgec.passes.pipeline import settle
-from edgec.passes.plan import plan
+from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.planner import plan
+from edgec.passes.overlay.overlay import Overlay
+from edgec.passes.overlay.response import cells
+from edgec.passes.overlay.stretches import Stretch, leading, trailing
 
 
 def smooth(count: int, channels: int, side: int, seed: int = 0) -> list[dict[str, np.ndarray]]:

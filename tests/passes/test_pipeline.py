@@ -19,12 +19,12 @@ from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.ir.printer import parse
 from edgec.ir.shapes import Shapes
+from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
-from edgec.passes.instruments import Dumps, Instrument, PrintAfter, PrintChanged, Times
-from edgec.passes.pipeline import Pipeline, Record, settle
-from edgec.passes.plan import Planned
-from edgec.passes.protocol import Effect, Pass
-from edgec.passes.reference import Reference
+from edgec.passes.framework.instruments import Dumps, Instrument, PrintAfter, PrintChanged, Times
+from edgec.passes.framework.pipeline import Pipeline, Record, settle
+from edgec.passes.framework.planner import Planned
+from edgec.passes.framework.reference import Reference
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>

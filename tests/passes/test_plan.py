@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from edgec.ir.errors import UsageError
-from edgec.passes.plan import plan
-from edgec.passes.registry import pass_class, pass_names
+from edgec.passes.framework.planner import plan
+from edgec.passes.framework.registry import pass_class, pass_names
 
 
 def message(*steps: tuple[str, Mapping[str, Any]], roles: tuple[str, ...] = ("calibration",)) -> str:

@@ -17,10 +17,10 @@ from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.framework.cache import RunCache
-from edgec.passes.linear_layers import LINEAR
-from edgec.passes.plan import make, plan
-from edgec.passes.prune import Prune
-from edgec.passes.pruning import criteria
+from edgec.passes.framework.planner import make, plan
+from edgec.passes.layers.linear import LINEAR
+from edgec.passes.prune import criteria
+from edgec.passes.prune.prune import Prune
 
 Check = Callable[[Graph, str], None]
 SAME = "pads=[1,1,1,1]"

@@ -16,10 +16,10 @@ from edgec.ir.errors import UsageError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
-from edgec.passes.linear_layers import LINEAR
-from edgec.passes.prune import Prune
-from edgec.passes.pruning.costs import Costs
-from edgec.passes.pruning.selection import Offer, select
+from edgec.passes.layers.linear import LINEAR
+from edgec.passes.prune.costs import Costs
+from edgec.passes.prune.prune import Prune
+from edgec.passes.prune.selection import Offer, select
 
 LIMITS = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -64,7 +64,7 @@ def test_no_unit_fits_into_what_is_left_of_a_budget(network: Graph, unit: str, p
         return removed
 
     try:
-        with mock.patch("edgec.passes.prune.select", watched):
+        with mock.patch("edgec.passes.prune.prune.select", watched):
             run_pass(Prune(params=part) if unit == "params" else Prune(macs=part), network)
     except UsageError:
         return

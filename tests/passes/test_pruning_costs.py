@@ -16,9 +16,9 @@ from edgec.ir.channels import Channels, Group
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.pruning.costs import Costs, Unit
-from edgec.passes.pruning.cutting import cut, spare
-from edgec.passes.pruning.selection import Offer, select
+from edgec.passes.prune.costs import Costs, Unit
+from edgec.passes.prune.cutting import cut, spare
+from edgec.passes.prune.selection import Offer, select
 
 
 def orders(groups: list[Group], random: np.random.Generator) -> list[np.ndarray]:

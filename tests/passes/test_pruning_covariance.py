@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgec.passes.pruning.covariance import Moments, Seen
+from edgec.passes.prune.covariance import Moments, Seen
 
 
 def moments(images: np.ndarray, samples: int) -> Moments:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgec.passes.pruning.elimination import eliminate, ranked
+from edgec.passes.prune.elimination import eliminate, ranked
 
 
 def observations(rows: int, width: int, seed: int = 0) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgec.passes.pruning.least_squares import RIDGES, Sums, best
+from edgec.passes.layers.affine_regression import RIDGES, Sums, best
 
 
 def sums(patches: np.ndarray, residual: np.ndarray) -> Sums:

@@ -9,8 +9,8 @@ from running_passes import corrupt, model, outputs
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Constant, Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.pruning.patches import from_matrix, patches, refit_obstacle, weight_matrix, written_at
-from edgec.passes.windows import Window
+from edgec.passes.layers.im2col import from_matrix, patches, refit_obstacle, weight_matrix, written_at
+from edgec.passes.layers.windows import Window
 
 # Node, input, output, weights.
 LAYERS = {

@@ -8,7 +8,7 @@ from running_passes import assert_same, model
 
 from edgec.ir.channels import Channels
 from edgec.ir.graph import Graph
-from edgec.passes.pruning.sharing import unshare
+from edgec.passes.prune.sharing import unshare
 
 
 def network() -> Graph:

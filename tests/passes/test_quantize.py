@@ -15,11 +15,11 @@ from edgec.ir.errors import InputError, UsageError
 from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph, producer
-from edgec.passes import input_domain
+from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context
-from edgec.passes.plan import make
-from edgec.passes.quantize import Quantize
-from edgec.passes.target import Target
+from edgec.passes.framework.planner import make
+from edgec.passes.framework.target import Target
+from edgec.passes.quantize.quantize import Quantize
 
 Check = Callable[[Graph, str], None]
 CPU, CORAL = target("cpu"), target("coral-dev-board")

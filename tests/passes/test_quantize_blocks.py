@@ -14,16 +14,16 @@ from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.calibration.batch_split import split
-from edgec.passes.factorization.layers import find_layers
+from edgec.passes.factorize.layers import find_layers
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.quantization import block_reconstruction, blocks, recovery
-from edgec.passes.quantization.block_network import BlockNetwork
-from edgec.passes.quantization.block_reconstruction import reconstruct
-from edgec.passes.quantization.blocks import Block, find_blocks
-from edgec.passes.quantization.pair import Pair
-from edgec.passes.quantization.stored_layers import StoredLayer, stored_layers
-from edgec.passes.quantize import Quantize
-from edgec.passes.training import learnt_rounding
+from edgec.passes.quantize.pair import Pair
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.recover import block_reconstruction, blocks, recovery
+from edgec.passes.quantize.recover.block_network import BlockNetwork
+from edgec.passes.quantize.recover.block_reconstruction import reconstruct
+from edgec.passes.quantize.recover.blocks import Block, find_blocks
+from edgec.passes.quantize.stored_layers import StoredLayer, stored_layers
+from edgec.passes.train.engine import learnt_rounding
 
 CPU, CORAL, TENSORRT = target("cpu"), target("coral-dev-board"), target("trt-host")
 IMAGE = "(float[1,16,6,6] x) => (float[1,16,6,6] y)"
@@ -115,7 +115,7 @@ def cut(graph: Graph, board: Any = CPU) -> list[tuple[list[str], str, list[str]]
 
 def check_twins(pair: Pair, block: Block) -> None:
     """A block alone computes what it computes in the network."""
-    from edgec.passes.streaming import Tapped
+    from edgec.passes.calibration.runner import Tapped
 
     feeds = images(1)[0]
     seen = Tapped(pair.quantized, [*block.entries, block.exit]).run(feeds)
@@ -173,7 +173,7 @@ def test_a_block_in_floats_is_what_it_is_in_integers() -> None:
     import torch
 
     from edgec.ir.torch_module.module import TorchModule
-    from edgec.passes.streaming import Tapped
+    from edgec.passes.calibration.runner import Tapped
 
     pair, stored = rounded(model(RESIDUAL, IMAGE, layers(5)), per_channel=False)
     [block] = find_blocks(pair, stored)[:1]

@@ -11,12 +11,12 @@ from edgec.ir.errors import UsageError
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Constant, Graph, Variable, producer
 from edgec.passes.framework.context import Context
-from edgec.passes.plan import plan
-from edgec.passes.quantization.calibration import Statistics
-from edgec.passes.quantization.calibrators import Calibrator, ranges
-from edgec.passes.quantization.pointwise import functions_of
-from edgec.passes.quantization.ranges import Range, parameters
-from edgec.passes.quantize import Quantize
+from edgec.passes.framework.planner import plan
+from edgec.passes.quantize.placement.pointwise import functions_of
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.ranges.calibration import Statistics
+from edgec.passes.quantize.ranges.calibrators import Calibrator, ranges
+from edgec.passes.quantize.scales.affine_parameters import Range, parameters
 
 CPU, CORAL = target("cpu"), target("coral-dev-board")
 assert CPU.scheme is not None

@@ -17,10 +17,10 @@ from edgec.ir.cost import Cost
 from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.graph import Constant, Graph, Node, producer
 from edgec.ir.verifier import verify, verify_types
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context
-from edgec.passes.quantization.widening import obstacle, widen
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.prepare.widening import obstacle, widen
+from edgec.passes.quantize.quantize import Quantize
 
 # A stem, a depthwise layer, a shortcut and a head.
 BODY = """[stem] s = Conv<pads=[1,1,1,1]>(x, a, b)
@@ -173,7 +173,7 @@ def test_the_work_that_is_added_stays_within_its_part() -> None:
 
 def test_it_is_undone_where_nothing_is_gained(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = network()
-    from edgec.passes.quantization.channel_splitting import SqnrEvaluator
+    from edgec.passes.quantize.prepare.channel_splitting import SqnrEvaluator
 
     results = iter([30.0, 20.0])
     monkeypatch.setattr(SqnrEvaluator, "sqnr_db", lambda self, graph: next(results, 25.0))

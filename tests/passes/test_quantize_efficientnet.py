@@ -15,9 +15,9 @@ from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.cache import RunCache
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("torch", reason="EfficientNet-Lite0 is exported with torch")

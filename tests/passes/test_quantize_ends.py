@@ -13,9 +13,9 @@ from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph, producer
 from edgec.passes.framework.context import Context
-from edgec.passes.quantization import ends
-from edgec.passes.quantization.pair import Pair
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.pair import Pair
+from edgec.passes.quantize.placement import first_last_layers as ends
+from edgec.passes.quantize.quantize import Quantize
 
 ORIN, CORAL = target("jetson-orin-nano"), target("coral-dev-board")
 SIGNATURE = "(float[1,16,8,8] x) => (float[1,20] y)"
@@ -194,7 +194,7 @@ def test_all_in_float_is_the_float_network() -> None:
         return {}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgec.passes.quantize.ends_in_float", keep)
+        patch.setattr("edgec.passes.quantize.quantize.ends_in_float", keep)
         quantized(graph, samples())
     whole = ends._in_float(pair_of[0], sites)
     feeds = samples()[0]

@@ -12,14 +12,14 @@ from edgec.backends.registry import target
 from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.fold import Fold
+from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.linear_layers import scale_inputs, scale_outputs
-from edgec.passes.quantization import equalization
-from edgec.passes.quantization.channel_streams import streams
-from edgec.passes.quantization.equalization import equalized, take_up
-from edgec.passes.quantization.stream_noise import End, Rounding
-from edgec.passes.quantize import Quantize
+from edgec.passes.layers.linear import scale_inputs, scale_outputs
+from edgec.passes.quantize.prepare import equalization
+from edgec.passes.quantize.prepare.equalization import equalized, take_up
+from edgec.passes.quantize.prepare.equalization_groups import streams
+from edgec.passes.quantize.prepare.stream_noise import End, Rounding
+from edgec.passes.quantize.quantize import Quantize
 
 CPU = target("cpu")
 ASYMMETRIC = Rounding(symmetric=False, inputs_only=False, per_channel=True)

@@ -11,7 +11,7 @@ from edgec.backends.registry import target
 from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
 
 HEAD = "[fc] s = Gemm(x, w, b)\n"
 VECTOR = "(float[1,16] x) => (float[1,n] y)"

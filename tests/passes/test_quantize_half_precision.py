@@ -10,8 +10,8 @@ from running_passes import Samples, did, missed, model, operators, run_pass
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph
-from edgec.passes.quantization.remarks import nothing_quantized
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.report.remarks import nothing_quantized
 
 INSIDE = """
 h = Cast <to = {type}> (x)

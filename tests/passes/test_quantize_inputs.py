@@ -14,7 +14,7 @@ from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph
 from edgec.passes.framework.context import Context
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
 
 Check = Callable[[Graph, str], None]
 ORIN = target("jetson-orin-nano")

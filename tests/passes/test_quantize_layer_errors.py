@@ -13,17 +13,17 @@ from edgec.ir.errors import UsageError
 from edgec.ir.estimates import Means
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.graph import Graph
+from edgec.passes.calibration.joined_outputs import apart, joined_parts
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.joined_outputs import apart, joined_parts
-from edgec.passes.quantization import layer_errors as layers
-from edgec.passes.quantization.effects import output_effects
-from edgec.passes.quantization.isolation import isolated, layer_outputs
-from edgec.passes.quantization.layer_errors import layer_errors
-from edgec.passes.quantization.pair import Pair
-from edgec.passes.quantization.prepared import Calibration, prepare
-from edgec.passes.quantization.writing import write
-from edgec.passes.quantize import Quantize
-from edgec.passes.target import Target
+from edgec.passes.framework.target import Target
+from edgec.passes.quantize.pair import Pair
+from edgec.passes.quantize.plan import Calibration, prepare
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.recover.isolation import isolated, layer_outputs
+from edgec.passes.quantize.report import layer_errors as layers
+from edgec.passes.quantize.report.effects import output_effects
+from edgec.passes.quantize.report.layer_errors import layer_errors
+from edgec.passes.quantize.writing import write
 
 CPU = target("cpu")
 BODY = """

@@ -12,9 +12,9 @@ from running_passes import Samples, did, missed, model, named, operators, run_pa
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph
-from edgec.passes.quantization.distinguishable import ALL, distinguishable
-from edgec.passes.quantization.ranges import Range
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.ranges.distinguishable import ALL, distinguishable
+from edgec.passes.quantize.scales.affine_parameters import Range
 
 LENGTH, WIDTH = 12, 16
 SIGNATURE = f"(float[1,{LENGTH},{WIDTH}] x) => (float[1,{LENGTH},8] y)"

@@ -12,8 +12,8 @@ from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph, producer
 from edgec.passes.framework.cache import RunCache
-from edgec.passes.quantization import output_ranges
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.ranges import output_ranges
 
 IMAGE = "(float[1,2,8,8] x) => (float[1,1,8,8] y)"
 # The first channel of t is what the layer behind it ignores.

@@ -13,10 +13,10 @@ from running_passes import Samples, outputs, run_pass
 from edgec.backends.registry import target
 from edgec.ir.execution import seeded_feeds, sqnr_db, stacked
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, producer
-from edgec.passes.fold import Fold
-from edgec.passes.quantization.placement import MOVES
-from edgec.passes.quantize import Quantize
-from edgec.passes.target import Scheme
+from edgec.passes.fold.fold import Fold
+from edgec.passes.framework.target import Scheme
+from edgec.passes.quantize.placement.placement import MOVES
+from edgec.passes.quantize.quantize import Quantize
 
 BOARDS = ("cpu", "coral-dev-board")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.ir.graph import Constant, Node, Tensor, Variable
-from edgec.passes.quantization.quantized_weights import Layer, quantize_parameters, weight_scales
-from edgec.passes.quantization.ranges import LEAST_SCALE, Parameters, Range, parameters
+from edgec.passes.quantize.quantized_weights import Layer, quantize_parameters, weight_scales
+from edgec.passes.quantize.scales.affine_parameters import LEAST_SCALE, Parameters, Range, parameters
 
 FINITE = st.floats(-(2.0**127), 2.0**127, width=32)
 

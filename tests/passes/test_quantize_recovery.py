@@ -14,16 +14,16 @@ from edgec.ir.execution import sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes import quantize
 from edgec.passes.calibration.batch_split import Split
-from edgec.passes.factorization.layers import find_layers
+from edgec.passes.factorize.layers import find_layers
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.quantization import recovery, rounded_training
-from edgec.passes.quantization.layer_by_layer import Recovered
-from edgec.passes.quantization.pair import Pair
-from edgec.passes.quantization.rounding import round_in_order
-from edgec.passes.quantization.stored_layers import StoredLayer, Values, stored_layers
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize import quantize
+from edgec.passes.quantize.pair import Pair
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.recover import recovery, rounded_training
+from edgec.passes.quantize.recover.gptq import round_in_order
+from edgec.passes.quantize.recover.layerwise_reconstruction import Recovered
+from edgec.passes.quantize.stored_layers import StoredLayer, Values, stored_layers
 
 CPU, CORAL = target("cpu"), target("coral-dev-board")
 FAST, BALANCED = Quantize(effort="fast", calibrator="mse"), Quantize(effort="balanced")

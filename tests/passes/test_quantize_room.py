@@ -11,12 +11,12 @@ from running_passes import Samples, model, named, run_pass
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph
-from edgec.passes.quantization.calibration import Statistics
-from edgec.passes.quantization.extremes import Extremes, expected_range
-from edgec.passes.quantization.ranges import Range, parameters
-from edgec.passes.quantization.room import with_room
-from edgec.passes.quantization.saturation import saturation
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.ranges.calibration import Statistics
+from edgec.passes.quantize.ranges.extremes import Extremes, expected_range
+from edgec.passes.quantize.ranges.room import with_room
+from edgec.passes.quantize.report.saturation import saturation
+from edgec.passes.quantize.scales.affine_parameters import Range, parameters
 
 SCHEME = target("coral-dev-board").scheme
 assert SCHEME is not None

@@ -8,9 +8,9 @@ from running_passes import Samples, model, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.graph import Graph
-from edgec.passes.quantization.ranges import Range
-from edgec.passes.quantization.saturation import Saturated, saturation
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.report.saturation import Saturated, saturation
+from edgec.passes.quantize.scales.affine_parameters import Range
 
 INTEGERS = """
 q = QuantizeLinear (x, s, z)

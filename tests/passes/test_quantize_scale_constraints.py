@@ -11,9 +11,9 @@ from running_passes import Samples, model, named, run_pass
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph, Node, Variable, producer
-from edgec.passes.quantization.ranges import Parameters, Range
-from edgec.passes.quantization.scale_constraints import Activation, Solution, Tie, solve
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.scales.affine_parameters import Parameters, Range
+from edgec.passes.quantize.scales.scale_constraints import Activation, Solution, Tie, solve
 
 SCHEME = target("coral-dev-board").scheme
 JOIN = Node("Concat", "join")

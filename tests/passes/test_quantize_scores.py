@@ -10,9 +10,9 @@ from running_passes import Samples, model, named, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.graph import Graph, producer
-from edgec.passes.quantization.ranges import Range
-from edgec.passes.quantization.scores import responsive
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.ranges.softmax_headroom import responsive
+from edgec.passes.quantize.scales.affine_parameters import Range
 
 DETECTOR = "h = Conv (x, w)\nr = Relu (h)\nc = Conv (r, w)\nf = Reshape (c, flat)\ny = Sigmoid (f)"
 SILU = "h = Conv (x, w)\ns = Sigmoid (h)\nr = Mul (h, s)\nc = Conv (r, w)\nf = Reshape (c, flat)\ny = Sigmoid (f)"

@@ -14,8 +14,8 @@ from edgec.backends.registry import target
 from edgec.ir.cost import Cost
 from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.graph import Graph
-from edgec.passes.plan import plan
-from edgec.passes.quantize import Quantize
+from edgec.passes.framework.planner import plan
+from edgec.passes.quantize.quantize import Quantize
 
 CPU = target("cpu")
 BODY = """

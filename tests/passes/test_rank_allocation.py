@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.passes.factorization.allocation import Curve, allocate, curve, least, loss_of
+from edgec.passes.factorize.allocation import Curve, allocate, curve, least, loss_of
 
 
 def offered(ranks: int, decay: float, price: float) -> Curve:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgec.passes.calibration.resemblance import MOST_IMAGES, groups_of, halves
+from edgec.passes.calibration.near_duplicates import MOST_IMAGES, groups_of, halves
 
 
 def test_crops_of_one_photograph_are_one_group() -> None:

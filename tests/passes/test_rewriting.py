@@ -6,9 +6,9 @@ import numpy as np
 from running_passes import model
 
 from edgec.ir.graph import Graph, Node, Variable
-from edgec.passes.fold import RULES
+from edgec.passes.fold.fold import RULES
 from edgec.passes.framework.context import Context
-from edgec.passes.rewriting import Rewriter
+from edgec.passes.framework.rewriter import Rewriter
 
 
 def chain(blocks: int) -> Graph:

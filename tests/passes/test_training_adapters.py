@@ -10,10 +10,10 @@ from running_passes import outputs, run_pass
 from training import Data, Metric, classifier, images, labelled, network, shaken
 
 from edgec.ir.files import to_bytes
-from edgec.passes.distill import Distill
-from edgec.passes.prune import Prune
-from edgec.passes.training.adapters import Adapters
-from edgec.passes.training.feeding import Feeding
+from edgec.passes.prune.prune import Prune
+from edgec.passes.train.distill import Distill
+from edgec.passes.train.engine.adapters import Adapters
+from edgec.passes.train.engine.feeding import Feeding
 
 
 def test_a_map_that_there_is_is_found() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from training import Data, images
 
-from edgec.passes.training import feeding
-from edgec.passes.training.feeding import Batch, Entrance, Feeding
+from edgec.passes.train.engine import feeding
+from edgec.passes.train.engine.feeding import Batch, Entrance, Feeding
 
 
 def numbers(batches: list[Batch]) -> list[int]:

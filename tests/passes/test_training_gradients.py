@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edgec.passes.training.gradients import Gradients
+from edgec.passes.train.engine.gradients import Gradients
 
 
 def length(gradients: Gradients, parameter: torch.nn.Parameter, wanted: float) -> float:

@@ -17,12 +17,12 @@ from training import Data, Metric
 from edgec.backends.registry import target
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
-from edgec.passes.distill import Distill
-from edgec.passes.finetune import Finetune
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.quantize import Quantize
-from edgec.passes.training.feeding import Feeding
-from edgec.passes.training_pass import TrainingPass
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.train.distill import Distill
+from edgec.passes.train.engine.feeding import Feeding
+from edgec.passes.train.finetune import Finetune
+from edgec.passes.train.training_pass import TrainingPass
 
 COMMON: dict[str, st.SearchStrategy[Any]] = {
     "epochs": st.integers(1, 2),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgec.passes.training.rates import RATES, factor, find_rate, first_steps, halving, step_size
+from edgec.passes.train.engine.rates import RATES, factor, find_rate, first_steps, halving, step_size
 
 DESCENT = tuple(10 ** (power / 2) for power in range(-10, 1))
 

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from edgec.ir.graph import Graph
+from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
-from edgec.passes.protocol import Effect, Pass
 
 
 @dataclass(frozen=True)

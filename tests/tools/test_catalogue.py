@@ -11,9 +11,9 @@ from pydantic import Field
 
 from edgec.backends.registry import target_names
 from edgec.ir.graph import Graph
+from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
-from edgec.passes.protocol import Effect, Pass
-from edgec.passes.registry import pass_class, pass_names
+from edgec.passes.framework.registry import pass_class, pass_names
 from edgec.tools.catalogue import option_rows, options_schema
 
 Edgec = Callable[..., tuple[int, str, str]]

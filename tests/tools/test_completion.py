@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edgec.passes.registry import pass_names
+from edgec.passes.framework.registry import pass_names
 from edgec.tools.completion import FILES, FOLDERS, SCRIPTS, paths
 
 Edgec = Callable[..., tuple[int, str, str]]

@@ -16,8 +16,8 @@ import yaml
 
 from edgec.frontends.recipe import parse_recipe
 from edgec.frontends.recipe_schema import recipe_schema
-from edgec.passes.plan import plan
-from edgec.passes.registry import GROUP, pass_class
+from edgec.passes.framework.planner import plan
+from edgec.passes.framework.registry import GROUP, pass_class
 from edgec.tools.catalogue import schema as full_schema
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from edgec.passes.framework.pipeline import Record
 from edgec.passes.framework.remark import Remark
-from edgec.passes.pipeline import Record
 from edgec.tools.report import charts, pass_entry, write_html
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}

@@ -1,0 +1,68 @@
+"""``fold``: what can be computed now is computed now, and what changes nothing goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from edgec.ir.branches import inline_taken_branches
+from edgec.ir.graph import Graph, Node
+from edgec.passes.fold.affine import fold_affine, matmul_to_gemm
+from edgec.passes.fold.composites import fold_gelu, fold_layer_normalization
+from edgec.passes.fold.constants import fold_constants
+from edgec.passes.fold.identities import OPERATORS, fold_identity, fold_relu, fold_views
+from edgec.passes.fold.pad import fold_pad
+from edgec.passes.fold.resize import fold_resize
+from edgec.passes.framework.base import Effect, Pass
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.rewriter import Rewriter
+
+Rule = Callable[[Rewriter, Node], bool]
+
+
+def _rules() -> dict[str, Sequence[Rule]]:
+    rules: dict[str, list[Rule]] = {op: [fold_identity] for op in OPERATORS}
+    for rule, operators in (
+        (fold_views, ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")),
+        (fold_relu, ("Relu", "Clip")),
+        (fold_pad, ("Pad",)),
+        (fold_resize, ("Resize",)),
+        (fold_gelu, ("Erf",)),
+        (fold_layer_normalization, ("Sqrt",)),
+        (matmul_to_gemm, ("Add",)),
+        (fold_affine, ("BatchNormalization", "Add", "Sub", "Mul", "Div")),
+    ):
+        for op in operators:
+            rules.setdefault(op, []).append(rule)
+    return dict(rules)
+
+
+RULES = _rules()
+
+
+@dataclass(frozen=True)
+class Fold(Pass):
+    """Folds constants, BatchNormalization, arithmetic with constants and Pad into the layers; drops identities.
+
+    The outputs stay equal to within rounding. A second run does nothing. Where the condition of an If is a constant,
+    the branch that is taken stands in its place; the bodies of Loop and Scan and of other Ifs are left alone.
+    """
+
+    name: ClassVar[str] = "fold"
+    effect: ClassVar[Effect] = "exact"
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Folds ``graph`` in place, in time that grows with its number of nodes."""
+        graph.sort()
+        if graph.remove_dead():
+            ctx.changed()
+        fold_constants(graph, ctx)
+        while gone := inline_taken_branches(graph):
+            for name, branch in gone:
+                ctx.did(name, f"its condition is a constant: became its {branch}")
+            ctx.changed()
+            fold_constants(graph, ctx)
+        rw = Rewriter(graph, ctx)
+        rw.run(RULES)
+        rw.finish()

@@ -1,0 +1,1 @@
+"""What linear layers compute, and how it is fitted: shared by the passes that change them."""

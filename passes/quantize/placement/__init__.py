@@ -1,0 +1,1 @@
+"""Which nodes run in integers, and which tensors they round."""

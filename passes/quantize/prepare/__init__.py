@@ -1,0 +1,1 @@
+"""What is rewritten in the float network before it is quantized."""

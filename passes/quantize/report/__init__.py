@@ -1,0 +1,1 @@
+"""What quantization cost, layer by layer."""
