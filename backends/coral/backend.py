@@ -30,6 +30,7 @@ from edgec.backends.coral import (  # noqa: F401
     ports,
     qdq,
     ranking,
+    recurrent,
     resampling,
     shaping,
     slicing,

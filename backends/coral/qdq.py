@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgec.backends.coral.elementwise import aligned
 from edgec.backends.coral.lowering import Lowering, lowers, refusal
 from edgec.backends.coral.quantization import shifted_to_int8
-from edgec.backends.coral.value import Value, constant
+from edgec.backends.coral.value import FLOAT32, Value, constant
 from edgec.ir.graph import Constant, Node
 from edgec.ir.literals import literal
 
@@ -39,7 +39,7 @@ def dequantize(low: Lowering, node: Node) -> None:
         quantization = low.read_quantization(node, data.dtype)
         if data.dtype == np.uint8:
             data, _ = shifted_to_int8(data, quantization)
-        low.set(node.outputs[0], replace(value, data=data, quantization=quantization))
+        low.set(node.outputs[0], replace(value, data=data, quantization=quantization, dtype=FLOAT32))
         return
     if value.quantization is None and not value.is_number:
         _spelled_out(low, node, value)

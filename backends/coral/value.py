@@ -40,6 +40,9 @@ class Value:
     half: bool = False
     dtype: np.dtype = FLOAT32
 
+    def __post_init__(self) -> None:
+        assert self.quantization is None or self.dtype.kind == "f", f"'{self.name}': what has a scale stands for floats"
+
     @property
     def is_constant(self) -> bool:
         """Whether the contents are known."""

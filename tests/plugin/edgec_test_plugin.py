@@ -9,8 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from edgec.ir.graph import Graph
-from edgec.passes.framework.base import Effect, Pass
-from edgec.passes.framework.context import Context
+from edgec.passes import Context, Effect, Pass
 
 
 @dataclass(frozen=True)
