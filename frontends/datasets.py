@@ -19,6 +19,7 @@ from edgec.frontends.datasets_python import PythonData
 from edgec.frontends.datasets_signature import Inputs, feed_images, inputs_of
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe_data import DataSpec, PreprocessSpec
+from edgec.frontends.recipe_values import HeldSamples
 
 __all__ = ["Arrays", "DataSet", "ImageFolder", "Inputs", "PythonData", "inputs_of", "open_dataset"]
 
@@ -78,6 +79,9 @@ def open_dataset(spec: DataSpec, preprocess: PreprocessSpec | Preprocess | None,
     """
     if spec.arrays is not None:
         return Arrays(spec.arrays, _named(inputs), samples=spec.samples)
+    if isinstance(spec.python, HeldSamples):
+        held: DataSet = spec.python.bound(_named(inputs))
+        return held
     if spec.python is not None:
         return PythonData(spec.python, spec.folder, _named(inputs), samples=spec.samples, where=spec.where)
     if not isinstance(preprocess, Preprocess):

@@ -58,6 +58,9 @@ class IterableData:
         self._call, self._inputs, self._folder, self._transform = call, inputs, folder or Path.cwd(), transform
         self._samples = self._guard(call)
         self._indexed = hasattr(self._samples, "__getitem__") and hasattr(self._samples, "__len__")
+        if isinstance(self._samples, list | tuple) and self._samples:  # which may be of batches
+            first = self._transformed(partial(_same, self._samples[0]))
+            self._indexed = len(list(islice(self._taken_apart(first, f"{source}: item 0"), 2))) == 1
         if self._indexed and not isinstance(self._samples, Mapping):
             count = self._guard(lambda: len(self._samples))
         elif isinstance(self._samples, Iterable) and not isinstance(self._samples, Mapping):

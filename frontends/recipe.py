@@ -19,6 +19,7 @@ from edgec.frontends.recipe_data import HIGHER_IS_BETTER, DataSection, DataSpec
 from edgec.frontends.recipe_targets import TARGETS_SCHEMA, TargetEntry, read_targets
 from edgec.frontends.recipe_values import (
     Fault,
+    HeldSamples,
     Number,
     Section,
     Text,
@@ -32,6 +33,7 @@ from edgec.frontends.recipe_yaml import (
     Loc,
     MissingDataError,
     RecipeError,
+    document_of,
     parse_document,
     read_document,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "check_data",
     "load_recipe",
     "parse_recipe",
+    "recipe_of",
 ]
 
 
@@ -214,6 +217,11 @@ class Recipe(Section):
         return self._document.file
 
     @property
+    def sha256(self) -> str:
+        """Of what was read, in hexadecimal."""
+        return self._document.sha256
+
+    @property
     def folder(self) -> Path:
         """The folder that the recipe's paths are relative to."""
         return self._folder
@@ -249,6 +257,23 @@ def load_recipe(path: str | Path, *, data: bool = True) -> Recipe:
 def parse_recipe(text: str, file: str = "recipe", folder: str | Path = ".") -> Recipe:
     """Reads a recipe's text; ``file`` is its name in messages, ``folder`` what its paths are relative to."""
     return _recipe(parse_document(text, file), Path(folder))
+
+
+def recipe_of(value: Mapping[str, Any], folder: str | Path = ".") -> Recipe:
+    """A recipe from a dictionary, as a YAML file has it.
+
+    Args:
+        value: the recipe; a data set may be an ``edgec.Dataset`` in the place of a mapping.
+        folder: what its paths are relative to.
+
+    Raises:
+        RecipeError: the recipe is wrong; one line for each mistake.
+    """
+    data = value.get("data")
+    if isinstance(data, Mapping):
+        sets = {role: {"python": held} if isinstance(held, HeldSamples) else held for role, held in data.items()}
+        value = {**value, "data": sets}
+    return _recipe(document_of(value, "recipe"), Path(folder))
 
 
 def parse_data(value: Mapping[str, object], where: str) -> DataSpec:
@@ -305,7 +330,8 @@ def _located(step: Step, index: int, document: Document) -> Step:
     places = {}
     for option in step.options:
         line = document.lines.get((*loc, step.name, option), document.lines[loc])
-        places[option] = f"{document.file}: line {line}: {place}: {option}"
+        file = document.file if line is None else f"{document.file}: line {line}"
+        places[option] = f"{file}: {place}: {option}"
     return replace(step, place=place, where=where, places=places)
 
 

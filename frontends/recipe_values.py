@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
 
 from pydantic import (
     BaseModel,
@@ -124,6 +124,20 @@ def read_function(value: object) -> str:
     raise fault(f"must be module:function, not {shown(value)}", "name a module beside the recipe and a function in it")
 
 
+@runtime_checkable
+class HeldSamples(Protocol):
+    """Samples that are in memory: what a recipe that was made in Python may name."""
+
+    def bound(self, inputs: Any) -> Any:
+        """The data set for a model with these inputs."""
+        ...
+
+
+def read_samples(value: object) -> object:
+    """``module:function``, or samples in memory."""
+    return value if isinstance(value, HeldSamples) else read_function(value)
+
+
 def read_names(value: object, what: str) -> tuple[str, ...]:
     """A list of names, each once; ``what`` says of what."""
     if not isinstance(value, list | tuple):
@@ -176,8 +190,8 @@ FolderPaths = Annotated[
     ),
 ]
 Function = Annotated[
-    str,
-    BeforeValidator(read_function),
+    Any,
+    BeforeValidator(read_samples),
     WithJsonSchema({"type": "string", "pattern": r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"}),
 ]
 

@@ -6,8 +6,11 @@ Scalars follow the core schema of YAML 1.2 (https://yaml.org/spec/1.2.2/#103-cor
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,13 +53,15 @@ class Document:
     Attributes:
         file: the recipe's name, as messages give it.
         value: what the text says: dicts, lists, text, numbers, booleans, None.
-        lines: the line, counted from 1, of each place.
+        lines: the line, counted from 1, of each place; ``None`` where it was written in Python.
+        sha256: of what was read, in hexadecimal.
         mistakes: what was wrong with the text itself and did not stop the reading: a key written twice.
     """
 
     file: str
     value: Any = None
-    lines: dict[Loc, int] = field(default_factory=dict)
+    lines: dict[Loc, int | None] = field(default_factory=dict)
+    sha256: str = ""
     mistakes: list[UsageError] = field(default_factory=list)
 
     def where(self, loc: Loc, name: str = "") -> str:
@@ -68,7 +73,9 @@ class Document:
             loc = loc[:-1]
         if not loc:
             return self.file
-        return f"{self.file}: line {self.lines[loc]}: {dotted(loc)}" + (f" '{name}'" if name else "")
+        line = self.lines[loc]
+        place = dotted(loc) + (f" '{name}'" if name else "")
+        return f"{self.file}: {place}" if line is None else f"{self.file}: line {line}: {place}"
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -184,7 +191,37 @@ def read_document(path: Path) -> Document:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UsageError(f"{file}: line {line}", "the recipe is not UTF-8 text", "save it as UTF-8") from None
-    return parse_document(text, file)
+    document = parse_document(text, file)
+    document.sha256 = hashlib.sha256(content).hexdigest()
+    return document
+
+
+def document_of(value: object, file: str) -> Document:
+    """A recipe that was written in Python: dictionaries, lists, text, numbers, and paths.
+
+    Raises:
+        UsageError: it holds something that no recipe holds, or is nested too deep.
+    """
+    document = Document(file)
+    document.value = _plain(value, (), document)
+    text = json.dumps(document.value, sort_keys=True, default=lambda held: getattr(held, "name", type(held).__name__))
+    document.sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return document
+
+
+def _plain(value: object, loc: Loc, document: Document) -> Any:
+    if len(loc) > MAX_DEPTH or len(document.lines) > MAX_VALUES:
+        raise UsageError(document.file, f"holds more than {MAX_VALUES} values or is nested deeper than {MAX_DEPTH}")
+    document.lines[loc] = None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(held, (*loc, str(key)), document) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held, (*loc, index), document) for index, held in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()  # a number of numpy's
+    return value
 
 
 def parse_document(text: str, file: str) -> Document:

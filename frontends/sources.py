@@ -6,6 +6,7 @@ Whatever it is, the rest of edgec gets an ONNX file: the user's own, or one that
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ from edgec.frontends.python_functions import FUNCTION, find_function, importable
 from edgec.frontends.torch_archives import is_torch_file
 from edgec.frontends.torch_export import Example, export_module, need_torch, write_program
 from edgec.ir.errors import InputError
+from edgec.ir.files import save
+from edgec.ir.graph import Graph
+
+# What protobuf writes in one piece, less room for the rest.
+_LARGEST_MESSAGE = (1 << 31) - (1 << 20)
 
 
 class Source(Protocol):
@@ -142,6 +148,58 @@ class TorchModule:
     def onnx(self, scratch: Path) -> Path:
         """Exports the module, which is left as it was."""
         return export_module(self.module, self.example, scratch / self.name)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A model in memory: a graph, or a message of ONNX's."""
+
+    model: Any
+    stem: str
+    file: None = None
+
+    @property
+    def name(self) -> str:
+        """The graph's name."""
+        return self.stem
+
+    def onnx(self, scratch: Path) -> Path:
+        """Writes the model; its weights are mapped from there, and the map outlives the file."""
+        path = scratch / f"{self.stem}.onnx"
+        if isinstance(self.model, Graph):
+            save(self.model, path)
+            return path
+        import onnx
+
+        onnx.save_model(self.model, path, save_as_external_data=_is_large(self.model))
+        return path
+
+
+def in_memory(model: object) -> InMemory | None:
+    """The source of an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a graph; ``None`` for anything else."""
+    import onnx
+
+    if type(model).__module__.partition(".")[0] == "onnx_ir" and type(model).__name__ == "Model":
+        import onnx_ir
+
+        held: Any = model
+        model = onnx_ir.to_proto(held)
+    if isinstance(model, onnx.ModelProto):
+        return InMemory(model, _as_stem(model.graph.name))
+    if isinstance(model, Graph):
+        return InMemory(model, _as_stem(model.name))
+    return None
+
+
+def _as_stem(name: str) -> str:
+    """A graph's name as that of a file."""
+    stem = re.sub(r"[^\w.-]+", "_", name).strip("._")
+    return stem or "model"
+
+
+def _is_large(model: Any) -> bool:
+    """Whether a message is too large to be written as one."""
+    return sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_MESSAGE
 
 
 def source_of(model: str | os.PathLike[str]) -> Source:

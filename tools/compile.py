@@ -27,14 +27,14 @@ from edgec.ir.errors import InputError, UsageError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
-from edgec.ir.hashing import sha256
 from edgec.ir.valid_files import as_written
 from edgec.passes.calibration.evaluate import runner
 from edgec.passes.calibration.requirements import Reached
 from edgec.passes.framework.context import RunConfig
 from edgec.passes.framework.instruments import Dumps, Instrument
-from edgec.passes.framework.pipeline import Pipeline, Record
+from edgec.passes.framework.pass_manager import PassManager
 from edgec.passes.framework.planner import INITIAL_FACTS, Plan, facts_of, plan
+from edgec.passes.framework.record import Record
 from edgec.passes.framework.reference import Reference
 from edgec.passes.framework.target import Target
 from edgec.passes.train.training_pass import TrainingPass
@@ -57,7 +57,7 @@ class Job:
 
     Attributes:
         model: where the model comes from.
-        recipe: the recipe's file.
+        recipe: the recipe, or its file.
         output: the folder to leave; ``build/<model's stem>`` by default.
         pins: static shapes, or values, by input name.
         cuts: tensors or nodes to end the network at.
@@ -70,7 +70,7 @@ class Job:
     """
 
     model: Source
-    recipe: Path
+    recipe: Path | Recipe
     output: Path | None = None
     pins: Pins = field(default_factory=dict)
     cuts: Sequence[str] = ()
@@ -111,8 +111,7 @@ class _Run:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.threads = job.threads or os.cpu_count() or 1
-        self.recipe: Recipe = load_recipe(job.recipe, data=False)
-        self.recipe_hash = sha256(job.recipe)
+        self.recipe: Recipe = job.recipe if isinstance(job.recipe, Recipe) else load_recipe(job.recipe, data=False)
         self.notes: list[str] = []
         self.targets: list[tuple[Target, Backend]] = []
         self.timing = Timing(job.timing, job.progress)
@@ -158,7 +157,7 @@ class _Run:
                 instrument.start(graph)
             self.notes += suspicions(original, self.quality)
             baseline = self._baseline(original)
-            pipeline = Pipeline(
+            pipeline = PassManager(
                 reference,
                 RunConfig(
                     targets=tuple(board for board, _ in emitting),
@@ -200,12 +199,16 @@ class _Run:
         return report
 
     @property
+    def _recipe_name(self) -> str:
+        return as_text(Path(self.recipe.file).name)
+
+    @property
     def _checkpoints(self) -> Path:
         """What a run that is killed leaves for the next."""
         return self.job.place.parent / f"{self.job.place.name}.checkpoints"
 
     def _inputs(self) -> list[Path]:
-        own = [path for path in (self.job.model.file, self.job.recipe) if path is not None]
+        own = [path for path in (self.job.model.file, self.job.recipe) if isinstance(path, Path)]
         return [*own, *self._data_files()]
 
     def _data_files(self) -> list[Path]:
@@ -236,7 +239,7 @@ class _Run:
             return []
         affine = {} if self.preprocess is None else self.preprocess.affine_by_input(inputs_of(graph))
         reference = Reference(graph, seeded_feeds(graph, self.recipe.seed))
-        pipeline = Pipeline(
+        pipeline = PassManager(
             reference,
             RunConfig(affine=affine, seed=self.recipe.seed),
             instruments=_Staged.around([], self.job.progress),
@@ -283,7 +286,7 @@ class _Run:
         return {
             "edgec": __version__,
             "model": as_text(self.job.model.name),
-            "recipe": as_text(self.job.recipe.name),
+            "recipe": self._recipe_name,
             "name": self.recipe.name or as_text(self.job.model.stem),
             "machine": platform.machine(),
             "baseline": baseline,
@@ -305,7 +308,7 @@ class _Run:
         return {
             "edgec": __version__,
             **self.hashes,
-            "recipe": {"name": as_text(self.job.recipe.name), "sha256": self.recipe_hash},
+            "recipe": {"name": self._recipe_name, "sha256": self.recipe.sha256},
             "data": hashes,
         }
 

@@ -18,8 +18,9 @@ from edgec.passes.calibration.dataset import DataSet
 from edgec.passes.calibration.requirements import Reached, decibel
 from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.framework.pipeline import Pipeline, Record
+from edgec.passes.framework.pass_manager import PassManager
 from edgec.passes.framework.planner import Planned
+from edgec.passes.framework.record import Record
 from edgec.passes.framework.target import Target
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.report.remarks import nothing_quantized
@@ -87,7 +88,7 @@ class Emission:
         reached: what each emitted network reaches, in order.
     """
 
-    pipeline: Pipeline
+    pipeline: PassManager
     steps: Sequence[Planned]
     data: Mapping[str, DataSet]
     quality: Quality

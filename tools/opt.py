@@ -6,13 +6,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from edgec.ir.errors import UsageError
 from edgec.tools.guard import guarded
 from edgec.tools.options import (
     MODEL_HELP,
@@ -51,74 +48,6 @@ def opt_parser() -> Parser:
     return parser
 
 
-def parse_pipeline(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Passes and options from ``fold,factorize{params=0.1, skip=[head*]}``; values are JSON or YAML.
-
-    Raises:
-        UsageError: a bracket or a quote is open, an option has no value, or a name is empty; the line says which.
-    """
-    steps: list[tuple[str, dict[str, Any]]] = []
-    for part in _split(text, text):
-        name, brace, rest = (piece.strip() for piece in part.partition("{"))
-        if not name:
-            raise _mistake(text, "a pass has no name", "write fold,factorize{params=0.1}")
-        if brace and not rest.endswith("}"):
-            raise _mistake(text, f"'{part.strip()}' goes on behind '}}'", "put a comma between passes")
-        options: dict[str, Any] = {}
-        for item in _split(rest[:-1], text) if brace else ():
-            key, equals, value = (piece.strip() for piece in item.partition("="))
-            if not key or not equals or not value:
-                raise _mistake(text, f"'{item.strip()}' of '{name}' is no option", "write option=value")
-            if key in options:
-                raise _mistake(text, f"'{key}' of '{name}' is given twice", "give each option once")
-            options[key] = _value(value, key, name, text)
-        steps.append((name, options))
-    return steps
-
-
-def _mistake(text: str, what: str, mend: str) -> UsageError:
-    return UsageError(f"-p '{text}'", what, mend)
-
-
-def _value(value: str, key: str, name: str, text: str) -> Any:
-    import yaml
-
-    try:
-        return json.loads(value)
-    except ValueError:
-        pass  # most of YAML is no JSON: [head*] and 'text' among it
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise _mistake(text, f"'{key}' of '{name}' is no value: {value}", "write it as in a recipe") from None
-
-
-def _split(part: str, text: str) -> list[str]:
-    """``part`` at the commas that stand in no bracket and no quotes; nothing from nothing."""
-    pieces, start, quote = [], 0, ""
-    closing: list[str] = []
-    letters = iter(enumerate(part))
-    for place, letter in letters:
-        if quote:
-            if letter == "\\" and quote == '"':
-                next(letters, None)
-            elif letter == quote:
-                quote = ""
-        elif letter in "\"'":
-            quote = letter
-        elif letter in "{[":
-            closing.append("}" if letter == "{" else "]")
-        elif letter in "}]":
-            if not closing or closing.pop() != letter:
-                raise _mistake(text, f"'{letter}' closes nothing", "write fold,factorize{params=0.1}")
-        elif letter == "," and not closing:
-            pieces.append(part[start:place])
-            start = place + 1
-    if closing or quote:
-        raise _mistake(text, f"{quote or closing[-1]} is missing", "close what was opened")
-    return [*pieces, part[start:]] if part.strip() else []
-
-
 def _run(options: argparse.Namespace) -> int:
     from edgec.backends.registry import backend, target
     from edgec.frontends.datasets import inputs_of, open_dataset
@@ -130,7 +59,8 @@ def _run(options: argparse.Namespace) -> int:
     from edgec.ir.files import save
     from edgec.ir.printer import print_graph
     from edgec.passes.framework.context import RunConfig
-    from edgec.passes.framework.pipeline import Pipeline
+    from edgec.passes.framework.pass_manager import PassManager
+    from edgec.passes.framework.pipeline_text import parse_pipeline
     from edgec.passes.framework.planner import facts_of, plan
     from edgec.tools.output import writing
     from edgec.tools.quality import freeze
@@ -153,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     data = {role: open_dataset(getattr(section, role), preprocess, inputs) for role in sorted(roles)}
     for instrument in instruments:
         instrument.start(graph)
-    pipeline = Pipeline(
+    pipeline = PassManager(
         freeze(graph, seeded_feeds(graph), source.name),
         RunConfig(
             data=data,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.passes.calibration.requirements import decibel, rounded
-from edgec.passes.framework.pipeline import Record
+from edgec.passes.framework.record import Record
 from edgec.passes.framework.remark import Remark
 from edgec.passes.quantize.report.saturation import Saturated
 from edgec.tools.failed_targets import emitted

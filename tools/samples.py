@@ -83,6 +83,18 @@ class Samples:
         specs = {"calibration": section.calibration, "train": section.train}
         sets = {role: open_dataset(spec, preprocess, inputs) for role, spec in specs.items() if spec is not None}
         whole = None if section.eval is None else open_metric(section.eval, preprocess, inputs)
+        return cls.parted(sets, whole, hold_out=hold_out, by_metric=by_metric)
+
+    @classmethod
+    def parted(
+        cls,
+        sets: Mapping[str, DataSet],
+        whole: Metric | None = None,
+        *,
+        hold_out: float,
+        by_metric: bool = False,
+    ) -> Samples:
+        """Parts data sets that are open; see :meth:`opened`."""
         metric = choosing = whole
         judged: list[int] = []
         if whole is not None and by_metric and all(len(data) > 1 for data in whole.data):

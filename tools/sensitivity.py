@@ -21,7 +21,7 @@ from edgec.frontends.sources import Source, opened
 from edgec.ir.errors import UsageError, printable
 from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 from edgec.passes.quantize.report.sensitivity import Sensitivity, sensitivities
 from edgec.tools.console import print_table
 from edgec.tools.options import print_notes

@@ -20,7 +20,7 @@ from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 from edgec.ir.rules import registering
 from edgec.ir.shapes import Shapes
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 
 # Importing the rules registers them.
 __all__ = ["Batches", "batch_axes", "batch_rules", "check_batches", "opened"]

@@ -22,7 +22,7 @@ from edgec.backends.tensorrt.versions import Profile, Rules
 from edgec.ir.errors import EmitError
 from edgec.ir.files import load
 from edgec.ir.graph import Graph, Variable
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 from edgec.passes.layers.linear import LINEAR
 
 # trtexec separates what it is told of layers by commas and colons.

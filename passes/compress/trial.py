@@ -20,8 +20,8 @@ from edgec.passes.framework.base import Pass
 from edgec.passes.framework.budgets import Unit, UnreachableBudget
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.layer_choice import excluded
-from edgec.passes.framework.pipeline import settle
 from edgec.passes.framework.remark import Remark
+from edgec.passes.framework.settling import settle
 from edgec.passes.layers.linear import LINEAR
 from edgec.passes.prune.prune import Prune
 

@@ -13,8 +13,8 @@ from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
 
 if TYPE_CHECKING:
-    from edgec.passes.framework.pipeline import Record
     from edgec.passes.framework.planner import Planned
+    from edgec.passes.framework.record import Record
 
 
 class Instrument:

@@ -86,7 +86,7 @@ def plan(
             mistakes are in it, one line each.
     """
     mistakes: list[UsageError] = []
-    order = _Order(frozenset(roles), set(facts), mistakes)
+    order = _Order(frozenset(roles), set(facts), mistakes, _not_in_recipe)
     at = where or (lambda index: f"{source}: passes[{index}]")
     for file, place, name, options in _in_turn(steps, at, mistakes):
         try:
@@ -106,10 +106,18 @@ def plan_passes(
     facts: frozenset[str] = INITIAL_FACTS,
 ) -> Plan:
     """Checks passes that are made already; see :func:`plan`."""
-    order = _Order(frozenset(roles), set(facts), [])
+    order = _Order(frozenset(roles), set(facts), [], _not_given)
     for index, step in enumerate(steps):
         order.add(Planned(step, f"passes[{index}]", source))
     return order.plan()
+
+
+def _not_in_recipe(role: str) -> tuple[str, str]:
+    return f"needs 'data.{role}', which the recipe does not have", f"add data.{role}"
+
+
+def _not_given(role: str) -> tuple[str, str]:
+    return f"needs {role} data, and there are none", f"make the pipeline with data={{'{role}': ...}}"
 
 
 @dataclass
@@ -119,6 +127,7 @@ class _Order:
     roles: frozenset[str]
     held: set[str]
     mistakes: list[UsageError]
+    without: Callable[[str], tuple[str, str]]
     planned: list[Planned] = field(default_factory=list)
     ended: dict[str, str] = field(default_factory=dict)
 
@@ -129,8 +138,7 @@ class _Order:
             return
         role = step.missing_data(self.roles)
         if role is not None:
-            what = f"needs 'data.{role}', which the recipe does not have"
-            self.mistakes.append(UsageError(item.where, what, f"add data.{role}"))
+            self.mistakes.append(UsageError(item.where, *self.without(role)))
             return
         if step.changes_inputs() and self.planned and not self.planned[-1].step.changes_inputs():
             before = self.planned[-1].step.name

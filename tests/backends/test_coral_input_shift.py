@@ -15,7 +15,7 @@ from edgec.ir.printer import parse
 from edgec.ir.shapes import Shapes
 from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 from edgec.passes.normalize import Normalize
 from edgec.passes.quantize.quantize import Quantize
 

@@ -24,7 +24,7 @@ from edgec.backends.tensorrt.rtx import installed
 from edgec.backends.tensorrt.versions import profile_of
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 from edgec.passes.quantize.quantize import Quantize
 
 ORIN = target("jetson-orin-nano")

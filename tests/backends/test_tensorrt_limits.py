@@ -18,7 +18,7 @@ from edgec.backends.tensorrt.spelling import REWRITES, Site
 from edgec.backends.tensorrt.versions import rules
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 
 ORIN = target("jetson-orin-nano")
 Version = tuple[int, ...]

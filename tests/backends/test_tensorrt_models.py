@@ -17,7 +17,7 @@ from edgec.backends.tensorrt.versions import profile_of, rules
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 
 NANO, ORIN, HOST = target("jetson-nano"), target("jetson-orin-nano"), target("trt-host")
 VECTOR = "(float[2,3,8] x) => (float[2,3,8] y)"

@@ -23,7 +23,7 @@ from edgec.ir.errors import EmitError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.files import to_bytes
 from edgec.ir.shapes import Shapes
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 
 ORIN = target("jetson-orin-nano")
 TARGETS = (13, 17)

@@ -15,7 +15,7 @@ from edgec.backends.tensorrt.quantized_weights import weights_as_floats
 from edgec.backends.tensorrt.rtx_compile import layer_of
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 
 needs_rtx = pytest.mark.skipif(not rtx.installed(), reason="tensorrt_rtx is not installed: pip install 'edgec[trt]'")
 SIGNATURE = "(float[1,32,8,8] x) => (float[1,32,8,8] y)"

@@ -33,9 +33,10 @@ from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import save
 from edgec.passes.framework.context import RunConfig
-from edgec.passes.framework.pipeline import Pipeline, settle
+from edgec.passes.framework.pass_manager import PassManager
 from edgec.passes.framework.planner import plan
 from edgec.passes.framework.reference import Reference
+from edgec.passes.framework.settling import settle
 
 TENSORFLOW_RATIO = 4.28 / 9.3
 LEFT_OVER = ("TRANSPOSE", "QUANTIZE", "DEQUANTIZE")
@@ -97,7 +98,7 @@ def main() -> int:
         graph = open_model(folder / "efficientnet-lite0.onnx", {})
         original = graph.copy()
         steps = plan([("fold", {}), ("quantize", {})], roles=["calibration"])
-        pipeline = Pipeline(
+        pipeline = PassManager(
             Reference(graph, held_out[:2]),
             RunConfig(data={"calibration": Crops(photos.calibration_crops())}, threads=2),
         )

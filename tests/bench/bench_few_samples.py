@@ -34,7 +34,7 @@ from edgec.passes.factorize.factorize import Factorize
 from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.base import Pass
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 from edgec.passes.prune.prune import Prune
 
 PASSES: dict[str, type[Pass]] = {"factorize": Factorize, "prune": Prune, "compress": Compress}

@@ -42,7 +42,7 @@ from edgec.ir.cost import Cost
 from edgec.ir.files import save
 from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.framework.pipeline import settle
+from edgec.passes.framework.settling import settle
 from edgec.passes.overlay.overlay import Overlay as OverlayPass
 from edgec.tools.measure import measure
 

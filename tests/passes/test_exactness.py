@@ -16,7 +16,7 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.exactness import inexact, measured_rounding
-from edgec.passes.framework.pipeline import Pipeline
+from edgec.passes.framework.pass_manager import PassManager
 from edgec.passes.framework.planner import Planned
 from edgec.passes.framework.reference import Reference
 
@@ -54,7 +54,7 @@ def folded(graph: Graph, wrong: Callable[[Graph], None] = lambda graph: None) ->
             super().run(graph, ctx)
             wrong(graph)
 
-    pipeline = Pipeline(Reference(graph, seeded_feeds(graph)))
+    pipeline = PassManager(Reference(graph, seeded_feeds(graph)))
     pipeline.run(graph, [Planned(Wrong(), "passes[0]", "compress.yaml")])
 
 

@@ -19,8 +19,8 @@ from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.frequency_bank import Overlay as Channels
 from edgec.ir.graph import Graph, Variable
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.framework.pipeline import settle
 from edgec.passes.framework.planner import plan
+from edgec.passes.framework.settling import settle
 from edgec.passes.overlay.composing import compose
 from edgec.passes.overlay.overlay import Overlay
 from edgec.passes.overlay.stage import absolutes, grouped, light_of, write_stage

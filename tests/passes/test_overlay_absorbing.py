@@ -14,8 +14,8 @@ from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.graph import Graph, Variable
 from edgec.ir.shapes import Shapes
 from edgec.passes.framework.context import Context
-from edgec.passes.framework.pipeline import settle
 from edgec.passes.framework.planner import plan
+from edgec.passes.framework.settling import settle
 from edgec.passes.overlay.overlay import Overlay
 from edgec.passes.overlay.response import cells
 from edgec.passes.overlay.stretches import Stretch, leading, trailing

@@ -22,9 +22,11 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.instruments import Dumps, Instrument, PrintAfter, PrintChanged, Times
-from edgec.passes.framework.pipeline import Pipeline, Record, settle
+from edgec.passes.framework.pass_manager import PassManager
 from edgec.passes.framework.planner import Planned
+from edgec.passes.framework.record import Record
 from edgec.passes.framework.reference import Reference
+from edgec.passes.framework.settling import settle
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -70,7 +72,7 @@ def run(
     graph = parse(TEXT)
     Shapes(graph).annotate(graph)
     reference = Reference(graph, seeded_feeds(graph))
-    pipeline = Pipeline(reference, instruments=instruments, repro=tmp_path / "repro")
+    pipeline = PassManager(reference, instruments=instruments, repro=tmp_path / "repro")
     return pipeline.run(graph, [step(change, lossy=lossy, **options)])
 
 
@@ -109,7 +111,7 @@ def test_a_double_output_of_a_float_network_may_move_as_floats_do(tmp_path: Path
         TEXT.replace("float[1,4] y", "double[1,4] y").replace("y = Neg(b)", "c = Neg(b)\n  y = Cast<to=11>(c)")
     )
     Shapes(graph).annotate(graph)
-    pipeline = Pipeline(Reference(graph, seeded_feeds(graph)), repro=tmp_path / "repro")
+    pipeline = PassManager(Reference(graph, seeded_feeds(graph)), repro=tmp_path / "repro")
     pipeline.run(graph, [step(lambda g, ctx: scale_weights(g, ctx, by=1 + 2e-7))])
     with pytest.raises(InternalError, match="is exact but moved output 'y'"):
         pipeline.run(graph, [step(scale_weights)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgec.passes.framework.pipeline import Record
+from edgec.passes.framework.record import Record
 from edgec.passes.framework.remark import Remark
 from edgec.tools.report import charts, pass_entry, write_html
 

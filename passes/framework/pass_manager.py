@@ -6,10 +6,11 @@ leaves a broken graph, or changes the outputs although it calls itself exact is 
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,44 +18,22 @@ import numpy as np
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EdgecError, InputError, InternalError, UsageError
 from edgec.ir.execution import seeded_feeds
-from edgec.ir.graph import Graph, Variable
-from edgec.ir.shapes import Shapes
-from edgec.ir.verifier import verify
+from edgec.ir.graph import Graph
 from edgec.passes.framework.cache import RunCache
 from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.framework.exactness import coarsest, inexact, measured_rounding
 from edgec.passes.framework.instruments import Instrument
 from edgec.passes.framework.planner import Planned
+from edgec.passes.framework.record import Record
 from edgec.passes.framework.reference import Outputs, Reference
-from edgec.passes.framework.remark import Remark
 from edgec.passes.framework.reproducer import write_reproducer
+from edgec.passes.framework.settling import settle
 from edgec.passes.framework.target import Target
 
-
-@dataclass(frozen=True)
-class Record:
-    """What one pass did to the graph.
-
-    Attributes:
-        sqnr_db: the graph behind it against the original model, on the probes.
-        before, after: :meth:`Cost.as_dict` of the graph in front of it and behind it.
-        target: the board it ran for; ``None`` in the shared part.
-        curves: what it wants drawn, by name.
-    """
-
-    name: str
-    place: str
-    seconds: float
-    before: Mapping[str, int]
-    after: Mapping[str, int]
-    sqnr_db: float
-    did: Sequence[Remark]
-    missed: Sequence[Remark]
-    target: str | None = None
-    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+_log = logging.getLogger("edgec.passes")
 
 
-class Pipeline:
+class PassManager:
     """Runs passes, one after the other.
 
     Args:
@@ -116,6 +95,7 @@ class Pipeline:
                 None if target is None else target.name, ctx.curves,
             )  # fmt: skip
             records.append(record)
+            _log.info("%s %s: %.2f s, %.1f dB", item.place, item.step.name, seconds, sqnr)
             for instrument in self.instruments:
                 instrument.after(item, before, graph, record)
             budget = item.step.budget_db()
@@ -221,36 +201,3 @@ def _placed(error: EdgecError, item: Planned) -> EdgecError:
     if error.where != name and not error.where.startswith(f"{name}: "):
         return error
     return type(error)(item.where + error.where.removeprefix(name), error.what, error.mend)
-
-
-def settle(graph: Graph, where: str) -> Shapes:
-    """Puts a rewritten graph in order: sorted, without dead code, typed anew, and verified.
-
-    Raises:
-        InternalError: the graph is broken; the line names the first violation.
-    """
-    graph.sort()
-    graph.remove_dead()
-    violations = verify(graph)
-    if violations:
-        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        raise InternalError(where, f"left a broken graph: {violations[0].where} {violations[0].what}{more}")
-    # What was inferred before the rewrite is not true any more; only the signatures are declared.
-    graphs = [graph, *graph.subgraphs(recursive=True)]
-    signature = {tensor for one in graphs for tensor in (*one.inputs, *one.outputs)}
-    for variable in graph.variables():
-        if variable not in signature and variable.type_proto is None:
-            variable.shape, variable.dtype = None, None
-    try:
-        shapes = Shapes(graph)
-    except InputError as error:
-        raise InternalError(where, f"left a broken graph: {error.where}: {error.what}") from error
-    shapes.annotate(graph)
-    _check_outputs(graph, where)
-    return shapes
-
-
-def _check_outputs(graph: Graph, where: str) -> None:
-    untyped = next((t for t in graph.outputs if isinstance(t, Variable) and t.dtype is None and not t.type_proto), None)
-    if untyped is not None:
-        raise InternalError(where, f"left output '{untyped.name}' without a type")
