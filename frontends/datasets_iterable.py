@@ -60,7 +60,7 @@ class IterableData:
         self._indexed = hasattr(self._samples, "__getitem__") and hasattr(self._samples, "__len__")
         if isinstance(self._samples, list | tuple) and self._samples:  # which may be of batches
             first = self._transformed(partial(_same, self._samples[0]))
-            self._indexed = len(list(islice(self._taken_apart(first, f"{source}: item 0"), 2))) == 1
+            self._indexed = len(list(islice(self._taken_apart(first, f"{source}: sample 0"), 2))) == 1
         if self._indexed and not isinstance(self._samples, Mapping):
             count = self._guard(lambda: len(self._samples))
         elif isinstance(self._samples, Iterable) and not isinstance(self._samples, Mapping):
@@ -174,8 +174,9 @@ class IterableData:
         end = object()
         number = 0
         while (item := self._guard(lambda: next(iterator, end))) is not end:
-            yield from self._taken_apart(self._transformed(partial(_same, item)), f"{self.source}: item {number}")
-            number += 1
+            for sample in self._taken_apart(self._transformed(partial(_same, item)), f"{self.source}: sample {number}"):
+                number += 1
+                yield sample
 
     def _taken_apart(self, item: Any, where: str) -> Iterator[Any]:
         """The samples of an item, where all its arrays have a sample axis; else the item itself."""
