@@ -1,14 +1,17 @@
-"""Gather and OneHot: GATHER of rows or elements by known or computed indices, and ONE_HOT.
+"""Gather, GatherElements, GatherND and OneHot: GATHER by known or computed indices, and ONE_HOT.
 
-Sources: ONNX operators Gather and OneHot; TFLite operators GATHER and ONE_HOT. GATHER takes no negative indices: known
+Sources: ONNX operators of these names; TFLite operators GATHER and ONE_HOT. GATHER takes no negative indices: known
 ones are made positive here, and computed ones, such as token ids, must not be negative.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgec.backends.coral import layout
 from edgec.backends.coral.lowering import Lowering, lowers, refusal
 from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value, constant
@@ -63,6 +66,150 @@ def gather(low: Lowering, node: Node) -> None:
     low.set(node.outputs[0], made.reshaped([s for a, s in enumerate(shape) if a != axis]) if scalar else made)
 
 
+@lowers("GatherElements")
+def gather_elements(low: Lowering, node: Node) -> None:
+    """GATHER of single elements, by their places in the memory: index times stride, and where the other axes are."""
+    source = low.value(node.inputs[0])
+    rank = len(source.shape)
+    axis = int(node.attrs.get("axis", 0)) % rank
+    indices = _counted(low, node, low.value(node.inputs[1]), source.shape[axis])
+    strides = _strides(source.shape)
+    others = [0 if a == axis else stride for a, stride in enumerate(strides)]
+    places = _plus(low, node, _times(low, node, indices, strides[axis]), _places_of_rows(indices.shape, others))
+    low.set(node.outputs[0], _elements(low, node, source, places))
+
+
+@lowers("GatherND")
+def gather_nd(low: Lowering, node: Node) -> None:
+    """GATHER of rows by their places: each coordinate times its stride, summed, and where the batch is."""
+    source, indices = low.value(node.inputs[0]), low.value(node.inputs[1])
+    batch = int(node.attrs.get("batch_dims", 0))
+    depth = indices.shape[-1]
+    sizes, rest = source.shape[batch : batch + depth], source.shape[batch + depth :]
+    lead = indices.shape[:-1]
+    parts = _coordinates(low, node, indices, depth)
+    strides = _strides(source.shape[: batch + depth])
+    places: Value | None = None
+    for part, size, stride in zip(parts, sizes, strides[batch:], strict=True):
+        term = _times(low, node, _counted(low, node, part, size), stride)
+        places = term if places is None else _sum(low, node, places, term)
+    assert places is not None
+    places = _plus(low, node, places, _places_of_rows(lead, strides[:batch]))
+    low.set(node.outputs[0], _elements(low, node, source, places, rest))
+
+
+def _places_of_rows(shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
+    """Where in memory the batch of each index begins: the first coordinates of its own place, times their strides."""
+    places = np.zeros(tuple(shape), np.int64)
+    for axis, stride in enumerate(strides):
+        places += stride * np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return places
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    """How far apart in row-major memory neighbours along each axis are."""
+    return [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+
+
+def _coordinates(low: Lowering, node: Node, indices: Value, depth: int) -> list[Value]:
+    """Each coordinate of indices by itself."""
+    if indices.is_constant:
+        return [constant(f"{node.name}.at{n}", indices.known()[..., n]) for n in range(depth)]
+    rank = len(indices.shape)
+    indices = low.arranged(low.cast(indices, np.dtype(np.int32)), range(rank))
+    if depth == 1:
+        return [indices.reshaped(indices.shape[:-1])]
+    parts = []
+    for number in range(depth):
+        begin = low.ints(f"{node.name}.begin{number}", [*[0] * (rank - 1), number])
+        size = low.ints(f"{node.name}.size", [*indices.shape[:-1], 1])
+        shape = (*indices.shape[:-1], 1)
+        part = low.emit(
+            "SLICE",
+            [indices, begin, size],
+            shape,
+            indices,
+            schema.SliceOptionsT(),
+            shape=shape,
+            permutation=range(rank),
+        )
+        parts.append(part.reshaped(shape[:-1]))
+    return parts
+
+
+def _counted(low: Lowering, node: Node, indices: Value, size: int) -> Value:
+    """Indices in int32 and ONNX's order, counted from the front."""
+    if indices.is_constant:
+        numbers = indices.known()
+        return constant(f"{node.name}.indices", np.where(numbers < 0, numbers + size, numbers).astype(np.int32))
+    indices = low.arranged(low.cast(indices, np.dtype(np.int32)), range(len(indices.shape)))
+    return _from_the_front(low, node, indices, size)
+
+
+def _times(low: Lowering, node: Node, indices: Value, stride: int) -> Value:
+    if stride == 1:
+        return indices
+    if indices.is_constant:
+        return constant(indices.name, indices.known() * np.int32(stride))
+    return _step(low, "MUL", indices, _number(node, stride, indices), schema.MulOptionsT())
+
+
+def _plus(low: Lowering, node: Node, indices: Value, numbers: np.ndarray) -> Value:
+    if not numbers.any():
+        return indices
+    if indices.is_constant:
+        return constant(indices.name, (indices.known() + numbers).astype(np.int32))
+    held = low.arranged(constant(f"{node.name}.offsets", numbers.astype(np.int32)), range(numbers.ndim))
+    return _step(low, "ADD", indices, held, schema.AddOptionsT())
+
+
+def _sum(low: Lowering, node: Node, left: Value, right: Value) -> Value:
+    if left.is_constant:
+        left, right = right, left
+    if left.is_constant:
+        return constant(left.name, left.known() + right.known())
+    if right.is_constant:
+        return _plus(low, node, left, right.known())
+    right = low.laid(right, left.order, left.stored)
+    return _step(low, "ADD", left, right, schema.AddOptionsT())
+
+
+def _number(node: Node, value: int, like: Value) -> Value:
+    return constant(f"{node.name}.{value}", np.full([1] * max(len(like.stored), 1), value, np.int32))
+
+
+def _elements(low: Lowering, node: Node, source: Value, places: Value, rest: Sequence[int] = ()) -> Value:
+    """The elements, or rows of shape ``rest``, of a tensor at these places of its memory."""
+    source = _table(low, source) if source.is_constant else source
+    rows = (int(np.prod(source.shape)) // max(int(np.prod(rest)), 1), *rest)
+    flat = low.arranged(source.reshaped(rows) if source.is_constant else _flat(low, source, rows), range(len(rows)))
+    count = int(np.prod(places.shape))
+    index = low.laid(low.arranged(places, range(len(places.shape))), layout.row_major(places.shape), (count,))
+    options = schema.GatherOptionsT()
+    options.axis, options.batchDims = 0, 0
+    made = low.emit(
+        "GATHER",
+        [flat, index],
+        (count, *rest),
+        source,
+        options,
+        shape=(count, *rest),
+        permutation=range(1 + len(rest)),
+        quantization=source.quantization,
+        name=node.outputs[0].name,
+    )
+    return made.reshaped((*places.shape, *rest))
+
+
+def _flat(low: Lowering, source: Value, rows: tuple[int, ...]) -> Value:
+    """A tensor in ONNX's order, seen as rows."""
+    return low.arranged(source, range(len(source.shape))).reshaped(rows)
+
+
+def _step(low: Lowering, kind: str, left: Value, right: Value, options: object, dtype: type = np.int32) -> Value:
+    return low.emit(kind, [left, right], left.stored, left, options, dtype=np.dtype(dtype))
+
+
 def _table(low: Lowering, source: Value) -> Value:
     """A known table: int8 with one scale stays so, anything else is of floats, or of integers without a scale."""
     quantization = source.quantization
@@ -74,12 +221,10 @@ def _table(low: Lowering, source: Value) -> Value:
 def _from_the_front(low: Lowering, node: Node, indices: Value, count: int) -> Value:
     """``indices + count`` where they are negative."""
 
-    def step(kind: str, left: Value, right: Value, options: object, dtype: type = np.int32) -> Value:
-        return low.emit(kind, [left, right], left.stored, left, options, dtype=np.dtype(dtype))
-
     zero, size = (constant(f"{node.name}.{n}", np.array([n], np.int32)) for n in (0, count))
-    negative = low.cast(step("LESS", indices, zero, schema.LessOptionsT(), np.bool_), np.dtype(np.int32))
-    return step("ADD", indices, step("MUL", negative, size, schema.MulOptionsT()), schema.AddOptionsT())
+    less = _step(low, "LESS", indices, zero, schema.LessOptionsT(), np.bool_)
+    negative = low.cast(less, np.dtype(np.int32))
+    return _step(low, "ADD", indices, _step(low, "MUL", negative, size, schema.MulOptionsT()), schema.AddOptionsT())
 
 
 @lowers("OneHot")

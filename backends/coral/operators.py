@@ -70,6 +70,7 @@ _INT8_IS_2 = frozenset(
         "LESS_EQUAL",
         "NOT_EQUAL",
         "TOPK_V2",
+        "SLICE",
     ]
 )
 #: Versions that operators need for types besides float32 and int8.
@@ -80,6 +81,7 @@ _BY_TYPE = {
     ("MUL", "int64"): 5,
     ("SIGN", "int32"): 2,
     ("SPLIT", "int32"): 3,
+    ("TILE", "int8"): 3,
     ("GATHER", "bool"): 3,
     ("TRANSPOSE", "bool"): 3,
     ("STRIDED_SLICE", "bool"): 3,
