@@ -97,8 +97,7 @@ class TensorRTBackend:
         """Writes the bundle and checks its models.
 
         Raises:
-            EmitError: TensorRT of the board refuses a model, one does not fit the board's memory, or a layer that is
-                promised to run in INT8 does not in TensorRT-RTX.
+            EmitError: TensorRT of the board refuses a model, or one does not fit the board's memory.
         """
         profile = profile_of(target)
         quantized = graph if is_quantized(graph) else None
@@ -166,7 +165,7 @@ class TensorRTBackend:
         beyond = best.float32_layers
         if beyond:
             notes.append(f"{len(beyond)} layers stay FP32, for FP16 would overflow: {', '.join(beyond[:3])}.")
-        notes.append(UNBUILT)
+        notes += [*_in_float(checks), UNBUILT]
         given = Session(graph)
         apart = _measured(best, feeds, [given.run(one) for one in feeds])
         golden = [file for port in (*inputs, *results) for file in port.golden]
@@ -230,9 +229,18 @@ def _check_computed(target: Target, measured: Mapping[str, float], checks: Mappi
         where = f"{target.name}: {file}: RTX compile check"
         if checked.error is not None:
             raise EmitError(where, f"TensorRT-RTX refuses it ({checked.error})", _REFUSED_BY_RTX)
-        if checked.floats:
-            what = f"'{checked.floats[0]}' was promised INT8 and runs in float ({len(checked.floats)} such layers)"
-            raise EmitError(where, what, "keep it in float with quantize: {skip: [...]}")
+
+
+def _in_float(checks: Mapping[str, Checked]) -> list[str]:
+    """What to say of layers that are quantized and that TensorRT-RTX runs in float all the same."""
+    floats = dict.fromkeys(name for checked in checks.values() for name in checked.floats)
+    if not floats:
+        return []
+    count = f"{len(floats)} quantized layers" if len(floats) > 1 else "1 quantized layer"
+    return [
+        f"TensorRT-RTX runs {count} in float ({', '.join(list(floats)[:3])}); the board's TensorRT may, too:"
+        " keep them in float with quantize: {skip: [...]}."
+    ]
 
 
 def _described(

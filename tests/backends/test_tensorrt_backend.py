@@ -210,21 +210,30 @@ def test_an_operator_of_a_newer_opset(tmp_path: Path) -> None:
     assert onnx.load(tmp_path / "orin" / "model_fp16.onnx").opset_import[0].version == 16
 
 
-@pytest.mark.parametrize(
-    ("checked", "what"),
-    [
-        (Checked("1.7", None, 1, (), ("a", "b")), "'a' was promised INT8 and runs in float (2 such layers); keep it in "
-         "float with quantize: {skip: [...]}"),
-        (Checked("1.7", "no such op"), "TensorRT-RTX refuses it (no such op); replace what it names in the network, "
-         "or end the network before it with --cut"),
-    ],
-)  # fmt: skip
-def test_the_compile_check_fails(checked: Checked, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compile_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "installed", lambda: True)
-    monkeypatch.setattr(module, "rtx_check", lambda *given: checked)
+    monkeypatch.setattr(module, "rtx_check", lambda *given: Checked("1.7", "no such op"))
     with pytest.raises(EmitError) as caught:
         emitted(ORIN, tmp_path / "out")
-    assert str(caught.value) == f"jetson-orin-nano: model_int8_typed.onnx: RTX compile check: {what}"
+    assert str(caught.value) == (
+        "jetson-orin-nano: model_int8_typed.onnx: RTX compile check: TensorRT-RTX refuses it (no such op); replace what "
+        "it names in the network, or end the network before it with --cut"
+    )
+
+
+@pytest.mark.parametrize(
+    ("floats", "words"),
+    [(("a",), "1 quantized layer in float (a)"), (("a", "b"), "2 quantized layers in float (a, b)")],
+)
+def test_layers_that_run_in_float_all_the_same_are_named(
+    floats: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "installed", lambda: True)
+    monkeypatch.setattr(module, "rtx_check", lambda *given: Checked("1.7", None, 1, (), floats))
+    notes = emitted(ORIN, tmp_path / "out").notes
+    assert [note for note in notes if "TensorRT-RTX" in note] == [
+        f"TensorRT-RTX runs {words}; the board's TensorRT may, too: keep them in float with quantize: {{skip: [...]}}."
+    ]
 
 
 def test_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
