@@ -216,8 +216,8 @@ def test_the_compile_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(EmitError) as caught:
         emitted(ORIN, tmp_path / "out")
     assert str(caught.value) == (
-        "jetson-orin-nano: model_int8_typed.onnx: RTX compile check: TensorRT-RTX refuses it (no such op); replace what "
-        "it names in the network, or end the network before it with --cut"
+        "jetson-orin-nano: model_int8_typed.onnx: RTX compile check: TensorRT-RTX refuses it (no such op); replace "
+        "what it names in the network, or end the network before it with --cut"
     )
 
 
