@@ -60,7 +60,7 @@ class BatchFlow:
                 raise InputError(
                     f"input '{tensor.name}'",
                     f"its first axis has {first} elements and other inputs' {self.size}, so neither is the batch's",
-                    "make the module with any_batch=False, to run it at the shapes of the model",
+                    "export the network with the samples on the first axis of every input",
                 )
             self.size = first
             self._axes[tensor] = 0
@@ -178,7 +178,7 @@ class Crossing:
         return InputError(
             f"node '{label}' ({self.node.op})",
             f"{what}, so the model runs at batch size {self.size} only",
-            "make the module with any_batch=False, or export the network with a dynamic batch",
+            "export the network with a dynamic batch, so that samples stay apart",
         )
 
     def _static(self, tensor: Tensor) -> tuple[int, ...]:

@@ -18,8 +18,9 @@ import numpy as np
 MOST_UNSEEN, _FEWEST_UNSEEN = 64, 4
 # Of the calibration or training data every so many samples are set aside, where there are this many at least.
 _SET_ASIDE, _FEWEST_TO_SHARE, _MOST_SET_ASIDE = 4, 8, 32
-# Training holds out at most so many samples, and none where there are fewer than ten.
-_MOST_HELD_OUT, _FEWEST_TO_HOLD_OUT = 512, 10
+# Training holds out at most so many samples, none where there are fewer than ten, and at least four where that is no
+# more than every fifth: by fewer, which epoch is best is chance.
+_MOST_HELD_OUT, _FEWEST_TO_HOLD_OUT, _FEWEST_HELD_OUT, _ONE_IN = 512, 10, 4, 5
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def _held_out(train: Sequence[bytes], calibration: Sequence[bytes], reported: se
     able = _distinct([index for index, sample in enumerate(train) if sample not in reported], train)
     if len(able) < _FEWEST_TO_HOLD_OUT or not share:
         return []
-    count = min(max(round(share * len(able)), 1), _MOST_HELD_OUT)
+    few = min(_FEWEST_HELD_OUT, len(able) // _ONE_IN)
+    count = min(max(round(share * len(able)), few), _MOST_HELD_OUT)
     calibrated = set(calibration)
     spare = [index for index in able if train[index] not in calibrated]
     if len(spare) >= 2 * count:

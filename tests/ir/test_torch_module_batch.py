@@ -165,10 +165,7 @@ def test_a_symbolic_batch_is_the_graphs_own_business() -> None:
     assert run(module, {"x": np.zeros((5, 4, 6), np.float32)})["y"].shape == (5, 24)
 
 
-END = (
-    ", so the model runs at batch size 1 only; make the module with any_batch=False, or export the network with a "
-    "dynamic batch"
-)
+END = ", so the model runs at batch size 1 only; export the network with a dynamic batch, so that samples stay apart"
 REFUSED = {
     "[n] y = ReduceMean<axes=[0]>(x)": (
         "node 'n' (ReduceMean): it works along axis 0, which is the batch's",
@@ -222,7 +219,7 @@ def test_inputs_that_disagree_on_the_batch_are_refused() -> None:
         TorchModule(graph)
     assert str(caught.value) == (
         "input 'z': its first axis has 4 elements and other inputs' 1, so neither is the batch's; "
-        "make the module with any_batch=False, to run it at the shapes of the model"
+        "export the network with the samples on the first axis of every input"
     )
 
 

@@ -18,7 +18,7 @@ def refusal(graph: Graph, **options: bool) -> str:
     return str(caught.value)
 
 
-FIXED = "make the module with any_batch=False, or export the network with a dynamic batch"
+FIXED = "export the network with a dynamic batch, so that samples stay apart"
 ONLY = f", so the model runs at batch size 1 only; {FIXED}"
 
 

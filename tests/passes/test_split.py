@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,8 +54,8 @@ def test_training_samples_that_are_not_calibrated_on_are_set_aside_first() -> No
 
 def test_one_set_for_both_gives_up_some_of_each() -> None:
     parts = partition({"calibration": named(*range(32)), "train": named(*range(32))}, 0.1)
-    assert len(parts.unseen) == 8 and len(parts.validation) == 2
-    assert parts.fit["calibration"] == parts.fit["train"] and len(parts.fit["train"]) == 22
+    assert len(parts.unseen) == 8 and len(parts.validation) == 4
+    assert parts.fit["calibration"] == parts.fit["train"] and len(parts.fit["train"]) == 20
 
 
 def test_few_samples_are_all_fitted_to() -> None:
@@ -70,3 +71,11 @@ def test_copies_of_one_sample_are_one() -> None:
 def test_only_samples_of_eval_that_passes_do_not_choose_by_are_reported_on() -> None:
     parts = partition({"calibration": named(1, 2), "eval": named(*range(10, 30))}, 0, judged=range(0, 20, 2))
     assert parts.unseen_role == "eval" and parts.unseen == tuple(range(0, 20, 2))
+
+
+@pytest.mark.parametrize(("count", "held"), [(8, 0), (12, 0), (16, 2), (24, 3), (28, 4), (64, 5), (400, 37)])
+def test_enough_are_held_out_to_choose_by(count: int, held: int) -> None:
+    """A tenth; of few samples four, or every fifth of those that are not reported on."""
+    parts = partition({"train": [f"sample {number}".encode() for number in range(count)]}, 0.1)
+    assert len(parts.validation) == held
+    assert not set(parts.validation) & set(parts.fit["train"]) | set(parts.validation) & set(parts.unseen)

@@ -25,6 +25,7 @@ from edgec.passes.train.engine.objective import Task, find_task
 from edgec.passes.train.engine.parallel import World, joined
 from edgec.passes.train.engine.teacher import Match, Teacher, find_matches
 from edgec.passes.train.engine.threads import torch_threads
+from edgec.passes.train.engine.trainable_part import TrainablePart, Unlabelled
 from edgec.passes.train.engine.trainer import History, Trainer
 from edgec.passes.train.engine.verdicts import Monitor, Verdict
 from edgec.passes.train.training_pass import TRAIN, Teaching, TrainingPass
@@ -42,17 +43,33 @@ VALIDATION = "validation"
 
 def train(options: TrainingPass, graph: Graph, ctx: Context) -> None:
     """Trains the weights of ``graph`` in place; see :meth:`TrainingPass.run`."""
+    part = TrainablePart.of(graph, options.name)
+    inner = _of_part(options, part, ctx) if part.ends else ctx
     with torch_threads(ctx.threads), joined() as world:
-        run = _Run(options, graph, ctx, world)
+        run = _Run(options, part, inner, world)
         history = run.trainer.run()
         run.report(history, run.write(history))
+    part.write_back()
+
+
+def _of_part(options: TrainingPass, part: TrainablePart, ctx: Context) -> Context:
+    """What the training of a network's part sees: it learns from a teacher's part, and is judged by its loss."""
+    ends = f"the network goes on with {' and '.join(part.ends)}, through which nothing is trained"
+    if options.monitor == "metric":
+        raise UsageError(f"{options.name}: monitor", f"{ends}: there is no metric", "write loss")
+    if options.teaching is None:
+        raise UsageError(f"{options.name}: teacher", f"{ends}: labels say nothing of it", "write teacher: original")
+    ctx.did("the network", f"is trained up to {', '.join(tensor.name for tensor in part.graph.outputs)}: {ends}")
+    return ctx.having(data={role: Unlabelled(given) for role, given in ctx.data.items()}, metric=None)
 
 
 class _Run:
     """What one run is made of."""
 
-    def __init__(self, options: TrainingPass, graph: Graph, ctx: Context, world: World) -> None:
+    def __init__(self, options: TrainingPass, part: TrainablePart, ctx: Context, world: World) -> None:
+        graph = part.graph
         self.options, self.graph, self.ctx, self.device = options, graph, ctx, world.device
+        self.partial = bool(part.ends)
         torch.manual_seed(ctx.seed)
         data = ctx.data[TRAIN]
         network = TorchModule(graph, frozen=options.frozen(graph), scales=options.scales)
@@ -93,6 +110,8 @@ class _Run:
         graph = self.ctx.config.original if original else _outside(self.ctx, where).model(teaching.teacher, where)
         if graph is None:
             raise UsageError(where, "there is no original model here", "name a model's path")
+        if self.partial:
+            graph = TrainablePart.at(graph, [tensor.name for tensor in self.graph.outputs], where).graph
         self.teacher = graph
         matches: list[Match] = []
         if teaching.inside:
