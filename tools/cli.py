@@ -213,8 +213,10 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _describe_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("place", type=Path, metavar="DIR", help="an output folder, or a target's folder in one")
+    what = "an output folder, or a target's folder in one; or a model, as edgec takes it"
+    parser.add_argument("place", type=Path, metavar="DIR", help=what)
     parser.add_argument("-O", dest="recipe", type=Path, metavar="RECIPE", help="for preprocessing, metric and samples")
+    add_model_options(parser)
     samples = parser.add_mutually_exclusive_group()
     samples.add_argument(
         "--images", type=Path, action="append", default=[], metavar="DIR", help="run on these, not on data.eval"
@@ -223,13 +225,15 @@ def _describe_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", metavar="FILE", help="the images' labels: 'folders', or a .csv or .json")
     parser.add_argument("--outputs", type=Path, metavar="FILE", help="write every output to this .npz")
     parser.add_argument("--json", action="store_true", help="JSON in the place of the table")
-    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
 
 
 def _run_emitted(options: argparse.Namespace) -> int:
     from edgec.tools.run import RunJob, as_json, print_run, run_emitted
 
-    job = RunJob(options.place, options.recipe, options.images, options.arrays, options.labels, options.outputs)
+    job = RunJob(
+        options.place, options.recipe, options.images, options.arrays, options.labels, options.outputs,
+        pins_of(options), options.cut,
+    )  # fmt: skip
     report = run_emitted(job)
     if options.json:
         print(as_json(report))

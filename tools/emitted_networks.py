@@ -90,7 +90,7 @@ def _one(folder: Path, name: str) -> Iterator[Network]:
         for model in manifest.models:
             with _told_by(folder / "manifest.json", "is no manifest of a bundle"):
                 graph = as_computed(folder, manifest, model)
-            yield _in_onnxruntime(graph, f"{name}/{Path(model.file).stem.removeprefix('model_')}", optimize=False)
+            yield in_onnxruntime(graph, f"{name}/{Path(model.file).stem.removeprefix('model_')}", optimize=False)
     elif (folder / TFLITE).is_file():
         yield _tflite(folder, name)
     elif (folder / ONNX).is_file():
@@ -107,10 +107,11 @@ def _told_by(file: Path, what: str) -> Iterator[None]:
 
 
 def _onnx(file: Path, name: str) -> Network:
-    return _in_onnxruntime(load(file), name, optimize=True)
+    return in_onnxruntime(load(file), name, optimize=True)
 
 
-def _in_onnxruntime(graph: Graph, name: str, *, optimize: bool) -> Network:
+def in_onnxruntime(graph: Graph, name: str, *, optimize: bool) -> Network:
+    """A graph by itself, run in onnxruntime."""
     session = Session(graph, optimize=optimize)
 
     def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

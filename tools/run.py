@@ -1,11 +1,11 @@
-"""``edgec run``: what was emitted, run here on data, so that quality is compared target by target."""
+"""``edgec run``: what was emitted, or a model, run here on data, so that quality is compared target by target."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ import numpy as np
 
 from edgec.frontends.datasets import DataSet, open_dataset
 from edgec.frontends.metrics import Metric, Run, Sqnr, open_metric, samples_of
+from edgec.frontends.model import Pins, open_model
 from edgec.frontends.recipe import Recipe, load_recipe, parse_data
 from edgec.frontends.recipe_data import DataSpec, EvalSpec, PreprocessSpec
+from edgec.frontends.sources import opened, source_of
 from edgec.ir.errors import InputError, UsageError, printable
 from edgec.passes.calibration.requirements import decibel, rounded
 from edgec.tools.console import print_table
-from edgec.tools.emitted_networks import ONNX, Network, networks_in
+from edgec.tools.emitted_networks import ONNX, Network, in_onnxruntime, networks_in
+from edgec.tools.options import print_notes
 from edgec.tools.output import writing
 
 
@@ -27,11 +30,13 @@ class RunJob:
     """What to run on what.
 
     Attributes:
-        place: an output folder, or a target's folder.
+        place: an output folder, a target's folder, or a model: a file, or ``module:function``.
         recipe: for its ``data.preprocess`` and ``data.eval``.
         images, arrays: samples, in the place of those of ``data.eval``.
         labels: of the images: ``folders``, or a file of file and label.
         outputs: an .npz to write all outputs to.
+        pins: static shapes, or values, of a model's inputs.
+        cuts: tensors or nodes to end a model at.
     """
 
     place: Path
@@ -40,6 +45,8 @@ class RunJob:
     arrays: Path | None = None
     labels: str | None = None
     outputs: Path | None = None
+    pins: Pins = field(default_factory=dict)
+    cuts: Sequence[str] = ()
 
 
 def run_emitted(job: RunJob) -> dict[str, Any]:
@@ -51,7 +58,7 @@ def run_emitted(job: RunJob) -> dict[str, Any]:
     """
     recipe = None if job.recipe is None else load_recipe(job.recipe, data=False)
     spec = _samples(job, recipe)
-    networks = networks_in(job.place)
+    networks = _networks(job)
     inputs = networks[0].inputs
     preprocess = None if recipe is None else recipe.data.preprocess
     metric = _metric(recipe, spec, preprocess, inputs)
@@ -70,6 +77,21 @@ def run_emitted(job: RunJob) -> dict[str, Any]:
         with writing(job.outputs, mend="give another file with --outputs"):
             _save(job.outputs, networks, data)
     return report
+
+
+def _networks(job: RunJob) -> list[Network]:
+    """Those of a folder, or a model that is no folder."""
+    source = source_of(job.place)
+    if job.place.is_dir() or (source.file is not None and not job.place.exists()):
+        if job.pins or job.cuts:
+            raise UsageError("run", "--input and --cut go with a model, not with a folder", "leave them out")
+        return networks_in(job.place)
+    notes: list[str] = []
+    with opened(source) as path:
+        graph = open_model(path, job.pins, job.cuts, notes=notes)
+        network = in_onnxruntime(graph, source.name, optimize=True)
+    print_notes(source.name, notes)
+    return [network]
 
 
 def print_run(report: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ from edgec.backends.tensorrt.lint import lint
 from edgec.backends.tensorrt.models import Model, as_computed, is_quantized, models_of
 from edgec.backends.tensorrt.open_bundle import largest_share, open_golden, open_model
 from edgec.backends.tensorrt.parser_types import UINT8_FROM
-from edgec.backends.tensorrt.rtx import Checked, installed, rtx_check
+from edgec.backends.tensorrt.rtx import LACKED, Checked, installed, rtx_check
 from edgec.backends.tensorrt.shape_profiles import ShapeProfile, check_inputs, configured, profiles_of
 from edgec.backends.tensorrt.versions import profile_of
 from edgec.ir.cost import Cost
@@ -165,7 +165,7 @@ class TensorRTBackend:
         beyond = best.float32_layers
         if beyond:
             notes.append(f"{len(beyond)} layers stay FP32, for FP16 would overflow: {', '.join(beyond[:3])}.")
-        notes += [*_in_float(checks), UNBUILT]
+        notes += [*_in_float(checks), *_unchecked(models), UNBUILT]
         given = Session(graph)
         apart = _measured(best, feeds, [given.run(one) for one in feeds])
         golden = [file for port in (*inputs, *results) for file in port.golden]
@@ -214,10 +214,23 @@ def _compile_checks(
     done: set[str] = set()
     shapes = {name: (profile.least, profile.usual, profile.most) for name, profile in profiles.items()}
     for model in models if installed() else ():
-        if model.precision not in done and not model.fallback:
+        if not _unbuildable(model) and model.precision not in done and not model.fallback:
             done.add(model.precision)
             running[model.file] = pool.submit(rtx_check, folder / model.file, model.integer_layers, shapes)
     return running
+
+
+def _unbuildable(model: Model) -> list[str]:
+    """Operators for which TensorRT-RTX cannot build a model that TensorRT can."""
+    return sorted({node.op for node in model.written.nodes} & LACKED)
+
+
+def _unchecked(models: Sequence[Model]) -> list[str]:
+    """What to say where no compile check could be made."""
+    lacked = sorted({op for model in models for op in _unbuildable(model)}) if installed() else []
+    if not lacked:
+        return []
+    return [f"TensorRT-RTX has no {' and no '.join(lacked)}, which TensorRT has: no RTX compile check was made."]
 
 
 def _check_computed(target: Target, measured: Mapping[str, float], checks: Mapping[str, Checked]) -> None:

@@ -17,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 LIMIT_SECONDS = 600
+
+#: What TensorRT has and TensorRT-RTX refuses to build ("has no runners that implement it", version 1.7): a network with
+#: one of them says nothing by not being built.
+LACKED = frozenset({"NonMaxSuppression"})
 # Layers that copy, cast or compute element by element carry the names of what they are fused with.
 _COMPUTING = frozenset({"correlation", "gemm", "convolution", "correlation_transpose", "deconvolution", "matmul"})
 

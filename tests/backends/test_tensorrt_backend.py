@@ -297,3 +297,23 @@ def test_bytes_that_leave(tmp_path: Path) -> None:
     made = backend.emit(graph, NANO, tmp_path / "out", [{"x": np.array([[1, 2, 3, 200]], np.float32)}])
     (entry,) = made.check["outputs"]
     assert (entry["dtype"], entry["instead_of"]) == ("int32", "uint8")
+
+
+# -- what TensorRT has and the compile check's TensorRT-RTX has not ----------------------------------------------------
+
+
+def test_a_detector_with_its_suppression_goes_to_boards_that_have_it(tmp_path: Path) -> None:
+    graph = model(
+        "k = NonMaxSuppression (b, s, most, overlap, least)",
+        "(float[1,16,4] b, float[1,2,16] s) => (int64[K,3] k)",
+        "int64[1] most = {5}, float[1] overlap = {0.5}, float[1] least = {0.1}",
+    )
+    emitted = TensorRTBackend().emit(graph.copy(), ORIN, tmp_path / "orin", [])
+    said = [note for note in emitted.notes if "compile check" in note]
+    assert said == (
+        ["TensorRT-RTX has no NonMaxSuppression, which TensorRT has: no RTX compile check was made."]
+        if module.installed()
+        else []
+    )
+    with pytest.raises(EmitError, match=r"TensorRT 8\.2 a fixed number, filled up; end the network at the boxes"):
+        TensorRTBackend().emit(graph, NANO, tmp_path / "nano", [])

@@ -12,6 +12,9 @@ import onnxruntime as ort
 import pytest
 from bundles import ORIN, SHAPE, write_bundle
 from refusals import Edgec
+from running_passes import model
+
+from edgec.ir.files import save
 
 ALL = ["model.onnx", "coral-dev-board", "cpu"]
 
@@ -138,3 +141,30 @@ def test_a_bundle_of_a_network_that_takes_bytes(tmp_path: Path, edgec: Edgec, mo
     kernel = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
     wanted = np.einsum("oc,nhwc->nohw", kernel, pictures.astype(np.float32))
     np.testing.assert_allclose(np.load("all.npz")["jetson-nano/fp16/y"], wanted, rtol=2e-3)
+
+
+def test_a_model_is_run_as_the_compiler_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edgec: Edgec) -> None:
+    """Pinned and cut: any ONNX file, not only what edgec emitted."""
+    monkeypatch.chdir(tmp_path)
+    body = "c = Conv <pads = [1,1,1,1]> (x, w)\ny = Relu (c)"
+    graph = model(body, "(float[1,3,8,8] x) => (float[1,4,8,8] y)", "float[4,3,3,3] w")
+    graph.inputs[0].shape = ["N", 3, "H", "W"]
+    save(graph, tmp_path / "network.onnx")
+    images = np.random.default_rng(0).random((3, 3, 8, 8), np.float32)
+    np.savez(tmp_path / "data.npz", x=images)
+    arguments = ["run", "network.onnx", "--arrays", "data.npz", "--outputs", "out.npz", "--json"]
+    status, out, err = edgec(*arguments, "--input", "x:1x3x8x8", "--cut", "c")
+    assert (status, err) == (0, "")
+    report = json.loads(out)
+    assert report["samples"] == 3
+    assert report["networks"]["network.onnx"]["runtime"] == "onnxruntime"
+    with np.load(tmp_path / "out.npz") as written:
+        [(name, values)] = written.items()
+    assert name.endswith("/c")
+    assert values.min() < 0, "it ends in front of the Relu"
+    (tmp_path / "folder").mkdir()
+    assert edgec("run", "folder", "--arrays", "data.npz", "--cut", "c") == (
+        2,
+        "",
+        "edgec: run: --input and --cut go with a model, not with a folder; leave them out\n",
+    )
