@@ -177,3 +177,23 @@ def test_every_status_is_explained() -> None:
     text = section(page("output.md"), "Exit statuses")
     listed = {number for line in text.splitlines() for number in re.findall(r"^\| ([\d, ]+) \|", line)}
     assert {int(n) for row in listed for n in row.split(",")} == {0, 1, 2, 3, 4, 70, 129, 130, 141, 143}
+
+
+@pytest.mark.parametrize("number", range(len(blocks(page("python.md"), "python"))))
+def test_the_programs_for_python_run(number: int, tmp_path: Path) -> None:
+    """As they stand on the page, each by itself, beside a network."""
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(16, 8, 3))
+    torch.onnx.export(network, (torch.zeros(1, 3, 16, 16),), tmp_path / "network.onnx", dynamo=False)
+    program = blocks(page("python.md"), "python")[number]
+    assert len([line for line in program.splitlines() if line.strip()]) <= 25
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run([sys.executable, "program.py"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if number == 0:
+        assert (tmp_path / "coral" / "model.tflite").is_file()
+    if number == 1:
+        assert done.stdout.split()[-1] == "True"
+    if number == 2:
+        assert "INFO:edgec.passes:passes[0] fold" in done.stderr
