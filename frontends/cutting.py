@@ -33,6 +33,6 @@ def cut(graph: Graph, outputs: Sequence[str], source: str) -> None:
         if found in chosen:
             raise UsageError(f"--cut {name}", "names an output that was named already", "name it once")
         chosen.append(found)
-    graph.outputs = chosen
+    graph.outputs = list(chosen)
     graph.remove_dead()
     graph.inputs = [tensor for tensor in graph.inputs if tensor.outputs or tensor in chosen]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Variable
+from edgec.ir.graph import Constant, Graph, Node, Variable, constant_of
 
 _STANDARD = ("", "ai.onnx")
 # Up to which opset Hardmax flattens its input to a matrix, and Resize has no choice of coordinates.
@@ -68,7 +68,7 @@ def _spell_out(graph: Graph, node: Node) -> None:
     y = node.outputs[0]
     if not all(isinstance(tensor, Constant) for tensor in (scale, shift, mean, variance)):
         return  # the converter says that it does not take it
-    values = [np.asarray(tensor.values, np.float64) for tensor in (scale, shift, mean, variance)]
+    values = [np.asarray(constant_of(tensor).values, np.float64) for tensor in (scale, shift, mean, variance)]
     factor = values[0] / np.sqrt(values[3] + epsilon)
     kind = scale.dtype
     product = graph.op("Mul", [x, graph.const(f"{name}.factor", factor.astype(kind))], name=f"{name}.mul", before=node)

@@ -54,7 +54,7 @@ def _mixing(default: int, default_before_13: int | None = None, *, from_axis: bo
 
     def rule(wiring: Wiring, node: Node) -> None:
         old = default_before_13 is not None and wiring.opset < 13
-        axis = int(node.attrs.get("axis", default_before_13 if old else default))
+        axis = int(node.attrs.get("axis", default_before_13 if old and default_before_13 is not None else default))
         dimensions = wiring.of(node.inputs[0])
         axis %= max(len(dimensions), 1)
         mixed = dimensions[axis:] if from_axis or old else dimensions[axis : axis + 1]

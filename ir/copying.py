@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, variable_of
 from edgec.ir.node_list import NodeList
 
 _TENSOR_EXTRAS = ("type_proto", "doc_string", "metadata")
@@ -25,7 +25,7 @@ def copy(graph: Graph, known: dict[Tensor, Tensor], parent: Graph | None = None)
     if parent is not None:
         twin.share(parent)
     twin.metadata, twin.graph_metadata = dict(graph.metadata), dict(graph.graph_metadata)
-    twin.carried, twin._functions = graph.carried, graph._functions
+    twin.carried = graph.carried
     twin.producer_name, twin.producer_version = graph.producer_name, graph.producer_version
 
     def of(tensor: Tensor) -> Tensor:
@@ -44,7 +44,14 @@ def copy(graph: Graph, known: dict[Tensor, Tensor], parent: Graph | None = None)
     nodes = []
     for node in graph.nodes:
         attrs = {key: _copy_attribute(value, known, twin) for key, value in node.attrs.items()}
-        item = Node(node.op, node.name, attrs, map(of, node.inputs), map(of, node.outputs), node.domain)
+        item = Node(
+            node.op,
+            node.name,
+            attrs,
+            map(of, node.inputs),
+            [variable_of(of(tensor)) for tensor in node.outputs],
+            node.domain,
+        )
         item.__dict__.update({key: value for key, value in node.__dict__.items() if key in _NODE_EXTRAS})
         nodes.append(item)
     twin.nodes = NodeList(nodes)

@@ -124,7 +124,7 @@ class Cost:
     def _node(self, node: Node) -> NodeCost:
         params = moved = 0
         for tensor in dict.fromkeys(node.inputs):
-            params += self._weights.get(tensor, 0)
+            params += self._weights.get(tensor, 0) if isinstance(tensor, Constant) else 0
             moved += self._bytes(tensor)
         moved += sum(map(self._bytes, node.outputs))
         return NodeCost(params, self._macs(node) if node.op in _MACS else 0, moved)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgec.ir.execution import Session
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, variable_of
 
 # Their results are never larger than their data, so their shape need not be known beforehand.
 BOUNDED = frozenset({"NonZero", "Compress", "Unique", "TopK", "Slice", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
@@ -41,7 +41,10 @@ def session(graph: Graph, nodes: Sequence[Node], outputs: Sequence[Tensor], kind
                     inputs.append(copies[tensor])
         return copies[tensor]
 
-    twins = [Node(n.op, n.name, dict(n.attrs), map(of, n.inputs), map(of, n.outputs), n.domain) for n in nodes]
+    twins = [
+        Node(n.op, n.name, dict(n.attrs), map(of, n.inputs), map(variable_of, map(of, n.outputs)), n.domain)
+        for n in nodes
+    ]
     return Session(Graph(twins, inputs, [of(t) for t in outputs], opsets=graph.opsets, ir_version=graph.ir_version))
 
 

@@ -1,12 +1,10 @@
-"""The graph that passes rewrite: onnx-graphsurgeon's, with its parts made identity-equal and its slow verbs replaced.
+"""The graph that passes rewrite.
 
-What a pass author knows of graphsurgeon (``node.inputs``, ``tensor.outputs``, ``node.i()``, ``node.attrs``) works here.
-Three things differ. Parts are equal only to themselves and can be hashed, so detaching one of two alike nodes detaches
-the right one. Constants are read-only views of the model's file until an array is assigned to ``values``. And new
-parts are made by the verbs of :class:`Graph` (``op``, ``const``, ``replace``, ``erase``, ``replace_uses``), which cost
-no more on a large graph than on a small one; graphsurgeon's ``layer``, ``toposort``, ``cleanup`` and
-``fold_constants`` are not to be called. This module and :mod:`.tensors` alone import onnx_graphsurgeon; all else takes
-both's names from here.
+Its vocabulary is onnx-graphsurgeon's (``node.inputs``, ``tensor.outputs``, ``node.attrs``). Three things differ. Parts
+are equal only to themselves and can be hashed, so detaching one of two alike nodes detaches the right one. Constants
+are read-only views of the model's file until an array is assigned to ``values``. And new parts are made by the verbs of
+:class:`Graph` (``op``, ``const``, ``replace``, ``erase``, ``replace_uses``), which cost no more on a large graph than
+on a small one. All else takes the names of nodes and tensors from here.
 """
 
 from __future__ import annotations
@@ -16,13 +14,12 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import onnx
-import onnx_graphsurgeon as gs
 
 from edgec.ir.garbage import uncollected
 from edgec.ir.naming import Names
 from edgec.ir.node_list import NodeList
 from edgec.ir.stored import Stored, numpy_dtype, onnx_dtype
-from edgec.ir.tensors import Constant, Identity, Shape, Tensor, Variable
+from edgec.ir.tensors import NO_METADATA, Constant, Shape, Tensor, Variable
 from edgec.ir.uses import Inputs, Outputs
 
 __all__ = [
@@ -33,20 +30,29 @@ __all__ = [
     "Stored",
     "Tensor",
     "Variable",
+    "constant_of",
     "consumers",
     "detach",
     "numpy_dtype",
     "onnx_dtype",
     "producer",
+    "static_shape",
+    "variable_of",
 ]
 
 
-class Node(Identity, gs.Node):
+class Node:
     """One operator: ``op`` of ``domain`` with ``attrs``, from ``inputs`` to ``outputs``."""
 
+    op: str
+    name: str
+    attrs: dict[str, Any]
+    inputs: Inputs[Tensor]
+    outputs: Outputs[Variable]
+    domain: str
     doc_string: str = ""
     overload: str = ""
-    metadata: Mapping[str, str] = {}
+    metadata: Mapping[str, str] = NO_METADATA
 
     def __init__(
         self,
@@ -54,21 +60,25 @@ class Node(Identity, gs.Node):
         name: str = "",
         attrs: dict[str, Any] | None = None,
         inputs: Iterable[Tensor] = (),
-        outputs: Iterable[Tensor] = (),
+        outputs: Iterable[Variable] = (),
         domain: str = "",
     ) -> None:
-        held = self.__dict__
-        held["op"] = op
-        held["name"] = name
-        held["attrs"] = {} if attrs is None else attrs
-        held["inputs"] = ins = Inputs(inputs)
-        held["outputs"] = outs = Outputs(outputs)
+        ins, outs = Inputs(inputs), Outputs(outputs)
         ins.owner = outs.owner = self
+        # Past __setattr__: large graphs are made of this.
+        vars(self).update(
+            op=op, name=name, attrs={} if attrs is None else attrs, inputs=ins, outputs=outs, domain=domain
+        )
         for tensor in ins:
             list.append(tensor.outputs, self)
         for tensor in outs:
             list.append(tensor.inputs, self)
-        held["domain"] = domain
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("inputs", "outputs"):  # the other ends follow
+            getattr(self, name)[:] = value
+        else:
+            super().__setattr__(name, value)
 
     def subgraphs(self, recursive: bool = False) -> Iterator[Graph]:
         """The graphs in its attributes (If, Loop, Scan); with ``recursive`` those inside them too."""
@@ -89,11 +99,11 @@ class Node(Identity, gs.Node):
         return f"Node({self.name!r}: {', '.join(t.name for t in self.outputs)} = {self.op}({names}))"
 
 
-class Graph(gs.Graph):
+class Graph:
     """A model, or a subgraph of one.
 
     Attributes:
-        nodes: in execution order.
+        name, doc_string: as the file has them.
         inputs, outputs: the signature; an input that has a default is a :class:`Constant`.
         opsets: version by operator domain; ``opset`` is that of the standard domain.
         metadata: the model's metadata properties.
@@ -112,25 +122,29 @@ class Graph(gs.Graph):
         opsets: Mapping[str, int] | None = None,
         ir_version: int | None = None,
     ) -> None:
-        self.__dict__["opsets"] = {}
-        super().__init__((), inputs, outputs, name=name, doc_string=doc_string)
-        # graphsurgeon's constructor assigned a version of its own.
-        self.__dict__["opsets"] = {"": opset} if opsets is None else dict(opsets)
-        self.nodes: NodeList = NodeList(nodes)
+        self.name, self.doc_string = name, doc_string
+        self.inputs, self.outputs = list(inputs), list(outputs)
+        self.opsets: dict[str, int] = {"": opset} if opsets is None else dict(opsets)
+        self._nodes = NodeList(nodes)
         self.names = Names(self)
         self.ir_version = ir_version
+        self.producer_name, self.producer_version = "", ""
         self.metadata: dict[str, str] = {}
         self.graph_metadata: dict[str, str] = {}
         self.carried: onnx.ModelProto | None = None
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "nodes" and not isinstance(value, NodeList):
-            value = NodeList(value)
-        super().__setattr__(name, value)
+    @property
+    def nodes(self) -> NodeList:
+        """In execution order."""
+        return self._nodes
+
+    @nodes.setter
+    def nodes(self, nodes: Iterable[Node]) -> None:
+        self._nodes = nodes if isinstance(nodes, NodeList) else NodeList(nodes)
 
     def share(self, parent: Graph) -> None:
         """Makes this a subgraph of ``parent``: it has its opsets, and its names differ from all of the model's."""
-        self.__dict__["opsets"] = parent.opsets
+        self.opsets = parent.opsets
         parent.names.join(self)
 
     @property
@@ -143,15 +157,13 @@ class Graph(gs.Graph):
         self.opsets.pop("ai.onnx", None)
         self.opsets[""] = int(version)
 
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
+    def subgraphs(self, recursive: bool = False) -> Iterator[Graph]:
+        """The graphs inside its nodes' attributes; with ``recursive`` those inside them too."""
+        for node in self.nodes:
+            yield from node.subgraphs(recursive)
 
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self.nodes)} nodes)"
-
-    __str__ = __repr__
 
     # -- names ------------------------------------------------------------------------------------------------------
 
@@ -304,6 +316,25 @@ class Graph(gs.Graph):
         from edgec.ir.order import remove_dead
 
         return remove_dead(self)
+
+
+def constant_of(tensor: Tensor) -> Constant:
+    """A tensor that is known to be a constant."""
+    assert isinstance(tensor, Constant), f"'{tensor.name}' is computed"
+    return tensor
+
+
+def variable_of(tensor: Tensor) -> Variable:
+    """A tensor that is known to be computed."""
+    assert isinstance(tensor, Variable), f"'{tensor.name}' is a constant"
+    return tensor
+
+
+def static_shape(tensor: Tensor) -> tuple[int, ...]:
+    """The sizes of a tensor that is known to have no open dimension."""
+    shape = () if tensor.shape is None else tuple(tensor.shape)
+    assert tensor.shape is not None and all(isinstance(size, int | np.integer) for size in shape), tensor
+    return tuple(int(size) for size in shape if size is not None)
 
 
 def producer(tensor: Tensor) -> Node | None:

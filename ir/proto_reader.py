@@ -16,7 +16,7 @@ from onnx import AttributeProto, TensorProto
 
 from edgec.ir.errors import InputError
 from edgec.ir.garbage import uncollected
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, variable_of
 from edgec.ir.node_list import NodeList
 from edgec.ir.stored import PACKED, Stored, numpy_dtype, raw_bytes
 
@@ -155,7 +155,9 @@ class _Reader:
                     attrs[attribute.name] = self._subgraphs(attribute, graph, scope)
                 else:
                     attrs[attribute.name] = self._attribute(attribute)
-            node = Node(item.op_type, item.name, attrs, map(of, item.input), map(of, item.output), item.domain)
+            node = Node(
+                item.op_type, item.name, attrs, map(of, item.input), map(variable_of, map(of, item.output)), item.domain
+            )
             texts += (node.op, node.name, node.domain, *attrs)
             if item.doc_string:
                 node.doc_string = _text(item.doc_string)

@@ -202,8 +202,8 @@ class _Writer:
                     annotated[tensor] = None
         for tensor in annotated:
             annotation = proto.quantization_annotation.add(tensor_name=tensor.name)
-            for key, value in (tensor.quantization or {}).items():
-                annotation.quant_parameter_tensor_names.add(key=key, value=value.name)
+            for key, scale in (tensor.quantization or {}).items():
+                annotation.quant_parameter_tensor_names.add(key=key, value=scale.name)
         for constant, home in self.homes.items():
             if home is not graph:
                 continue

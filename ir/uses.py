@@ -1,16 +1,17 @@
 """The two ends of an edge, kept in step: a node's tensors, and a tensor's nodes.
 
-These lists do what graphsurgeon's SynchronizedList does (``node.inputs.append(tensor)`` puts the node among the
-tensor's consumers), with slices and one-way iterables right as well.
+``node.inputs.append(tensor)`` puts the node among the tensor's consumers, as in onnx-graphsurgeon.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, SupportsIndex
+from typing import Any, ClassVar, SupportsIndex, TypeVar
+
+T = TypeVar("T")
 
 
-class Uses(list[Any]):
+class Uses(list[T]):
     """A list whose every change is made at the other end too.
 
     The code that builds graphs fills both ends itself, with ``list``'s own methods.
@@ -24,24 +25,24 @@ class Uses(list[Any]):
     owner: Any
     __hash__ = None
 
-    def _tie(self, items: Iterable[Any]) -> None:
+    def _tie(self, items: Iterable[T]) -> None:
         for item in items:
             list.append(getattr(item, self.other_end), self.owner)
 
-    def _untie(self, items: Iterable[Any]) -> None:
+    def _untie(self, items: Iterable[T]) -> None:
         for item in items:
             list.remove(getattr(item, self.other_end), self.owner)
 
-    def append(self, item: Any) -> None:
+    def append(self, item: T) -> None:
         list.append(self, item)
         self._tie((item,))
 
-    def extend(self, items: Iterable[Any]) -> None:
+    def extend(self, items: Iterable[T]) -> None:
         items = list(items)
         list.extend(self, items)
         self._tie(items)
 
-    def insert(self, index: SupportsIndex, item: Any) -> None:
+    def insert(self, index: SupportsIndex, item: T) -> None:
         list.insert(self, index, item)
         self._tie((item,))
 
@@ -55,11 +56,11 @@ class Uses(list[Any]):
         self._untie(self[index] if isinstance(index, slice) else (self[index],))
         list.__delitem__(self, index)
 
-    def remove(self, item: Any) -> None:
+    def remove(self, item: T) -> None:
         list.remove(self, item)
         self._untie((item,))
 
-    def pop(self, index: SupportsIndex = -1) -> Any:
+    def pop(self, index: SupportsIndex = -1) -> T:
         item = list.pop(self, index)
         self._untie((item,))
         return item
@@ -69,27 +70,27 @@ class Uses(list[Any]):
         list.clear(self)
 
     # A list declares more kinds of operand than anybody adds here.
-    def __iadd__(self, items: Iterable[Any]) -> Uses:  # type: ignore[misc]
+    def __iadd__(self, items: Iterable[T]) -> Uses[T]:  # type: ignore[misc, override]
         self.extend(items)
         return self
 
     def __add__(self, items: Any) -> list[Any]:
         return [*self, *items]
 
-    def __copy__(self) -> list[Any]:
+    def __copy__(self) -> list[T]:
         return list(self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[T]:
         return list(self)
 
 
-class Inputs(Uses):
+class Inputs(Uses[T]):
     """What stands in an ``inputs``, and has its owner in ``outputs``."""
 
     other_end = "outputs"
 
 
-class Outputs(Uses):
+class Outputs(Uses[T]):
     """What stands in an ``outputs``, and has its owner in ``inputs``."""
 
     other_end = "inputs"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, consumers
+from edgec.ir.graph import Constant, Graph, Node, constant_of, consumers
 from edgec.passes.framework import input_domain
 
 
@@ -59,7 +59,7 @@ def _takes_constant(node: Node) -> bool:
 
 
 def _add_to_bias(graph: Graph, node: Node, value: float) -> None:
-    weights = node.inputs[1].values
+    weights = constant_of(node.inputs[1]).values
     added = value * weights.reshape(len(weights), -1).sum(axis=1, dtype=np.float64)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if isinstance(bias, Constant):

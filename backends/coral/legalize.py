@@ -10,7 +10,7 @@ from math import inf
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, static_shape, variable_of
 from edgec.ir.rules import registering
 
 Rewrite = Callable[[Graph, Node], bool]
@@ -160,7 +160,7 @@ def addition(graph: Graph, node: Node) -> bool:
         total.dtype = node.outputs[0].dtype
     if len(node.inputs) == 1:
         return False
-    graph.replace(node, shaped(total, node.outputs[0]))
+    graph.replace(node, shaped(variable_of(total), node.outputs[0]))
     return True
 
 
@@ -248,12 +248,12 @@ def matmul(graph: Graph, node: Node) -> bool:
 def _vector_matmul(graph: Graph, node: Node) -> bool:
     """A vector is a row on the left and a column on the right, and goes from the result again."""
     sides = list(node.inputs)
-    if any(side.shape is None for side in sides) or all(len(side.shape) > 1 for side in sides):
+    if any(side.shape is None for side in sides) or all(len(side.shape or ()) > 1 for side in sides):
         return False
     gone = []
     for place, axis in ((0, 0), (1, 1)):
         side = sides[place]
-        if len(side.shape) > 1:
+        if len(side.shape or ()) > 1:
             continue
         gone.append(-2 if place == 0 else -1)
         if isinstance(side, Constant):
@@ -261,12 +261,12 @@ def _vector_matmul(graph: Graph, node: Node) -> bool:
             continue
         axes = graph.const(f"{node.name}.axis{place}", np.array([axis], np.int64))
         wide = graph.op("Unsqueeze", [side, axes], name=f"{node.name}.matrix{place}")
-        wide.dtype, wide.shape = side.dtype, [1, *side.shape] if place == 0 else [*side.shape, 1]
+        wide.dtype, wide.shape = side.dtype, [1, *static_shape(side)] if place == 0 else [*static_shape(side), 1]
         sides[place] = wide
     product = graph.op("MatMul", sides, name=f"{node.name}.product")
     product.dtype = node.outputs[0].dtype
-    lead = np.broadcast_shapes(*(tuple(side.shape[:-2]) for side in sides))
-    product.shape = [*lead, sides[0].shape[-2], sides[1].shape[-1]]
+    lead = np.broadcast_shapes(*(static_shape(side)[:-2] for side in sides))
+    product.shape = [*lead, static_shape(sides[0])[-2], static_shape(sides[1])[-1]]
     axes = graph.const(f"{node.name}.axes", np.array(gone, np.int64))
     graph.replace(node, shaped(graph.op("Squeeze", [product, axes], name=f"{node.name}.squeeze"), node.outputs[0]))
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgec.backends.coral.legalize import known, rewrites, shaped
-from edgec.ir.graph import Constant, Graph, Node, consumers
+from edgec.ir.graph import Constant, Graph, Node, consumers, static_shape
 
 #: Operators that broadcast by themselves.
 _BROADCAST = frozenset(["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow"])
@@ -75,7 +75,9 @@ def expand(graph: Graph, node: Node) -> bool:
     if x.dtype != np.float32:
         return False
     held = [1] * (len(y.shape) - len(x.shape)) + list(x.shape)
-    zeros = np.zeros([1 if size == whole else whole for size, whole in zip(held, y.shape, strict=True)], np.float32)
+    zeros = np.zeros(
+        [1 if size == whole else whole for size, whole in zip(held, static_shape(y), strict=True)], np.float32
+    )
     made = graph.op("Add", [x, graph.const(f"{node.name}.zeros", zeros)], name=f"{node.name}.add")
     graph.replace(node, shaped(made, y))
     return True

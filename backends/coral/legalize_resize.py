@@ -14,7 +14,7 @@ import numpy as np
 from edgec.backends.coral.legalize import known, rewrites, shaped
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
-from edgec.ir.graph import Graph, Node, Tensor, Variable
+from edgec.ir.graph import Graph, Node, Tensor, Variable, static_shape
 
 
 @rewrites("Resize")
@@ -26,7 +26,7 @@ def resize(graph: Graph, node: Node) -> bool:
     before, after = tuple(x.shape), tuple(y.shape)
     if len(before) != 4 or before[:2] != after[:2] or not all(isinstance(s, int) for s in (*before, *after)):
         return False
-    matrices = [_matrix(graph, node, axis, before, after) for axis in (2, 3)]
+    matrices = [_matrix(graph, node, axis, static_shape(x), static_shape(y)) for axis in (2, 3)]
     if any(matrix is None for matrix in matrices):
         return False
     made: Tensor = x
@@ -98,7 +98,7 @@ def _mixed(graph: Graph, node: Node, x: Tensor, axis: int, matrix: np.ndarray) -
         out.dtype, out.shape = np.dtype(np.float32), shape
         return out
 
-    shape = [int(size) for size in x.shape or ()]
+    shape = list(static_shape(x))
     turned = axis == 2
     if turned:
         shape[2], shape[3] = shape[3], shape[2]

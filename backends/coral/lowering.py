@@ -23,7 +23,7 @@ from edgec.backends.coral.reading import ANY_ORDER, IMAGE_OPERATORS, SAME_INDEX,
 from edgec.backends.coral.value import FLOAT32, Value, constant
 from edgec.backends.cut_advice import carriers, depends_on_inputs
 from edgec.ir.errors import EmitError, InternalError
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, static_shape
 from edgec.ir.rules import registering
 
 Rule = Callable[["Lowering", Node], None]
@@ -271,7 +271,7 @@ class Lowering(Emission):
         shape = tensor.shape
         if shape is None or not all(isinstance(s, int | np.integer) and s >= 0 for s in shape):
             return None
-        return tuple(int(s) for s in shape)
+        return static_shape(tensor)
 
     def value(self, tensor: Tensor) -> Value:
         """The value of a tensor that the walk has passed, or of a constant."""

@@ -64,7 +64,7 @@ def largest(low: Lowering, node: Node) -> None:
     shape = tuple(number if a == axis else size for a, size in enumerate(source.shape))
     stored = tuple(shape[a] for a in permutation)
     order = layout.permuted(shape, permutation)
-    tensors = [t if t.name else None for t in (*node.outputs, *[None] * 2)[:2]]
+    tensors = [t if t is not None and t.name else None for t in (*node.outputs, None)[:2]]
     names = [
         f"{node.name}.{label}" if t is None else t.name for t, label in zip(tensors, ("values", "indices"), strict=True)
     ]

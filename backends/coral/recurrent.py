@@ -16,7 +16,7 @@ import numpy as np
 
 from edgec.backends.coral.legalize import known, rewrites, shaped
 from edgec.backends.coral.lowering import Lowering, lowers, refusal
-from edgec.ir.graph import Graph, Node, Tensor, Variable
+from edgec.ir.graph import Graph, Node, Tensor, Variable, static_shape
 
 #: More steps are not unrolled: the file would hold more operators than a device loads.
 MOST_STEPS = 256
@@ -79,7 +79,7 @@ class _Layer:
             return None
         if any(_given(node, place) is not None and known(node.inputs[place]) is None for place in (3, 4, 7)):
             return None
-        steps, batch, width = shape
+        steps, batch, width = static_shape(x)
         lengths = known(node.inputs[4]) if _given(node, 4) is not None else None
         if not 1 <= steps <= MOST_STEPS or (lengths is not None and not (lengths == steps).all()):
             return None

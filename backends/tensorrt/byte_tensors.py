@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, variable_of
 
 # Operators that move values and leave them as they are: the places of what they move.
 _MOVES: Mapping[str, tuple[int, ...]] = {
@@ -121,7 +121,7 @@ def widen_ports(graph: Graph) -> dict[str, np.dtype]:
         if str(tensor.dtype) in _NARROW and maker is not None and maker.op == "Cast" and not tensor.outputs:
             before[tensor.name] = np.dtype(tensor.dtype)
             maker.attrs["to"] = _INT32
-            tensor.dtype = np.dtype(np.int32)
+            variable_of(tensor).dtype = np.dtype(np.int32)
     return before
 
 

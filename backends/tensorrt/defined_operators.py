@@ -37,9 +37,9 @@ def inline_definition(graph: Graph, node: Node, shapes: Shapes) -> bool:
 
 def _alone(graph: Graph, node: Node, shapes: Shapes) -> Graph:
     """A graph of the node alone, whose inputs are all that it reads."""
-    twins: dict[Tensor, Tensor] = {}
+    twins: dict[Tensor, Variable] = {}
 
-    def twin(tensor: Tensor) -> Tensor:
+    def twin(tensor: Tensor) -> Variable:
         if not tensor.name:
             return Variable.empty()
         if tensor not in twins:

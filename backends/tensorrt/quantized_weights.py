@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Variable
+from edgec.ir.graph import Constant, Graph, Node, Variable, constant_of, static_shape
 
 
 def weights_as_floats(graph: Graph) -> int:
@@ -24,8 +24,10 @@ def _as_floats(graph: Graph) -> int:
             continue
         integers, scale, *zero = node.inputs
         assert isinstance(scale, Constant), "a stored weight has a stored scale"
-        exact = graph.const(f"{integers.name}.float", _floats(node, integers.values, scale.values))
-        quantized = Variable(graph.fresh(f"{integers.name}.quantized"), integers.dtype, list(integers.shape))
+        exact = graph.const(
+            f"{integers.name}.float", _floats(node, constant_of(integers).values, constant_of(scale).values)
+        )
+        quantized = Variable(graph.fresh(f"{integers.name}.quantized"), integers.dtype, static_shape(integers))
         attrs = {key: value for key, value in node.attrs.items() if key == "axis"}
         name = graph.fresh(f"{node.name}.quantize")
         placed.insert(-1, Node("QuantizeLinear", name, attrs, [exact, scale, *zero], [quantized]))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.ir.graph import Graph, Tensor, Variable, producer
+from edgec.ir.graph import Graph, Tensor, Variable, producer, variable_of
 from edgec.ir.shapes import Shapes
 
 
@@ -60,7 +60,7 @@ def _apart(tensor: Variable, place: tuple[slice, ...], shapes: Shapes) -> Iterat
     start = whole[axis].start or 0
     for one, size in zip(maker.inputs, sizes, strict=True):
         within = (*whole[:axis], slice(start, start + (size or 0)), *whole[axis + 1 :])
-        yield from _apart(one, within, shapes)
+        yield from _apart(variable_of(one), within, shapes)
         start += size or 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgec.ir.execution import Session
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, static_shape
 from edgec.passes.factorize.layers import Layer
 
 
@@ -102,4 +102,6 @@ def new_biases(layer: Layer) -> int:
         return 0
     held = {node.inputs[2] for node in layer.nodes if len(node.inputs) > 2 and node.inputs[2].name}
     replaced = [constant for constant in held if set(constant.outputs) <= set(layer.nodes)]
-    return layer.groups * layer.out * len(layer.nodes) - sum(int(np.prod(constant.shape)) for constant in replaced)
+    return layer.groups * layer.out * len(layer.nodes) - sum(
+        int(np.prod(static_shape(constant))) for constant in replaced
+    )

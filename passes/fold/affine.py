@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgec.ir.graph import Node, Tensor, producer
+from edgec.ir.graph import Node, Tensor, producer, static_shape
 from edgec.passes.framework.rewriter import Rewriter, quoted
 from edgec.passes.layers.affine import Affine, affine_of, is_inference, take_up_after, take_up_before
 from edgec.passes.layers.linear import LINEAR
@@ -39,7 +39,7 @@ def matmul_to_gemm(rw: Rewriter, node: Node) -> bool:
             continue
         weights = source.inputs[1]
         matrix = rw.is_fixed(weights) and rw.rank(weights) == 2 and rw.rank(source.inputs[0]) == 2
-        if not matrix or row.dtype.kind != "f" or row.ndim > 2 or row.size not in (1, weights.shape[-1]):
+        if not matrix or row.dtype.kind != "f" or row.ndim > 2 or row.size not in (1, static_shape(weights)[-1]):
             continue
         if row.ndim == 2 and row.shape[0] != 1:
             continue

@@ -11,7 +11,7 @@ import numpy as np
 from edgec.ir.errors import InputError
 from edgec.ir.evaluation import BOUNDED, known_shape, session
 from edgec.ir.execution import Session
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, variable_of
 from edgec.ir.literals import literal
 from edgec.ir.stored import Stored
 from edgec.passes.framework.context import Context
@@ -83,7 +83,7 @@ def _put(rw: Rewriter, out: Tensor, values: np.ndarray | Stored) -> None:
         node = out.inputs[0]
         place = next(i for i, tensor in enumerate(node.outputs) if tensor is out)
         node.outputs[place] = Variable.empty()
-        rw.insert(node, "Identity", [made], name=f"{node.name or out.name}.constant", output=out)
+        rw.insert(node, "Identity", [made], name=f"{node.name or out.name}.constant", output=variable_of(out))
         return
     rw.graph.replace_uses(out, made)
 
@@ -147,7 +147,7 @@ def _bytes(rw: Rewriter, tensor: Tensor) -> int | None:
 
 def _evaluate(rw: Rewriter, chosen: list[Node], refused: dict[Node, str]) -> bool:
     inside = set(chosen)
-    wanted = [
+    wanted: list[Tensor] = [
         tensor
         for node in chosen
         for tensor in node.outputs

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
-from edgec.ir.graph import Constant, Graph, Tensor
+from edgec.ir.graph import Constant, Graph, Tensor, constant_of
 
 Run = Mapping[str, np.ndarray]
 Outputs = Sequence[Run]
@@ -129,7 +129,7 @@ def measured_rounding(graph: Graph, feeds: Sequence[Run], outputs: Outputs) -> l
         known: dict[Tensor, Tensor] = {}
         twin = graph.copy(known)
         for weight in weights:
-            copied = known[weight]
+            copied = constant_of(known[weight])
             copied.values = _off(weight.values, random)
         session = Session(twin)
         for index, (one, exact) in enumerate(zip(feeds, outputs, strict=True)):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Node
+from edgec.ir.graph import Constant, Node, constant_of
 from edgec.ir.stored import numpy_dtype
 
 
@@ -106,8 +106,8 @@ def parameters_of(node: Node) -> IntegerParameters | None:
     stored = node.inputs[1:3]
     if any(tensor.name and not isinstance(tensor, Constant) for tensor in stored):
         return None
-    scale = stored[0].values
-    zero = stored[1].values if len(stored) > 1 and stored[1].name else None
+    scale = constant_of(stored[0]).values
+    zero = constant_of(stored[1]).values if len(stored) > 1 and stored[1].name else None
     wanted = int(node.attrs.get("output_dtype", 0))
     if node.op == "QuantizeLinear":
         integers = zero.dtype if zero is not None else numpy_dtype(wanted) if wanted else np.dtype(np.uint8)

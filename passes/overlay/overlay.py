@@ -12,7 +12,7 @@ from edgec.ir import frequency_bank
 from edgec.ir.cost import Cost
 from edgec.ir.errors import InputError, UsageError
 from edgec.ir.frequency_bank import Magnitude, Transform
-from edgec.ir.graph import Graph, Variable
+from edgec.ir.graph import Graph, Variable, static_shape
 from edgec.passes.framework import input_domain
 from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
@@ -107,7 +107,7 @@ class Overlay(Pass):
             what = "is a number, and the network was trained on certain bands"
             raise UsageError("overlay: bands", what, "name them, in the order of the transform")
         overlay = self._overlay(self.bands)
-        batch, channels, high, wide = (int(size) for size in x.shape or [])
+        batch, channels, high, wide = static_shape(x)
         if self.chroma and self.color == "gray":
             raise UsageError("overlay: chroma", "a gray image has none", "leave it out, or color: rgb")
         if channels != len(overlay.names):
@@ -128,12 +128,12 @@ class Overlay(Pass):
     def _convert(self, graph: Graph, x: Variable, ctx: Context) -> None:
         graph.sort()
         first = first_convolution(graph, x)
-        sides = [int(size) for size in (x.shape or [])[2:]]
+        sides = list(static_shape(x)[2:])
         fits = [side + -side % self.block for side in sides]
         if fits != sides and not self.pad:
             what = f"is {sides[0]}x{sides[1]}, which blocks of {self.block} do not divide"
             raise InputError(f"overlay: input '{x.name}'", what, f"use {fits[0]}x{fits[1]}, or pad: true")
-        channels = int((x.shape or [0, 0])[1])
+        channels = static_shape(x)[1]
         where = f"overlay: input '{x.name}'"
         light = light_of(where, channels, input_domain.pixels(graph, x.name, ctx.config.affine.get(x.name)))
         if self.chroma and channels != 3:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from edgec.ir.execution import Feeds, Session
-from edgec.ir.graph import Graph, Node, Variable
+from edgec.ir.graph import Graph, Node, Variable, static_shape
 from edgec.passes.calibration.dataset import ROLE
 from edgec.passes.calibration.runner import each
 from edgec.passes.framework.context import Context
@@ -43,7 +43,7 @@ class Geometry:
         """So large that it sees what the old kernels of its cell saw."""
         dilations = node.attrs.get("dilations", [1, 1])
         strides = [int(stride) for stride in node.attrs.get("strides", [1, 1])]
-        reach = [(k - 1) * d + 1 for k, d in zip(node.inputs[1].shape[2:], dilations, strict=True)]
+        reach = [(k - 1) * d + 1 for k, d in zip(static_shape(node.inputs[1])[2:], dilations, strict=True)]
         pads = [-(-max(r - s, 0) // (2 * block)) for r, s in zip(reach, strides, strict=True)]
         size = [s + 2 * p for s, p in zip(strides, pads, strict=True)]
         return Geometry((size[0], size[1]), (strides[0], strides[1]), (pads[0], pads[1], pads[0], pads[1]))

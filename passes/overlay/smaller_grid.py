@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from edgec.ir.errors import InputError
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, constant_of, consumers, producer, static_shape
 from edgec.ir.rules import registering
 from edgec.ir.shapes import Shapes
 
@@ -147,7 +147,7 @@ class _Grid:
 
     def _spread(self, node: Node, now: Sides) -> Sides:
         """What a transposed convolution makes of an image of those sides."""
-        kernel, pads = node.inputs[1].shape[2:], node.attrs.get("pads", [0, 0, 0, 0])
+        kernel, pads = static_shape(node.inputs[1])[2:], node.attrs.get("pads", [0, 0, 0, 0])
         strides, dilations = node.attrs.get("strides", [1, 1]), node.attrs.get("dilations", [1, 1])
         more = node.attrs.get("output_padding", [0, 0])
         high, wide = (
@@ -161,7 +161,7 @@ class _Grid:
 
     def _windowed(self, node: Node, now: Sides) -> Sides:
         """What a convolution or pool makes of an image of those sides."""
-        kernel = node.attrs.get("kernel_shape") or node.inputs[1].shape[2:]
+        kernel = node.attrs.get("kernel_shape") or static_shape(node.inputs[1])[2:]
         strides, dilations = node.attrs.get("strides", [1, 1]), node.attrs.get("dilations", [1, 1])
         pads = node.attrs.get("pads", [0, 0, 0, 0])
         if node.attrs.get("auto_pad", "NOTSET") in ("SAME_UPPER", "SAME_LOWER"):
@@ -202,9 +202,9 @@ class _Grid:
             constant = last.inputs[place]
             if not isinstance(constant, Constant):
                 self._refuse(last, "has weights that the network computes")
-            times = [1] * constant.values.ndim
+            times = [1] * constant_of(constant).values.ndim
             times[axis if place == 1 else 0] = factor**2
-            last.inputs[place] = self.graph.const(constant.name, np.tile(constant.values, times))
+            last.inputs[place] = self.graph.const(constant.name, np.tile(constant_of(constant).values, times))
         name = output.name
         output.name = self.graph.fresh(f"{name}.cells")
         made = self.graph.op("DepthToSpace", [output], name=f"{name}.pixels", blocksize=factor, mode="DCR")
@@ -244,7 +244,7 @@ def pool(grid: _Grid, node: Node) -> bool:
 def whole_kernel(grid: _Grid, node: Node) -> bool:
     """A kernel over the whole image gets for each cell the sum of its weights there."""
     source, weight = node.inputs[0], node.inputs[1]
-    if source not in grid.shrunk or weight.shape[2:] != grid.sides(source) or grid.sides(source) == (1, 1):
+    if source not in grid.shrunk or static_shape(weight)[2:] != grid.sides(source) or grid.sides(source) == (1, 1):
         return False
     if any(node.attrs.get("pads", [0])) or not isinstance(weight, Constant):
         return False
@@ -297,7 +297,7 @@ def resize(grid: _Grid, node: Node) -> bool:
     if sizes is not None:
         if not isinstance(sizes, Constant):
             grid._refuse(node, "has sizes that the network computes")
-        new = np.array(sizes.values)
+        new = np.array(constant_of(sizes).values)
         new[-2:] = made
         node.inputs[3] = grid.graph.const(f"{node.name}.sizes", new)
     grid.shrunk[node.outputs[0]] = (made[0], made[1])

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgec.ir.errors import InputError
 from edgec.ir.frequency_bank import LUMA, Overlay, pieces
-from edgec.ir.graph import Graph, Tensor, Variable
+from edgec.ir.graph import Graph, Tensor, Variable, static_shape
 
 #: Most answers that are alive at once, if no band alone has more: of 78 of blocks of 8, and all without ``d1``.
 _TOGETHER = 64
@@ -139,7 +139,7 @@ class _Writer:
 
     def __init__(self, graph: Graph, x: Tensor, overlay: Overlay, light: Light, name: str) -> None:
         self._graph, self._x, self._overlay, self._light, self._name = graph, x, overlay, light, name
-        shape = [int(size) for size in x.shape or ()]
+        shape = list(static_shape(x))
         self._batch, self._sides = shape[0], shape[2:]
         self._given = [-(-side // overlay.block) for side in self._sides]
         self.small = overlay.reduced(light.luma)

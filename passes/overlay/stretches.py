@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from edgec.ir.errors import InputError
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, consumers, producer, static_shape
 from edgec.ir.shapes import Shapes
 from edgec.passes.layers.windows import Window
 from edgec.passes.overlay.smaller_grid import ARITHMETIC, POINTWISE, POOLS
@@ -168,7 +168,7 @@ def _window(node: Node, shapes: Shapes) -> Window | None:
     if node.op in POOLS:
         kernel = (1, 1, *(int(size) for size in node.attrs["kernel_shape"]))
     elif node.op in ("Conv", "ConvTranspose"):
-        kernel = tuple(int(size) for size in node.inputs[1].shape)
+        kernel = static_shape(node.inputs[1])
     else:
         return None
     return Window.of(node, kernel, (0, 0, *sides(_read(node)[0], shapes)), (0, 0, *sides(node.outputs[0], shapes)))

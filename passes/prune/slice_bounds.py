@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node
+from edgec.ir.graph import Constant, Graph, Node, constant_of
 from edgec.passes.prune.kept import Kept
 
 _NAMES = ("starts", "ends", "axes", "steps")
@@ -49,7 +49,7 @@ def _bounds(node: Node) -> dict[str, list[int]]:
         if name in node.attrs:
             found[name] = [int(v) for v in node.attrs[name]]
         elif place < len(node.inputs) and isinstance(node.inputs[place], Constant):
-            found[name] = [int(v) for v in node.inputs[place].values]
+            found[name] = [int(v) for v in constant_of(node.inputs[place]).values]
     count = len(found["starts"])
     found.setdefault("axes", list(range(count)))
     found.setdefault("steps", [1] * count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, variable_of
 
 _AROUND = ("QuantizeLinear", "DequantizeLinear")
 
@@ -31,7 +31,9 @@ class Pair:
 
     def twins(self) -> dict[Tensor, Variable]:
         """By tensor of the quantized network that an operator computes or that is fed: what it is in the float one."""
-        found: dict[Tensor, Variable] = dict(zip(self.quantized.inputs, self.original.inputs, strict=True))
+        found: dict[Tensor, Variable] = dict(
+            zip(self.quantized.inputs, map(variable_of, self.original.inputs), strict=True)
+        )
         for exact, quantized in self.operators:
             found.update(zip(quantized.outputs, exact.outputs, strict=True))
         return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.ir.errors import InputError
-from edgec.ir.graph import Constant, Node
+from edgec.ir.graph import Constant, Node, constant_of, static_shape
 from edgec.passes.layers.linear import output_channels
 from edgec.passes.quantize.recover.weight_pairs import WANTED, largest_pair, multiplies_pairs, rows
 from edgec.passes.quantize.scales.affine_parameters import bounded_scale
@@ -56,7 +56,7 @@ def channel_axis(node: Node) -> int | None:
         return 1
     if node.op == "Gemm":
         return 0 if node.attrs.get("transB", 0) else 1
-    return 1 if len(node.inputs[1].shape) == 2 else None
+    return 1 if len(static_shape(node.inputs[1])) == 2 else None
 
 
 def quantize_parameters(
@@ -82,7 +82,7 @@ def quantize_parameters(
     Raises:
         InputError: a weight or a bias is not finite.
     """
-    weights = _finite(node.inputs[1])
+    weights = _finite(constant_of(node.inputs[1]))
     if node.op == "Gemm" and node.attrs.get("alpha", 1.0) != 1.0:
         weights = weights * np.float32(node.attrs["alpha"])
     bias = float_bias(node)
@@ -115,7 +115,9 @@ def float_bias(node: Node) -> np.ndarray | None:
     """A node's bias, one float32 for each output channel, with a Gemm's ``beta`` in it."""
     if node.op == "MatMul" or len(node.inputs) < 3 or not node.inputs[2].name:
         return None
-    bias = np.broadcast_to(_finite(node.inputs[2]).reshape(-1), (output_channels(node, node.inputs[1].shape),))
+    bias = np.broadcast_to(
+        _finite(constant_of(node.inputs[2])).reshape(-1), (output_channels(node, static_shape(node.inputs[1])),)
+    )
     return bias * np.float32(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else bias
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor
+from edgec.ir.graph import Constant, Graph, Node, Tensor, constant_of, static_shape
 from edgec.passes.factorize.layers import Layer
 from edgec.passes.quantize.pair import Pair
 from edgec.passes.quantize.placement.placement import WEIGHT_INPUT
@@ -157,14 +157,14 @@ def _stored(layer: Layer, node: Node, graph: Graph, limit: int) -> StoredLayer |
     firsts = [n for n in (weight, bias) if n is not None]
     first = min(firsts, key=graph.nodes.index) if len(firsts) > 1 else weight
     return StoredLayer(
-        layer, node, integers, scale, added, None if bias is None else bias.inputs[1],
-        float(data.inputs[1].values), first, limit, _adds_pairs(node, weight, data),
+        layer, node, integers, constant_of(scale), added, None if bias is None else constant_of(bias.inputs[1]),
+        float(constant_of(data.inputs[1]).values), first, limit, _adds_pairs(node, weight, data),
     )  # fmt: skip
 
 
 def _adds_pairs(node: Node, weight: Node, data: Node) -> bool:
     """Whether a kernel for uint8 reads the layer's inputs, and adds products two by two."""
-    return data.inputs[2].dtype == np.uint8 and multiplies_pairs(node, weight.inputs[0].shape)
+    return data.inputs[2].dtype == np.uint8 and multiplies_pairs(node, static_shape(weight.inputs[0]))
 
 
 def _dequantize(tensor: Tensor) -> Node | None:

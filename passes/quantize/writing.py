@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Node
+from edgec.ir.graph import Constant, Graph, Node, variable_of
 from edgec.ir.shapes import Shapes
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.target import Scheme
@@ -49,7 +49,7 @@ def write(
                 scale = np.float32(by.scale)
                 node.inputs[index] = writer.constant(tensor.name, integers, scale, by.zero_point, None, node)
         if site.weight is not None:
-            source = chosen[problem.variables[node.inputs[site.activations[0]]]]
+            source = chosen[problem.variables[variable_of(node.inputs[site.activations[0]])]]
             layers[node] = _write_parameters(site, source.scale, scheme, per_channel, writer)
     produced = {tensor for site in placement.sites for tensor in site.outputs}
     for site in placement.sites:

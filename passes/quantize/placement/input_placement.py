@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, producer
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, producer, static_shape
 from edgec.ir.shapes import Shapes
 from edgec.passes.framework.target import Scheme
 from edgec.passes.layers.linear import input_channels, output_channels
@@ -59,7 +59,7 @@ def _weightless(node: Node) -> str | None:
 
 def _narrow(node: Node, scheme: Scheme) -> str | None:
     """Why a layer that has few channels stays in float."""
-    shape = node.inputs[WEIGHT_INPUT[node.op]].shape
+    shape = static_shape(node.inputs[WEIGHT_INPUT[node.op]])
     fewest = min(input_channels(node, shape), output_channels(node, shape))
     if fewest >= scheme.fewest_channels:
         return None

@@ -48,7 +48,7 @@ def lost_parts(
         scheme: of the target.
         ctx: of ``graph``: the calibration data, and what was measured before.
     """
-    suspects = {site: part for site in placement.sites if (part := _lost(site, seen)) is not None}
+    suspects = {site: lost for site in placement.sites if (lost := _lost(site, seen)) is not None}
     if not suspects:
         return {}
     prints = fingerprints(graph)

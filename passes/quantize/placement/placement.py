@@ -194,7 +194,7 @@ def _parameters_fault(node: Node, shapes: Shapes) -> str | None:
 
 def _useful(sites: list[Site], graph: Graph) -> set[Site]:
     """The sites that compute, and those that move values for one that does, or at the ends of the network."""
-    by_output = {tensor: site for site in sites for tensor in site.outputs}
+    by_output: dict[Tensor, Site] = {tensor: site for site in sites for tensor in site.outputs}
     by_node = {site.node: site for site in sites}
     useful = {site for site in sites if site.node.op not in MOVES}
     inputs = set(graph.inputs)

@@ -51,7 +51,7 @@ class Stream:
 def streams(graph: Graph, shapes: Shapes) -> list[Stream]:
     """The streams of ``graph``, in the order of their first tensors."""
     together: nx.Graph[Variable] = nx.Graph()
-    fixed: set[Variable] = {*graph.inputs, *graph.outputs}
+    fixed: set[Tensor] = {*graph.inputs, *graph.outputs}
     for node in graph.nodes:
         tensors = [t for t in (*node.inputs, *node.outputs) if isinstance(t, Variable) and t.name]
         together.add_nodes_from(tensors)

@@ -57,7 +57,7 @@ def to_float32(graph: Graph, shapes: Shapes) -> None:
         _retype(inside.inputs)
         _retype(inside.outputs)
     for number, tensor in enumerate(list(graph.outputs)):
-        if is_half(dtypes.get(tensor)):
+        if isinstance(tensor, Variable) and is_half(dtypes.get(tensor)):
             _cast_output(graph, number, tensor, dtypes[tensor])
     for tensor in graph.inputs:
         if isinstance(tensor, Variable) and is_half(dtypes.get(tensor)):

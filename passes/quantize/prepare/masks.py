@@ -65,11 +65,11 @@ def bound_masks(graph: Graph, ctx: Context, samples: int | None, *, histograms: 
         graph, [*wanted, *others], candidates(graph, shapes), ctx, samples=samples, histograms=histograms
     )
     seen = {tensor: one.range() for tensor, one in statistics.items()}
-    floors = softmax_floors(graph, [node for node in softmaxes if _is_wide(node, seen, shapes)], seen, ctx)
-    every: dict[Tensor, Range] = {
-        **seen,
-        **{constant: Range.of(constant.values) for constant in graph.constants() if _is_float(constant)},
-    }
+    floors: dict[Tensor, float] = dict(
+        softmax_floors(graph, [node for node in softmaxes if _is_wide(node, seen, shapes)], seen, ctx).items()
+    )
+    every: dict[Tensor, Range] = dict(seen.items())
+    every |= {constant: Range.of(constant.values) for constant in graph.constants() if _is_float(constant)}
     intervals = distinguishable(graph, every, floors)
     for tensor in parts:
         _bound(graph, tensor, every.get(tensor), intervals.get(tensor), every, ctx)

@@ -106,7 +106,7 @@ def _at_the_end(graph: Graph) -> set[Tensor]:
 
 def _bounds(graph: Graph, given: Mapping[Variable, Range]) -> dict[Tensor, Range]:
     """The tensors that cannot go beyond a range, whatever is fed; ``given`` are known to."""
-    found: dict[Tensor, Range] = {**given}
+    found: dict[Tensor, Range] = dict(given.items())
     for node in graph.nodes:
         bound = _bound(node, found)
         if bound is not None:

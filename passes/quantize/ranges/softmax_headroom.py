@@ -93,7 +93,7 @@ def _final(graph: Graph) -> Iterator[Node]:
     return (node for node in graph.nodes if node.op == "Sigmoid" and _ends(node, outputs))
 
 
-def _ends(node: Node, outputs: set[Variable]) -> bool:
+def _ends(node: Node, outputs: set[Tensor]) -> bool:
     """Whether what a node gives is only moved, and reaches an output of the network."""
     waiting, reached = [node.outputs[0]], False
     for tensor in waiting:

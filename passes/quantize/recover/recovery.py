@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgec.ir.execution import batch_size
-from edgec.ir.graph import Graph
+from edgec.ir.graph import Graph, static_shape
 from edgec.ir.shapes import Shapes
 from edgec.passes.calibration.batch_split import Split, split, spread
 from edgec.passes.calibration.dataset import ROLE, Part
@@ -41,7 +41,7 @@ def _with_bias(graph: Graph, site: Site) -> Site:
         return site
     weight = node.inputs[site.weight]
     del node.inputs[2:]
-    zeros = np.zeros(output_channels(node, weight.shape), weight.dtype)
+    zeros = np.zeros(output_channels(node, static_shape(weight)), weight.dtype)
     node.inputs.append(graph.const(f"{node.name or node.op}.bias", zeros))
     return replace(site, bias=2)
 

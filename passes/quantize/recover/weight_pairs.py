@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Node, producer
+from edgec.ir.graph import Constant, Node, producer, static_shape
 from edgec.passes.quantize.placement.placement import Site
 
 #: The largest sum of two weights of one sign: 255 times it is below 2^15.
@@ -63,7 +63,7 @@ def bound_pairs(sites: Iterable[Site]) -> int:
     for site in sites:
         if site.weight is None:
             continue
-        shape = site.node.inputs[site.weight].shape
+        shape = static_shape(site.node.inputs[site.weight])
         stored = producer(site.node.inputs[site.weight])
         integers = stored.inputs[0] if stored is not None else None
         if not isinstance(integers, Constant) or not multiplies_pairs(site.node, shape):

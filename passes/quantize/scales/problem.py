@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from edgec.ir.errors import InputError
-from edgec.ir.graph import Constant, Graph, Node, Variable, consumers, producer
+from edgec.ir.graph import Constant, Graph, Node, Variable, consumers, producer, variable_of
 from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.target import Scheme
@@ -77,7 +77,7 @@ class Problem:
                 self.ties.append(Tie(site.node, members))
             elif (factor := _factor(site)) is not None:
                 index, ratio = factor
-                scaled = self.variables[site.node.inputs[index]]
+                scaled = self.variables[variable_of(site.node.inputs[index])]
                 self.ties.append(Tie(site.node, (members[0], scaled), ratio, WIDEST_FREE))
         joins = {site.node: self.variables[site.outputs[0]] for site in placement.sites if site.node.op == "Concat"}
         ends = set(graph.outputs)
