@@ -110,3 +110,21 @@ def test_help_imports_nothing_heavy() -> None:
     heavy = {"onnx", "numpy", "onnxruntime", "torch", "tensorly", "pydantic", "scipy", "ai_edge_litert", "matplotlib"}
     assert loaded.isdisjoint(heavy)
     assert "usage: edgec" in done.stdout
+
+
+def test_no_module_needs_itself_to_be_imported() -> None:
+    """No circles among files, inside of packages either."""
+    import networkx
+
+    modules = {
+        "edgec." + path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
+        for path in MODULES
+    }
+    arrows = networkx.DiGraph()
+    for name, path in modules.items():
+        for used in imports(list(at_import_time(parsed(path).body))):
+            target = used if used in modules else used.rpartition(".")[0]
+            if target in modules and target != name:
+                arrows.add_edge(name, target)
+    assert arrows.number_of_edges() > 1000
+    assert [sorted(circle) for circle in networkx.strongly_connected_components(arrows) if len(circle) > 1] == []
