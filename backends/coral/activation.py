@@ -33,6 +33,7 @@ _FLOAT = {
     "Log": ("LOG", None),
     "Neg": ("NEG", schema.NegOptionsT),
     "Round": ("ROUND", None),
+    "Sign": ("SIGN", schema.SignOptionsT),
     "Sin": ("SIN", None),
     "Sqrt": ("SQRT", None),
 }

@@ -36,6 +36,7 @@ from edgec.backends.coral import (  # noqa: F401
     resampling,
     shaping,
     slicing,
+    spelled_out,
     transposed,
     verdict,
 )

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, static_shape, variable_of
 from edgec.ir.rules import registering
+from edgec.ir.shapes import Shapes
 
 Rewrite = Callable[[Graph, Node], bool]
 _REWRITES: dict[str, Rewrite] = {}
@@ -23,11 +24,18 @@ rewrites = registering(_REWRITES)
 
 def rewrite(graph: Graph) -> int:
     """Rewrites the graph in place; returns how many nodes were replaced."""
-    done = 0
-    for node in list(graph.nodes):
-        rule = _REWRITES.get(node.op) if node.domain in ("", "ai.onnx") else None
-        if rule is not None and node.outputs:
-            done += rule(graph, node)
+    done, seen = 0, set[Node]()
+    while fresh := [node for node in graph.nodes if node not in seen]:  # what rules make may have rules of its own
+        seen.update(fresh)
+        before = done
+        for node in fresh:
+            rule = _REWRITES.get(node.op) if node.domain in ("", "ai.onnx") else None
+            if rule is not None and node.outputs:
+                done += rule(graph, node)
+        if done == before:
+            break
+        graph.sort()
+        Shapes(graph).annotate(graph)
     if done:
         graph.sort()
         graph.remove_dead()
