@@ -129,6 +129,16 @@ def held_out_error(case: Situation) -> float:
     return float(np.square(made - wanted).sum() / max(np.square(wanted).sum(), 1e-30))
 
 
+def judged_by_outputs(case: Situation) -> bool:
+    """Whether it is the outputs themselves that must be met: labels say something else, and of another network's scores
+    only the probabilities are to be met."""
+    metric = case.context.get("metric")
+    scores = case.data.labels is not None or (metric is not None and metric.name == "top1")
+    return not (case.data.labels is not None and getattr(case.step, "labels", 0.0)) and not (
+        scores and getattr(case.step, "teacher", "original") != "original"
+    )
+
+
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(situations())
 def test_outputs_on_held_out_samples_are_no_worse(case: Situation) -> None:
@@ -137,9 +147,9 @@ def test_outputs_on_held_out_samples_are_no_worse(case: Situation) -> None:
     if ctx.done[0].figures["best_epoch"] == 0:
         assert to_bytes(case.network) == weights  # bit for bit
         assert ", which are kept," in did(ctx)[0][1] or "as they were are kept," in did(ctx)[0][1]
-    elif case.data.labels is None or not getattr(case.step, "labels", 0.0):
+    elif judged_by_outputs(case):
         assert held_out_error(case) <= before * 1.001 + 1e-12
-    elif "held_out_after" in ctx.done[0].figures:  # the labels have their say
+    elif "held_out_after" in ctx.done[0].figures:
         assert ctx.done[0].figures["held_out_after"] <= ctx.done[0].figures["held_out_before"]
 
 
