@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -106,8 +107,11 @@ class Result:
     def emit(self, folder: str | os.PathLike[str]) -> Emitted:
         """Writes the files for the pipeline's target into a folder, and checks them by running them.
 
+        Args:
+            folder: it must not be there yet, or be empty; nothing is left there where the files cannot be written.
+
         Raises:
-            edgec.ir.errors.UsageError: the pipeline has no target.
+            edgec.ir.errors.UsageError: the pipeline has no target, or something lies in the folder.
             edgec.ir.errors.EmitError: the target cannot take the network.
         """
         from edgec.backends.protocol import Beside
@@ -119,13 +123,19 @@ class Result:
         if target is None:
             raise UsageError("Result.emit", "the pipeline has no target", "make it with Pipeline(..., target=...)")
         place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise UsageError(str(place), "is not an empty folder", "name another folder, or empty it")
         feeds = self._quality.reference().feeds(self.graph)
         ctx = Context(self.graph, self._config)
         samples = ctx.feeds(self.graph, "calibration") if "calibration" in ctx.data else ()
-        return backend(target.backend).emit(
-            self.graph.copy(), target, place, feeds, Beside(self._floats.copy(), samples)
-        )
+        beside = Beside(self._floats.copy(), samples)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".edgec-", dir=place.parent) as scratch:
+            made = Path(scratch) / place.name
+            made.mkdir()
+            emitted = backend(target.backend).emit(self.graph.copy(), target, made, feeds, beside)
+            made.replace(place)
+        return emitted
 
     def _repr_html_(self) -> str:
         """For notebooks: the costs beside each other, and what each pass kept."""

@@ -215,8 +215,11 @@ def _same(item: Any) -> Any:
 
 
 def _with_label(item: Any, where: str) -> tuple[Any, Any]:
-    """A sample, or a batch, and its label; ``None`` where it has none. A loader makes lists of pairs."""
-    pair = isinstance(item, tuple) or (isinstance(item, list) and len(item) == 2 and all(map(_is_array, item)))
+    """A sample, or a batch, and its label; ``None`` where it has none.
+
+    A torch loader makes lists of pairs; any other list is an array's rows.
+    """
+    pair = isinstance(item, tuple) or (isinstance(item, list) and len(item) == 2 and all(map(_is_tensor, item)))
     if not pair:
         return item, None
     if len(item) == 1:
@@ -226,12 +229,13 @@ def _with_label(item: Any, where: str) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype")
+def _is_tensor(value: Any) -> bool:
+    """Whether it is one of torch's, which need not be installed."""
+    return hasattr(value, "detach")
 
 
 def _array(value: Any, name: str, where: str) -> np.ndarray:
-    if hasattr(value, "detach"):  # a torch tensor, which may be on a device or in a gradient's graph
+    if _is_tensor(value):  # a torch tensor, which may be on a device or in a gradient's graph
         value = value.detach().cpu()
     try:
         return np.asarray(value)

@@ -1,6 +1,7 @@
 """Operators that are a few of those that TFLite has: reductions, norms, activations, comparisons.
 
-Each is exact up to float32 rounding. What is made here is rewritten in its turn where it has a rule of its own.
+Each is exact up to float32 rounding, of finite numbers. What is made here is rewritten in its turn where it has a rule
+of its own.
 Sources: the definitions in ONNX's operator specification.
 """
 
@@ -119,7 +120,9 @@ def softsign(graph: Graph, node: Node) -> bool:
 def thresholded_relu(graph: Graph, node: Node) -> bool:
     """x above alpha, else 0."""
     steps, x = _Steps(graph, node), node.inputs[0]
-    return _is_float(node) and steps.done(steps("Mul", x, _above(steps, x, float(node.attrs.get("alpha", 1.0)))))
+    if not _is_float(node):
+        return False
+    return steps.done(_chosen(steps, _above(steps, x, float(node.attrs.get("alpha", 1.0))), x, 0.0))
 
 
 @rewrites("Shrink")
@@ -129,16 +132,21 @@ def shrink(graph: Graph, node: Node) -> bool:
         return False
     steps, x = _Steps(graph, node), node.inputs[0]
     bias, edge = float(node.attrs.get("bias", 0.0)), float(node.attrs.get("lambd", 0.5))
-    above, below = _above(steps, x, edge), _above(steps, steps("Mul", x, -1.0), edge)
-    right = steps("Mul", steps("Sub", x, bias), above)
-    return steps.done(steps("Add", right, steps("Mul", steps("Add", x, bias), below)))
+    below = _above(steps, steps("Mul", x, -1.0), edge)
+    left = _chosen(steps, below, steps("Add", x, bias), 0.0)
+    return steps.done(_chosen(steps, _above(steps, x, edge), steps("Sub", x, bias), left))
 
 
 def _above(steps: _Steps, x: Tensor, edge: float) -> Variable:
-    """1 where x is above a number, else 0."""
-    compared = steps("Greater", x, edge)
-    compared.dtype = np.dtype(bool)
-    made = steps("Cast", compared, to=1)
+    """Where x is above a number."""
+    made = steps("Greater", x, edge)
+    made.dtype = np.dtype(bool)
+    return made
+
+
+def _chosen(steps: _Steps, where: Variable, x: Tensor, other: Tensor | float) -> Variable:
+    """x there, and the other elsewhere; a product with 0 and 1 would make infinite numbers none."""
+    made = steps("Where", where, x, other)
     made.dtype = np.dtype(np.float32)
     return made
 

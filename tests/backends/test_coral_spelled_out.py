@@ -60,3 +60,13 @@ def test_rms_normalization(lab):
     CoralBackend().legalize(graph, target("coral-dev-board"))
     wanted = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * np.arange(1, 6, dtype=np.float32)
     np.testing.assert_allclose(lab.compared(graph, {"x0": x}).fast["y0"], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["ThresholdedRelu", "Shrink", "Shrink, hard"])
+def test_infinite_numbers_stay_what_they_are(lab, case):
+    graph = lab.build(CASES[case], [(1, 1, 1, 4)])
+    feeds = {"x0": np.array([np.inf, -np.inf, 0.0, 2.0], np.float32).reshape(1, 1, 1, 4)}
+    wanted = Session(graph).run(feeds)["y0"]
+    assert not np.isnan(wanted).any()
+    CoralBackend().legalize(graph, target("coral-dev-board"))
+    np.testing.assert_allclose(lab.compared(graph, feeds).fast["y0"], wanted, rtol=1e-6)

@@ -137,6 +137,8 @@ def test_a_result_is_emitted_for_its_target(tmp_path: Path) -> None:
     assert emitted.sqnr_db > 30
     result.save(tmp_path / "network.onnx")
     onnx.checker.check_model(tmp_path / "network.onnx")
+    with pytest.raises(UsageError, match="coral: is not an empty folder; name another folder, or empty it"):
+        result.emit(tmp_path / "coral")
     with pytest.raises(UsageError, match="the pipeline has no target"):
         Pipeline([Fold()]).run(network()).emit(tmp_path / "none")
 
@@ -194,3 +196,23 @@ def test_each_pass_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "edgec"):
         Pipeline([Fold()]).run(network())
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["passes[0] fold"]
+
+
+def test_a_list_of_arrays_is_one_sample() -> None:
+    """Rows of an array, as they always were: only torch's loaders make pairs of lists."""
+    data = edgec.Dataset([[np.zeros((4, 4), np.float32), np.ones((4, 4), np.float32)]] * 3)
+    bound = data.bound({"x": ((1, 2, 4, 4), np.dtype(np.float32))})
+    assert (len(bound), bound.labels) == (3, None)
+    assert next(iter(bound.batches(3)))["x"].shape == (3, 2, 4, 4)
+
+
+def test_nothing_is_left_of_an_emission_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = Pipeline([Fold()], target="cpu").run(network())
+
+    def fails(*given: Any) -> None:
+        raise InputError("the file", "cannot be", "do otherwise")
+
+    monkeypatch.setattr("edgec.backends.cpu.backend.CpuBackend.emit", fails)
+    with pytest.raises(InputError, match="cannot be"):
+        result.emit(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
