@@ -65,7 +65,7 @@ class Quality:
 
     Attributes:
         probes: what the SQNR is measured on.
-        judge: the metric on the samples that are reported on; ``None`` without ``data.eval``.
+        metric: on the samples that are reported on; ``None`` without ``data.eval``.
         choosing: the metric on those that passes choose by.
         baseline: the original's metric.
 

@@ -18,8 +18,8 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 STEPS, BATCH, WIDTH, HIDDEN = 5, 2, 3, 4
 MORE: dict[str, list[dict[str, Any]]] = {
     "LSTM": [{}, {"input_forget": 1}, {"clip": 0.3}, {"peephole": True}, {"lengths": True}],
-    "GRU": [{}, {"linear_before_reset": 1}],
-    "RNN": [{}, {"activations": ["Relu"]}],
+    "GRU": [{}, {"linear_before_reset": 1}, {"clip": 0.2}],
+    "RNN": [{}, {"activations": ["Relu"]}, {"clip": 0.2}],
 }
 CASES = [
     (op, direction, bias, initial, more)
