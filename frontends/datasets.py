@@ -1,6 +1,7 @@
 """The samples that calibrate, train and judge a network, read a batch at a time.
 
-A data set gives its samples in one fixed order and keeps none of them. Its feeds are inputs of the network as
+A data set gives its samples in one fixed order, any of them by their indices, and decodes each once where there is
+room to keep it (:mod:`~edgec.frontends.sample_store`). Its feeds are inputs of the network as
 it came in, normalised; who changes the domain of an input (the ``normalize`` pass) maps the feeds back
 himself, by the inverse of :meth:`~edgec.frontends.preprocess.Preprocess.affine`.
 """
@@ -44,8 +45,13 @@ class DataSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        """Feeds by input name, the samples on the first axis, ``size`` of them, fewer in the last."""
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """Feeds by input name, the samples on the first axis, ``size`` of them, fewer in the last.
+
+        Args:
+            size: samples in a batch.
+            indices: of the samples that are read, rising; all by default.
+        """
         ...
 
     def subset(self, indices: Sequence[int]) -> Self:

@@ -22,6 +22,7 @@ import numpy as np
 from edgec.frontends.datasets_images import file_digest, sample_digests
 from edgec.frontends.datasets_signature import Inputs, check_finite, check_sample, quoted, rows_of
 from edgec.frontends.image_files import evenly
+from edgec.frontends.sample_store import SampleStore
 from edgec.ir.errors import InputError, did_you_mean
 
 _BROKEN = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
@@ -66,6 +67,7 @@ class Arrays:
             raise InputError(self.source, "holds no sample", "write at least one row")
         self._rows: Sequence[int] = evenly(count, samples)
         self.names = [f"{self.source}: sample {row}" for row in self._rows]
+        self._store = SampleStore()
         self.labels: np.ndarray | None = None
         if "labels" in columns and "labels" not in inputs:
             column = columns["labels"]
@@ -76,17 +78,18 @@ class Arrays:
                     f"has {got} rows for {count} samples",
                     "give each sample one",
                 )
-            self.labels = np.stack(list(self._read("labels", column)))
+            self.labels = np.stack(list(self._read("labels", column, self._rows)))
             check_finite(self.labels, f"{self.source}: array 'labels'", self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         """Reads ``size`` rows of each array at a time; InputError where the file is broken or holds NaN."""
-        readers = {name: self._read(name, column) for name, column in self._columns.items()}
-        for begin in range(0, len(self), size):
-            rows = self._rows[begin : begin + size]
+        chosen = self._rows if indices is None else [self._rows[index] for index in indices]
+        readers = {name: self._read(name, column, chosen) for name, column in self._columns.items()}
+        for begin in range(0, len(chosen), size):
+            rows = chosen[begin : begin + size]
             feeds = {name: np.stack([next(reader) for _ in rows]) for name, reader in readers.items()}
             for name, array in feeds.items():
                 check_finite(array, f"{self.source}: array '{name}'", rows)
@@ -164,23 +167,30 @@ class Arrays:
         if size < wanted:
             raise InputError(where, f"is cut off: {size} bytes of {wanted}", "write the file again")
 
-    def _read(self, name: str, column: _Column) -> Iterator[np.ndarray]:
-        """The chosen rows, in native byte order."""
+    def _read(self, name: str, column: _Column, rows: Sequence[int]) -> Iterator[np.ndarray]:
+        """Some rows, rising, in native byte order; what had to be decompressed is kept."""
         native = column.dtype.newbyteorder("=")
         try:
             with ExitStack() as stack:
                 if self._path.suffix == ".npy":
                     stream: IO[bytes] = stack.enter_context(self._path.open("rb"))
+                    compressed = False
                 else:
                     archive = stack.enter_context(zipfile.ZipFile(self._path))
                     stream = stack.enter_context(archive.open(f"{name}.npy"))
-                for row in self._rows:
-                    stream.seek(column.start + row * column.row_bytes)
-                    content = stream.read(column.row_bytes)
-                    if len(content) < column.row_bytes:
-                        raise EOFError(f"sample {row} of '{name}' is cut off")
-                    values = np.frombuffer(content, column.dtype).reshape(column.shape[1:])
-                    yield values.astype(native, copy=False)
+                    compressed = archive.getinfo(f"{name}.npy").compress_type != zipfile.ZIP_STORED
+                for row in rows:
+                    values = self._store.get((name, row)) if compressed else None
+                    if values is None:
+                        stream.seek(column.start + row * column.row_bytes)
+                        content = stream.read(column.row_bytes)
+                        if len(content) < column.row_bytes:
+                            raise EOFError(f"sample {row} of '{name}' is cut off")
+                        values = np.frombuffer(content, column.dtype).reshape(column.shape[1:])
+                        values = values.astype(native, copy=False)
+                        if compressed:
+                            self._store.put((name, row), values)
+                    yield values
         except _BROKEN as error:
             raise self._broken(error) from error
 

@@ -1,4 +1,4 @@
-"""Folders of images as a data set: listed at once, decoded when a batch asks for it, small ones once."""
+"""Folders of images as a data set: listed at once, decoded when a batch first asks for it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,8 @@ from edgec.frontends.datasets_signature import Feed, agrees, times
 from edgec.frontends.image_files import evenly, images_in
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe_data import missing_folder
+from edgec.frontends.sample_store import SampleStore
 from edgec.ir.errors import InputError, UsageError
-
-# A data set whose inputs take no more is decoded once: a metric reads it after every epoch and for every target.
-_KEPT_BYTES = 64 << 20
 
 
 class ImageFolder:
@@ -68,7 +65,7 @@ class ImageFolder:
         chosen = [files[index] for index in evenly(len(files), samples)]
         self.files = [path for path, _ in chosen]
         self.relative = [name for _, name in chosen]
-        self._kept: dict[Path, np.ndarray] = {}
+        self._pixels = SampleStore()
         self._digests: dict[Path, bytes] = {}
 
     @property
@@ -82,16 +79,18 @@ class ImageFolder:
     def __len__(self) -> int:
         return len(self.files)
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         """Decodes ``size`` images at a time. Raises InputError at the first that cannot be used."""
-        files = iter(self.files)
-        while batch := list(islice(files, size)):
-            yield {self._feed.name: np.stack([self._decode(path) for path in batch])}
+        files = self.files if indices is None else [self.files[index] for index in indices]
+        for begin in range(0, len(files), size):
+            yield {self._feed.name: np.stack([self._decode(path) for path in files[begin : begin + size]])}
 
     def _decode(self, path: Path) -> np.ndarray:
-        if path in self._kept:
-            return self._kept[path]
-        x = self._preprocess(path)
+        pixels = self._pixels.get(path)
+        if pixels is None:
+            pixels = self._preprocess.raw(path)
+            self._pixels.put(path, pixels)
+        x = self._preprocess.normalize(pixels)
         if not agrees(x.shape, self._feed.shape):
             height_width = self._feed.shape[1:] if self._preprocess.spec.layout == "nchw" else self._feed.shape[:2]
             raise InputError(
@@ -100,10 +99,7 @@ class ImageFolder:
                 f" {times(self._feed.shape)}",
                 f"set size: [{', '.join(map(str, height_width))}] in data.preprocess",
             )
-        x = x.astype(self._feed.dtype, copy=False)
-        if x.nbytes * len(self.files) <= _KEPT_BYTES:
-            self._kept[path] = x
-        return x
+        return x.astype(self._feed.dtype, copy=False)
 
     def subset(self, indices: Sequence[int]) -> ImageFolder:
         """The images at some indices, rising; what is decoded is shared."""

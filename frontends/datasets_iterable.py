@@ -1,9 +1,11 @@
 """Samples from anything in Python that can be gone through: a list of arrays, rows of a table, a loader of batches.
 
 A sequence (it has a length and takes an index) is asked for one sample at a time. Anything else is gone through anew
-for each reading, and must give the same samples in the same order; it may give them in batches, as a torch loader
-does. A sample is an array without a sample axis (models of one input), a mapping of input name to array, or a pair of
-either with its label.
+for a reading, and must give the same samples in the same order; it may give them in batches, as a torch loader does.
+What was read once is kept where there is room (:class:`~edgec.frontends.sample_store.SampleStore`).
+
+A sample is an array without a sample axis (models of one input), a mapping of input name to array, or a pair of either
+with its label.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from edgec.frontends.datasets_images import array_digest, sample_digests
 from edgec.frontends.datasets_signature import Inputs, agrees, check_finite, check_sample, quoted, without_batch
 from edgec.frontends.image_files import evenly
 from edgec.frontends.python_functions import run_foreign
+from edgec.frontends.sample_store import SampleStore
 from edgec.ir.errors import InputError, did_you_mean
 
 MOST_SAMPLES = 10_000_000
@@ -56,6 +59,8 @@ class IterableData:
     ) -> None:
         self.source = source
         self._call, self._inputs, self._folder, self._transform = call, inputs, folder or Path.cwd(), transform
+        self._store = SampleStore()
+        self._labels: dict[int, Any] = {}  # of the samples that were read, by their number
         self._samples = self._guard(call)
         self._indexed = hasattr(self._samples, "__getitem__") and hasattr(self._samples, "__len__")
         if isinstance(self._samples, list | tuple) and self._samples:  # which may be of batches
@@ -84,7 +89,7 @@ class IterableData:
     @cached_property
     def labels(self) -> np.ndarray | None:
         """The labels, gathered in one reading when first asked for; None where there are none."""
-        gathered = [label for _, label in self._read()]
+        gathered = [label for _, label in self._read(self._chosen)]
         if all(label is None for label in gathered):
             return None
         try:
@@ -96,11 +101,12 @@ class IterableData:
         check_finite(labels, f"{self.source}: labels", self._chosen)
         return labels
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         """Asks for ``size`` samples at a time. Raises InputError naming the first that cannot be used."""
-        samples = self._read()
-        for begin in range(0, len(self), size):
-            numbers = self._chosen[begin : begin + size]
+        chosen = self._chosen if indices is None else [self._chosen[index] for index in indices]
+        samples = self._read(chosen)
+        for begin in range(0, len(chosen), size):
+            numbers = chosen[begin : begin + size]
             batch = [next(samples)[0] for _ in numbers]
             feeds = {name: np.stack([feed[name] for feed in batch]) for name in self._inputs}
             for name, array in feeds.items():
@@ -122,37 +128,56 @@ class IterableData:
     def content_hash(self) -> str:
         """The sha256 of the samples' values and labels, in one reading."""
         total = hashlib.sha256()
-        for feed, label in self._read():
+        for feed, label in self._read(self._chosen):
             for name in self._inputs:
                 total.update(name.encode() + b"\0" + array_digest(feed[name]))
             if label is not None:
                 total.update(array_digest(np.asarray(label)))
         return total.hexdigest()
 
-    def _read(self) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+    def _read(self, chosen: Sequence[int]) -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+        """The samples of some numbers, rising, each with its label."""
         if self._indexed:
-            items = (self._transformed(partial(operator.getitem, self._samples, index)) for index in self._chosen)
-        else:
-            wanted = set(self._chosen)
-            items = (item for index, item in enumerate(self._iterate()) if index in wanted)
+            for number in chosen:
+                kept = self._kept(number)
+                yield kept or self._sample(number, self._transformed(partial(operator.getitem, self._samples, number)))
+            return
         read = 0
-        for name, item in zip(self.names, items, strict=False):
-            yield self._sample(name, item)
+        while read < len(chosen) and (kept := self._kept(chosen[read])) is not None:
+            yield kept
             read += 1
-        if read < len(self):
-            raise InputError(
-                self.source,
-                f"gave {read} samples of {len(self)} in a later reading",
-                "give the same ones each time",
-            )
+        if read == len(chosen):
+            return
+        wanted = set(chosen[read:])
+        for number, item in enumerate(self._iterate()):
+            if number in wanted:
+                yield self._sample(number, item)
+                read += 1
+                if read == len(chosen):
+                    return
+        raise InputError(
+            self.source,
+            f"gave {read} samples of {len(chosen)} in a later reading",
+            "give the same ones each time",
+        )
 
-    def _sample(self, where: str, item: Any) -> tuple[dict[str, np.ndarray], Any]:
+    def _kept(self, number: int) -> tuple[dict[str, np.ndarray], Any] | None:
+        if number not in self._labels:
+            return None
+        feed = {name: self._store.get((number, name)) for name in self._inputs}
+        whole = {name: array for name, array in feed.items() if array is not None}
+        return (whole, self._labels[number]) if len(whole) == len(feed) else None
+
+    def _sample(self, number: int, item: Any) -> tuple[dict[str, np.ndarray], Any]:
+        where = f"{self.source}: sample {number}"
         item, label = _with_label(item, where)
         feed = {}
         for name, value in self._by_input(item, where).items():
             array = without_batch(_array(value, name, where), self._inputs[name][0])
             check_sample(where, name, array.shape, array.dtype, self._inputs, rows=False)
             feed[name] = array
+            self._store.put((number, name), array.copy())  # what the user gave may be a buffer that he fills again
+        self._labels[number] = label
         return feed, label
 
     def _by_input(self, item: Any, where: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Preprocess:
         return height, width, self.spec.channels
 
     def raw(self, image: str | Path | np.ndarray) -> np.ndarray:
-        """The pixels after colour and resize: float32, 0 to 255, whole numbers, shape :attr:`sample_shape`.
+        """The pixels after colour and resize: uint8 of shape :attr:`sample_shape`.
 
         Args:
             image: a file, or uint8 pixels of shape [height, width], [height, width, 1 or 3] in RGB order.
@@ -109,7 +109,7 @@ class Preprocess:
         picture = picture.convert("L" if self.spec.color == "gray" else "RGB")
         if self.spec.size is not None:
             picture = _fit(picture, self.spec.size, self.spec.fit, _FILTERS[self.spec.resize])
-        pixels = np.asarray(picture, np.float32)
+        pixels = np.asarray(picture, np.uint8)
         if self.spec.color == "gray":
             pixels = pixels[:, :, np.newaxis]
         elif self.spec.color == "bgr":

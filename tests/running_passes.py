@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from edgec.ir.execution import Session, seeded_feeds
 from edgec.ir.graph import Constant, Graph, Variable
 from edgec.ir.printer import parse
 from edgec.ir.verifier import verify, verify_types
+from edgec.passes.calibration.dataset import InMemory
 from edgec.passes.framework.base import Pass
 from edgec.passes.framework.cache import RunCache
 from edgec.passes.framework.context import Context, RunConfig
@@ -18,7 +19,7 @@ from edgec.passes.framework.input_domain import enter
 
 
 class Samples:
-    """A data set of feeds that are there already, in batches as they are."""
+    """A data set of feeds that are there already, a sample each or more; feeds of single numbers come as they are."""
 
     source = "calibration data"
     labels: np.ndarray | None = None
@@ -27,10 +28,19 @@ class Samples:
         self.feeds = feeds
 
     def __len__(self) -> int:
-        return len(self.feeds)
+        return len(self._whole()) if self._in_rows() else len(self.feeds)
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        yield from self.feeds
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        if self._in_rows():
+            yield from self._whole().batches(size, indices)
+        else:
+            yield from self.feeds if indices is None else [self.feeds[index] for index in indices]
+
+    def _in_rows(self) -> bool:
+        return all(values.ndim for feeds in self.feeds for values in feeds.values())
+
+    def _whole(self) -> InMemory:
+        return InMemory.of(self.feeds, self.source)
 
 
 def model(body: str, signature: str, weights: str = "", *, opset: int = 17, seed: int = 0, **values: Any) -> Graph:

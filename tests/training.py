@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from running_passes import model
 
 from edgec.ir.graph import Graph
+from edgec.passes.calibration.dataset import InMemory
 
 IMAGE = (3, 8, 8)
 BODY = """
@@ -22,20 +23,11 @@ y = Conv <pads = [1,1,1,1]> (s, w3, b3)
 WEIGHTS = "float[8,3,3,3] w1, float[8] b1, float[8,8,3,3] w2, float[8] b2, float[3,8,3,3] w3, float[3] b3"
 
 
-class Data:
+class Data(InMemory):
     """Samples in arrays, with labels or without."""
 
-    source = "training data"
-
     def __init__(self, arrays: Mapping[str, np.ndarray], labels: np.ndarray | None = None) -> None:
-        self.arrays, self.labels = dict(arrays), labels
-
-    def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
-
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        for start in range(0, len(self), size):
-            yield {name: values[start : start + size] for name, values in self.arrays.items()}
+        super().__init__(arrays, "training data", labels)
 
 
 @dataclass

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, Self
 
 import numpy as np
 
+from edgec.ir.execution import Feeds, seeded_feeds
+from edgec.ir.graph import Graph
+
 #: The role of the samples that passes are fitted to.
 ROLE = "calibration"
+# Samples of noise.
+_NOISE = 16
 
 
 class DataSet(Protocol):
@@ -23,9 +29,43 @@ class DataSet(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        """Feeds of at most ``size`` samples each, sample axis first, in a fixed order."""
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """Feeds of at most ``size`` samples each, sample axis first, in a fixed order.
+
+        Args:
+            size: samples in a batch.
+            indices: of the samples that are read, rising; all by default.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Samples that are arrays already.
+
+    Attributes:
+        feeds: by the model's input name, all samples on the first axis.
+        source: where they are from.
+        labels: one for each sample on the first axis, or ``None``.
+    """
+
+    feeds: Mapping[str, np.ndarray]
+    source: str
+    labels: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, batches: Sequence[Feeds], source: str) -> Self:
+        """The samples of some batches."""
+        return cls({name: np.concatenate([feeds[name] for feeds in batches]) for name in (batches or [{}])[0]}, source)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.feeds.values()), ()))
+
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """As :meth:`.DataSet.batches`; batches of samples in a row are views."""
+        for start in range(0, len(self) if indices is None else len(indices), size):
+            rows = slice(start, start + size) if indices is None else list(indices[start : start + size])
+            yield {name: values[rows] for name, values in self.feeds.items()}
 
 
 @dataclass(frozen=True)
@@ -53,18 +93,29 @@ class Part:
         return self.whole.source
 
     def __len__(self) -> int:
-        last = -(-len(self.whole) // self.size) - 1
-        short = last * self.size + self.size - len(self.whole) if last in self.numbers else 0
-        return len(self.numbers) * self.size - short
+        return len(self._samples)
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        """As :meth:`.DataSet.batches`; ``size`` is the one that it was made with."""
-        if size != self.size:
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        """As :meth:`.DataSet.batches`; all of it in the batches that it was made of."""
+        if indices is None and size != self.size:
             raise ValueError(f"batches of {size}, made for batches of {self.size}")
-        wanted = set(self.numbers)
-        for number, feeds in enumerate(self.whole.batches(size)):
-            if number in wanted:
-                yield feeds
-                wanted.discard(number)
-                if not wanted:
-                    return  # what comes behind need not be decoded
+        return self.whole.batches(size, self._samples if indices is None else [self._samples[i] for i in indices])
+
+    @cached_property
+    def _samples(self) -> list[int]:
+        """The samples' indices in the whole."""
+        count = len(self.whole)
+        return [
+            index
+            for number in self.numbers
+            for index in range(number * self.size, min((number + 1) * self.size, count))
+        ]
+
+
+def noise(graph: Graph, seed: int) -> InMemory:
+    """Uniform noise in [0, 1) in the place of calibration data, for who has none yet and wants to see a network run.
+
+    Raises:
+        InputError: an input of ``graph`` has no static shape.
+    """
+    return InMemory.of(seeded_feeds(graph, seed, _NOISE), "noise")

@@ -10,10 +10,10 @@ from typing import TypeVar
 import numpy as np
 
 from edgec.ir.errors import InputError
-from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
 from edgec.passes.calibration.dataset import ROLE
 from edgec.passes.calibration.near_duplicates import folds
+from edgec.passes.calibration.runner import batches
 from edgec.passes.framework.context import Context
 
 U = TypeVar("U")
@@ -42,19 +42,10 @@ class Images:
 
     def __init__(self, graph: Graph, ctx: Context) -> None:
         self.ctx = ctx
-        batches = -(-len(ctx.data[ROLE]) // batch_size(graph))
-        self.feeds: list[dict[str, np.ndarray]] = []
-        numbers: list[int] = []
-        keep: set[int] | None = None
-        for number, feeds in enumerate(ctx.feeds(graph, ROLE)):
-            if keep is None:
-                most = max(_MOST_BYTES // max(sum(v.nbytes for v in feeds.values()), 1), 1)
-                keep = set(spread(batches, most))
-            if number in keep:
-                self.feeds.append(feeds)
-                numbers.append(number)
-                if len(numbers) == len(keep):
-                    break  # what comes behind need not be decoded
+        count = batches(graph, ctx)
+        first = next(ctx.feeds(graph, ROLE), {})
+        numbers = spread(count, max(_MOST_BYTES // max(sum(values.nbytes for values in first.values()), 1), 1))
+        self.feeds = list(ctx.feeds(graph, ROLE, numbers))
         if not self.feeds:
             raise InputError(ctx.data[ROLE].source, "has no samples to calibrate with", "name a data set that has some")
         times = _times_usual(self.feeds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from edgec.ir.analyses import Analyses, Analysis
 from edgec.ir.estimates import Scores
 from edgec.ir.execution import batch_size, filled
 from edgec.ir.graph import Graph, Node
-from edgec.passes.calibration.dataset import DataSet
+from edgec.passes.calibration.dataset import DataSet, Part
 from edgec.passes.framework import input_domain
 from edgec.passes.framework.cache import RunCache
 from edgec.passes.framework.remark import Remark
@@ -172,14 +172,21 @@ class Context:
         """Reports a node that this pass could have changed and did not, and why."""
         self.left.append(Remark(_label(node), reason, figures))
 
-    def feeds(self, graph: Graph, role: str) -> Iterator[dict[str, np.ndarray]]:
+    def feeds(self, graph: Graph, role: str, numbers: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         """The samples of a data set as ``graph`` takes them: its batch size, its input domain.
 
         A last batch that is short is filled up with its own last sample; the data set has been checked against the
         model's inputs already.
+
+        Args:
+            graph: whose inputs are fed.
+            role: of the data set.
+            numbers: of the batches that are read, rising; all by default.
         """
-        size = batch_size(graph)
-        for feeds in self.data[role].batches(size):
+        size, data = batch_size(graph), self.data[role]
+        if numbers is not None:
+            data = Part(data, tuple(numbers), size)
+        for feeds in data.batches(size):
             full = {name: filled(values, size) for name, values in feeds.items()}
             yield input_domain.enter(graph, full)
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from edgec.ir.errors import InputError, UsageError
 from edgec.ir.graph import Graph, Node
 from edgec.ir.shapes import Shapes
-from edgec.passes.calibration.dataset import ROLE
+from edgec.passes.calibration.dataset import ROLE, noise
 from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.target import Scheme, Target
@@ -27,7 +27,6 @@ from edgec.passes.quantize.prepare.channel_splitting import split_channels
 from edgec.passes.quantize.prepare.equalization import equalize
 from edgec.passes.quantize.prepare.half_precision import half_type, to_float32
 from edgec.passes.quantize.prepare.masks import bound_masks
-from edgec.passes.quantize.prepare.samples import noise
 from edgec.passes.quantize.prepare.stream_noise import Rounding
 from edgec.passes.quantize.quantized_weights import LIMIT
 from edgec.passes.quantize.ranges.calibrators import COUNTING, Calibrator

@@ -32,6 +32,7 @@ from edgec.backends.registry import target
 from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import save
+from edgec.passes.calibration.dataset import InMemory
 from edgec.passes.framework.context import RunConfig
 from edgec.passes.framework.pass_manager import PassManager
 from edgec.passes.framework.planner import plan
@@ -48,22 +49,6 @@ Feeds = dict[str, np.ndarray]
 def feeds(crops: list[np.ndarray]) -> list[Feeds]:
     """Crops as the network takes them."""
     return [efficientnet_lite0.feed(crop) for crop in crops]
-
-
-class Crops:
-    """Crops as a data set."""
-
-    source = "photographs of scikit-image and scikit-learn"
-    labels = None
-
-    def __init__(self, crops: list[np.ndarray]) -> None:
-        self._feeds = feeds(crops)
-
-    def __len__(self) -> int:
-        return len(self._feeds)
-
-    def batches(self, size: int):  # type: ignore[no-untyped-def]
-        yield from self._feeds
 
 
 def scores(
@@ -100,7 +85,7 @@ def main() -> int:
         steps = plan([("fold", {}), ("quantize", {})], roles=["calibration"])
         pipeline = PassManager(
             Reference(graph, held_out[:2]),
-            RunConfig(data={"calibration": Crops(photos.calibration_crops())}, threads=2),
+            RunConfig(data={"calibration": InMemory.of(feeds(photos.calibration_crops()), "photographs")}, threads=2),
         )
         start = time.perf_counter()
         pipeline.run(graph, steps.shared)

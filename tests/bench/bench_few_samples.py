@@ -16,7 +16,6 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from networks.few_samples import SUBJECTS, Subject
 from edgec.ir.errors import UsageError
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.graph import Graph
+from edgec.passes.calibration.dataset import InMemory
 from edgec.passes.compress.compress import Compress
 from edgec.passes.factorize.factorize import Factorize
 from edgec.passes.fold.fold import Fold
@@ -41,23 +41,6 @@ PASSES: dict[str, type[Pass]] = {"factorize": Factorize, "prune": Prune, "compre
 SAMPLES, SHARES = (0, 1, 4, 8, 16, 32, 128), (0.3, 0.5, 0.7)
 # Beyond the noise of two figures that come from some ten networks: so much worse than without data is a failure.
 TOLERANCE_DB = 0.3
-
-
-class Samples:
-    """The first samples of a pool as a data set."""
-
-    source = "the samples"
-    labels = None
-
-    def __init__(self, name: str, values: np.ndarray) -> None:
-        self.name, self.values = name, values
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        for start in range(0, len(self.values), size):
-            yield {self.name: self.values[start : start + size]}
 
 
 def outputs(graph: Graph, samples: np.ndarray) -> dict[str, np.ndarray]:
@@ -81,7 +64,7 @@ def applied(step: Pass, graph: Graph, data: dict[str, Any]) -> tuple[Graph, floa
 def measured(subject: Subject, graph: Graph, name: str, count: int, share: float) -> dict[str, Any]:
     """One run: decibels on what was fitted to and on unseen samples."""
     fitted = subject.pool[:count]
-    data = {"calibration": Samples(graph.inputs[0].name, fitted)} if count else {}
+    data = {"calibration": InMemory({graph.inputs[0].name: fitted}, "the samples")} if count else {}
     try:
         made, seconds = applied(PASSES[name](**{"params": share}), graph, data)  # type: ignore[arg-type]
     except UsageError as error:

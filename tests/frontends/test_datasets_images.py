@@ -53,16 +53,22 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-def test_a_small_data_set_is_decoded_once_and_a_large_one_as_it_is_read(
-    folder_of_images: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("memory", [0, 50, 1 << 20])
+def test_each_image_is_decoded_once(
+    memory: int, folder_of_images: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = opened({"images": [folder_of_images]})
-    assert numbers(small) == numbers(small, 4) == list(range(10))
+    monkeypatch.setattr("edgec.frontends.sample_store._MEMORY_BYTES", memory)
+    data = opened({"images": [folder_of_images]})
+    assert numbers(data) == numbers(data, 4) == list(range(10))
+    assert numbers(data.subset([2, 5])) == [2, 5]
     assert len(decoded) == 10
-    monkeypatch.setattr("edgec.frontends.datasets_images._KEPT_BYTES", 10 * 6 * 4 * 4 - 1)
-    large = opened({"images": [folder_of_images]})
-    assert numbers(large) == numbers(large, 4) == list(range(10))
-    assert len(decoded) == 30
+
+
+def test_some_samples_by_their_indices(folder_of_images: Path, decoded: list[Path]) -> None:
+    data = opened({"images": [folder_of_images]})
+    batches = list(data.batches(2, [1, 4, 8]))
+    assert [batch["image"][:, 0, 0, 0].tolist() for batch in batches] == [[1, 4], [8]]
+    assert len(decoded) == 3
 
 
 def test_samples_are_spread_evenly_and_always_the_same(folder_of_images: Path) -> None:

@@ -31,7 +31,7 @@ def test_colors_and_layouts(save_image) -> None:
     assert np.array_equal(raw(path, color="bgr"), RGB.transpose(2, 0, 1)[::-1])
     gray = raw(path, color="gray")
     luma = np.asarray(Image.fromarray(RGB).convert("L"))
-    assert (gray.shape, gray.dtype) == ((1, 2, 3), np.float32)
+    assert (gray.shape, gray.dtype) == ((1, 2, 3), np.uint8)
     assert np.array_equal(gray[0], luma)
     assert raw(path, color="gray", layout="nhwc").shape == (2, 3, 1)
     assert np.array_equal(raw(RGB), raw(path))

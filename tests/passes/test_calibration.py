@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,13 +40,14 @@ class Stream:
     def __len__(self) -> int:
         return self.count
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         self.passes += 1
-        for start in range(0, self.count, size):
-            own = range(start, min(start + size, self.count))
+        chosen = range(self.count) if indices is None else indices
+        for start in range(0, len(chosen), size):
+            own = chosen[start : start + size]
             values = np.stack([np.random.default_rng(i).normal(size=(3, 8, 8)) for i in own]).astype(np.float32)
             if self.bad in own:
-                values[self.bad - start, 0, 0, 0] = self.value
+                values[own.index(self.bad), 0, 0, 0] = self.value
             self.given += len(own)
             self.alive += 1
             self.most = max(self.most, self.alive)

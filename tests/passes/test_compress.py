@@ -16,7 +16,7 @@ from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.calibration.batch_split import split
-from edgec.passes.calibration.dataset import Part
+from edgec.passes.calibration.dataset import InMemory, Part
 from edgec.passes.calibration.runner import batches
 from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
 from edgec.passes.compress.compress import Compress
@@ -293,21 +293,11 @@ def test_the_same_bytes_on_any_number_of_threads(with_data: bool) -> None:
 
 def test_parts_of_a_data_set() -> None:
     samples = np.arange(7)
-
-    class Numbers:
-        source, labels = "numbers", None
-
-        def __len__(self) -> int:
-            return len(samples)
-
-        def batches(self, size: int) -> Any:
-            for start in range(0, len(samples), size):
-                yield {"x": samples[start : start + size]}
-
-    part = Part(Numbers(), (0, 2, 3), 2)
+    whole = InMemory({"x": samples}, "numbers")
+    part = Part(whole, (0, 2, 3), 2)
     assert [feeds["x"].tolist() for feeds in part.batches(2)] == [[0, 1], [4, 5], [6]]
     assert len(part) == 5
-    assert len(Part(Numbers(), (0, 2), 2)) == 4
+    assert len(Part(whole, (0, 2), 2)) == 4
     with pytest.raises(ValueError, match="batches of 1, made for batches of 2"):
         list(part.batches(1))
 

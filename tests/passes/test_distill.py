@@ -90,7 +90,7 @@ def test_tensors_of_other_sizes() -> None:
 
 
 def agreement(teacher: Graph, student: Graph, data: Data) -> float:
-    rows = [{"x": x[None]} for x in data.arrays["x"]]
+    rows = [{"x": x[None]} for x in data.feeds["x"]]
     return float(np.mean([outputs(teacher, f)["y"].argmax() == outputs(student, f)["y"].argmax() for f in rows]))
 
 
@@ -103,7 +103,7 @@ def test_a_classifier_is_met_softly_without_labels(softmax: bool) -> None:
     ctx = distilled(
         student,
         Distill(epochs=25, rate=3e-2, monitor="loss", inside=0.0),
-        Data(data.arrays),
+        Data(data.feeds),
         original=teacher,
         metric=judge,
     )

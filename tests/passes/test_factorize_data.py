@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -341,7 +341,7 @@ def test_groups_are_fitted_as_layers_of_their_own_are(groups: int) -> None:
 class Untouched(Samples):
     """A data set that must not be read."""
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         raise AssertionError("the network was run")
 
 

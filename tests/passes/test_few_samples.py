@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -184,26 +184,24 @@ def test_tries_are_judged_by_other_groups(groups: np.ndarray, fit: tuple[int, ..
 
 
 class Counting(Samples):
-    """Counts what is decoded."""
+    """Keeps the indices of what is decoded."""
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
-        self.decoded = 0
-        for feed in self.feeds:
-            self.decoded += 1
-            yield feed
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
+        self.decoded = list(range(len(self)) if indices is None else indices)
+        yield from super().batches(size, indices)
 
 
-def test_what_comes_behind_the_last_wanted_batch_is_not_decoded() -> None:
+def test_only_the_wanted_batches_are_decoded() -> None:
     data = Counting(drawn(20, 1))
-    assert len(list(Part(data, (1, 4), 1).batches(1))) == 2
-    assert data.decoded == 5
+    assert len(list(Part(data, (1, 4, 9), 2).batches(2))) == 3
+    assert data.decoded == [2, 3, 8, 9, 18, 19]
 
 
-def test_images_beyond_the_last_that_is_held_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_are_not_held_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgec.passes.factorize.images._MOST_BYTES", 3 * 64 * 4)
     data, graph = Counting(drawn(30, 1)), perceptron()
     assert len(Images(graph, Context(graph, RunConfig(data={"calibration": data}))).feeds) == 3
-    assert data.decoded == spread(30, 3)[-1] + 1 == 26
+    assert data.decoded == spread(30, 3) == [5, 15, 25]
 
 
 class Broken(Factorize):

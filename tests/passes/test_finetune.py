@@ -82,7 +82,7 @@ def test_an_autoencoder_learns_its_input() -> None:
 
 
 def accuracy(graph: Graph, data: Data) -> float:
-    made = [outputs(graph, {"x": x[None]})["y"].argmax() for x in data.arrays["x"]]
+    made = [outputs(graph, {"x": x[None]})["y"].argmax() for x in data.feeds["x"]]
     assert data.labels is not None
     return float(np.mean(np.array(made) == data.labels))
 
@@ -97,11 +97,11 @@ def test_a_classifier_learns_its_labels() -> None:
 
 def test_labels_that_are_numbers_are_met() -> None:
     graph = network()
-    wanted = np.stack([outputs(shaken(graph, 0.5), {"x": x[None]})["y"][0] for x in DATA.arrays["x"]])
-    before = float(np.mean((wanted[0] - outputs(graph, {"x": DATA.arrays["x"][:1]})["y"][0]) ** 2))
-    ctx = tune(graph, Finetune(epochs=10, rate=3e-3, loss="l1"), Data(DATA.arrays, wanted))
+    wanted = np.stack([outputs(shaken(graph, 0.5), {"x": x[None]})["y"][0] for x in DATA.feeds["x"]])
+    before = float(np.mean((wanted[0] - outputs(graph, {"x": DATA.feeds["x"][:1]})["y"][0]) ** 2))
+    ctx = tune(graph, Finetune(epochs=10, rate=3e-3, loss="l1"), Data(DATA.feeds, wanted))
     assert "for l1 to the labels;" in did(ctx)[0][1]
-    assert float(np.mean((wanted[0] - outputs(graph, {"x": DATA.arrays["x"][:1]})["y"][0]) ** 2)) < before / 3
+    assert float(np.mean((wanted[0] - outputs(graph, {"x": DATA.feeds["x"][:1]})["y"][0]) ** 2)) < before / 3
 
 
 def test_a_quantized_network_is_trained_through_its_rounding() -> None:
@@ -364,18 +364,18 @@ def test_labels_that_are_no_classes() -> None:
     assert data.labels is not None
     wrong = data.labels.copy()
     wrong[7] = 4
-    assert refused(classifier(), Finetune(), Data(data.arrays, wrong)) == (
+    assert refused(classifier(), Finetune(), Data(data.feeds, wrong)) == (
         "training data: label 4 of sample 7 is no class of the network's 4; labels are 0 to 3"
     )
     halves = data.labels + 0.5
-    assert refused(classifier(), Finetune(loss="cross_entropy"), Data(data.arrays, halves)) == (
+    assert refused(classifier(), Finetune(loss="cross_entropy"), Data(data.feeds, halves)) == (
         "finetune: loss: cross_entropy wants labels that are classes, not float64; use mse"
     )
     several = np.stack([data.labels, data.labels], axis=1)
-    assert refused(classifier(), Finetune(), Data(data.arrays, several)) == (
+    assert refused(classifier(), Finetune(), Data(data.feeds, several)) == (
         "training data: has labels of 2 numbers each, not a class; give one class a sample"
     )
-    assert refused(network(), Finetune(), Data(DATA.arrays, np.zeros(40, int))) == (
+    assert refused(network(), Finetune(), Data(DATA.feeds, np.zeros(40, int))) == (
         "output 'y': is of shape [1, 3, 8, 8], and classes want one of (samples, classes); use mse, or a python: loss"
     )
 

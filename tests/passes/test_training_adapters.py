@@ -75,7 +75,7 @@ def test_scores_do_not_drift_where_probabilities_are_met() -> None:
     teacher, data = classifier(), labelled()
     student = shaken(teacher, 0.05)
     judge = Metric(lambda run: 1.0, name="top1")
-    pictures = labelled(120).arrays["x"][80:]
+    pictures = labelled(120).feeds["x"][80:]
 
     def errors() -> float:
         pairs = [(outputs(student, {"x": x[None]})["y"], outputs(teacher, {"x": x[None]})["y"]) for x in pictures]
@@ -85,7 +85,7 @@ def test_scores_do_not_drift_where_probabilities_are_met() -> None:
     ctx = run_pass(
         Distill(epochs=4, rate=3e-3),
         student,
-        data={"train": Data(data.arrays)},
+        data={"train": Data(data.feeds)},
         threads=1,
         original=teacher,
         metric=judge,

@@ -66,7 +66,7 @@ def test_validation_data_are_what_is_judged_by(windows: bool, monkeypatch: pytes
     assert (feed.trained_on, feed.total, feed.unseen) == (150, 180, True)
     held = feed.held_out()
     assert numbers([held]) == list(range(150, 180))  # of their own, for what a teacher says of each is kept
-    np.testing.assert_array_equal(held.feeds["x"].numpy(), others.arrays["x"])
+    np.testing.assert_array_equal(held.feeds["x"].numpy(), others.feeds["x"])
     assert held.labels is not None
     assert held.labels.tolist() == list(range(1000, 1030))
 

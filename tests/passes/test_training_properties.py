@@ -67,7 +67,7 @@ def situations(draw: st.DrawFn) -> Situation:
     data = Data({"x": pictures.astype(np.float32)})
     context: dict[str, Any] = {}
     if draw(st.booleans(), label="quantized"):
-        calibration = Samples([{"x": x[None]} for x in data.arrays["x"]])
+        calibration = Samples([{"x": x[None]} for x in data.feeds["x"]])
         context["target"] = target("cpu", "test")
         Quantize(effort="fast").run(network, Context(network, RunConfig(data={"calibration": calibration}, **context)))
         network.sort()
@@ -83,7 +83,8 @@ def situations(draw: st.DrawFn) -> Situation:
     if len(layers) > 1 and draw(st.booleans(), label="freeze"):
         options["freeze"] = (draw(st.sampled_from(layers), label="frozen"),)
     if vector and draw(st.booleans(), label="labelled"):
-        data.labels = np.concatenate([outputs(original, {"x": x[None]})["y"] for x in data.arrays["x"]]).argmax(1)
+        labels = np.concatenate([outputs(original, {"x": x[None]})["y"] for x in data.feeds["x"]]).argmax(1)
+        data = Data(data.feeds, labels)
         options["loss"] = draw(st.sampled_from(["auto", "cross_entropy"]), label="loss")
         options["labels"] = draw(st.sampled_from([0.0, 0.5]), label="labels")
     options["temperature"] = draw(st.sampled_from([1.0, 4.0]), label="temperature")

@@ -15,10 +15,9 @@ from edgec.ir.execution import batch_size
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.calibration.batch_split import Split
-from edgec.passes.calibration.dataset import ROLE, Part
+from edgec.passes.calibration.dataset import ROLE, InMemory, Part
 from edgec.passes.framework.context import Context
 from edgec.passes.quantize.pair import Pair
-from edgec.passes.quantize.prepare.samples import Samples
 from edgec.passes.train.distill import Distill
 from edgec.passes.train.training_pass import TRAIN, torch_wanted
 
@@ -45,7 +44,7 @@ def train_rounded(pair: Pair, parts: Split, ctx: Context) -> str:
         from edgec.passes.train.engine.run import train
     whole = ctx.data[ROLE]
     size = -(-len(whole) // parts.count)
-    images = Samples.of(list(Part(whole, parts.fit, size).batches(size)), whole.source)
+    images = InMemory.of(list(Part(whole, parts.fit, size).batches(size)), whole.source)
     epochs = max(1, round(_SEEN / len(images)))
     options = Distill(epochs=epochs, batch=_batch(pair.quantized), rate=_RATE, monitor="loss")
     # Neither the recipe's metric nor what a killed run left is of this: it trains for the float network's outputs.

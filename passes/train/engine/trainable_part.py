@@ -6,7 +6,7 @@ front of it, boxes and scores, take the place of the outputs: they say what the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,9 +93,9 @@ class Unlabelled:
     def __len__(self) -> int:
         return len(self.whole)
 
-    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, size: int, indices: Sequence[int] | None = None) -> Iterator[dict[str, np.ndarray]]:
         """As :meth:`.DataSet.batches`."""
-        return self.whole.batches(size)
+        return self.whole.batches(size, indices)
 
 
 def _reached(graph: Graph) -> tuple[dict[Variable, None], list[Node]]:
