@@ -53,11 +53,14 @@ def round_in_order(kernel: np.ndarray, scale: np.ndarray, second: np.ndarray, li
 
 
 def _inverse_factor(second: np.ndarray) -> np.ndarray:
-    """The upper Cholesky factors of the inverses, (groups, n, n), float64."""
-    lower = cholesky(second)
-    if len(lower) == 1:
-        inverse, fault = linalg.lapack.dpotri(lower[0], lower=1)
-        assert not fault, "the factor of a positive matrix has an inverse"
-        return np.ascontiguousarray(cholesky(inverse[None]).swapaxes(1, 2))
-    halves = np.linalg.inv(lower)
-    return np.ascontiguousarray(cholesky(halves.swapaxes(1, 2) @ halves).swapaxes(1, 2))
+    """The upper Cholesky factors of the inverses, (groups, n, n), float64.
+
+    With the inputs in reverse a lower factor L of the covariance is an upper one, R, with R R^T the covariance; so
+    ``R^-1`` is the factor wanted, and no inverse of the covariance is formed.
+    """
+    lower = cholesky(second[:, ::-1, ::-1])
+    if len(lower) > 1:
+        return np.ascontiguousarray(np.linalg.inv(lower)[:, ::-1, ::-1])
+    inverse, fault = linalg.lapack.dtrtri(lower[0], lower=1)
+    assert not fault, "the factor of a positive matrix has an inverse"
+    return np.ascontiguousarray(np.tril(inverse)[None, ::-1, ::-1])
