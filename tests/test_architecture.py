@@ -63,6 +63,10 @@ def test_every_package_is_installed() -> None:
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     folders = {path.parent.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("__init__.py")}
     wanted = {f"edgec.{'.'.join(folder.parts)}": folder.as_posix() for folder in folders} | {"edgec": "edgec"}
+    wanted |= {
+        ".".join(path.parent.relative_to(ROOT).parts): path.parent.relative_to(ROOT).as_posix()
+        for path in (ROOT / "edgec").rglob("__init__.py")
+    }
     assert sorted(setup["packages"]) == sorted(wanted)
     assert setup["package-dir"] == wanted
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from running_passes import model
 
 from edgec.ir.graph import Graph
 from edgec.passes.calibration.dataset import InMemory
+from edgec.testing import model
 
 IMAGE = (3, 8, 8)
 BODY = """

@@ -60,14 +60,14 @@ def polyadic(tensor: np.ndarray, rank: int, *, sweeps: int = 80, last_sweeps: in
         sweeps: on the projected tensor.
         last_sweeps: on the whole tensor, where projecting lost anything.
     """
+    from tensorly.tenalg import multi_mode_dot  # half a second: only where CP is asked for
+
     norm = math.sqrt(float(np.vdot(work := tensor.astype(np.float64), work)))
     if norm == 0:
         return Polyadic(tuple(np.zeros((size, rank)) for size in tensor.shape), 0.0)
     unit = np.ascontiguousarray(work / norm, np.float32)
     bases = [_leading(unit, mode, rank) for mode in (0, 1)]
-    small = unit
-    for mode, basis in enumerate(bases):
-        small = np.moveaxis(np.tensordot(basis.T, small, (1, mode)), 0, mode)
+    small = multi_mode_dot(unit, [basis.T for basis in bases], modes=[0, 1])
     factors = _iterate(np.ascontiguousarray(small), _start(small, rank), np.geomspace(*_RIDGES, sweeps))
     factors[:2] = [basis.astype(np.float64) @ factor for basis, factor in zip(bases, factors[:2], strict=True)]
     if small.shape != unit.shape:

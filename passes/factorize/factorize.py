@@ -23,6 +23,7 @@ from edgec.passes.factorize.layers import Layer, find_layers
 from edgec.passes.factorize.methods import MethodOption, methods_for
 from edgec.passes.factorize.offers import LEAST_RANK, Choice, Limits, offers, whole_cost
 from edgec.passes.factorize.own_ranks import above_noise, by_energy, by_part
+from edgec.passes.factorize.reference_solver import Solver, solved_by
 from edgec.passes.factorize.refitting import Fit, plain
 from edgec.passes.factorize.stages import relative_error
 from edgec.passes.factorize.within_budget import Budget, Considered, dearer, dearer_chain, layer_curve
@@ -100,6 +101,9 @@ class Factorize(Pass):
     method: Annotated[
         MethodOption, Field(description="how kernels of more than one tap are written; auto chooses for each layer")
     ] = "auto"
+    solver: Annotated[
+        Solver, Field(description="what decomposes kernels by Tucker-2 and CP; tensorly, the reference, is slower")
+    ] = "edgec"
     only: Annotated[
         tuple[str, ...], Field(description="name patterns (* and ?) of the only layers to factorize; all when empty")
     ] = ()
@@ -221,6 +225,8 @@ class Factorize(Pass):
         kept = []
         for layer in layers:
             methods = methods_for(layer, self.method)
+            if not isinstance(methods, str):
+                methods = solved_by(self.solver, methods)
             if self.macs is not None and layer.macs is None:
                 methods = "its multiply-accumulates are not known: its shapes are not static"
             elif self.latency is not None and layer.macs is None:

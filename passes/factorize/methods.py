@@ -16,11 +16,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from edgec.passes.factorize.chains import can_split_axes
-from edgec.passes.factorize.cp import most_rank, polyadic
+from edgec.passes.factorize.cp import Polyadic, most_rank, polyadic
 from edgec.passes.factorize.layers import Layer
 from edgec.passes.factorize.low_rank import svd_spectrum, truncated_svd
 from edgec.passes.factorize.stages import Chain, Stage, StageSize, chain_macs, chain_params
-from edgec.passes.factorize.tucker import tucker2, tucker2_spectrum
+from edgec.passes.factorize.tucker import Tucker, tucker2, tucker2_spectrum
 from edgec.passes.factorize.vbmf import rank_above_noise
 
 MethodName = Literal["tucker", "svd", "spatial", "cp"]
@@ -89,6 +89,10 @@ class TuckerMethod(Method):
     name = "tucker"
     title = "Tucker-2"
 
+    def solve(self, kernel: np.ndarray, ranks: tuple[int, ...]) -> Tucker:
+        """The factors of one group's kernel, (out, in, taps)."""
+        return tucker2(kernel, *ranks)
+
     def unfit(self, layer: Layer) -> str | None:
         if layer.out == layer.into == 1:
             return "each of its groups has one channel, of which Tucker-2 has nothing to take"
@@ -116,7 +120,7 @@ class TuckerMethod(Method):
 
     def decompose(self, layer: Layer, kernel: np.ndarray, ranks: tuple[int, ...]) -> Chain:
         parts = _flat(kernel)
-        factors = [tucker2(part, *ranks) for part in parts]
+        factors = [self.solve(part, ranks) for part in parts]
         shapes = {"first": (ranks[1], layer.into), "core": ranks, "last": (layer.out, ranks[0])}
         stages = []
         for name, shape in shapes.items():
@@ -239,6 +243,10 @@ class CpMethod(Method):
     name = "cp"
     title = "CP"
 
+    def solve(self, tensor: np.ndarray, rank: int) -> Polyadic:
+        """The factors of one group's kernel, (out, in, *long taps)."""
+        return polyadic(tensor, rank)
+
     def unfit(self, layer: Layer) -> str | None:
         if layer.out == layer.into == 1:
             return "each of its groups has one channel, where CP would be what spatial SVD is"
@@ -270,7 +278,7 @@ class CpMethod(Method):
 
     def decompose(self, layer: Layer, kernel: np.ndarray, ranks: tuple[int, ...]) -> Chain:
         parts = self._tensors(layer, kernel)
-        made = [polyadic(part, ranks[0]) for part in parts]
+        made = [self.solve(part, ranks[0]) for part in parts]
         ones = (1,) * len(layer.taps)
         last, first, *spatial = (np.stack(factors) for factors in zip(*(m.factors for m in made), strict=True))
         stages = [Stage("first", first.swapaxes(1, 2).reshape(layer.groups, ranks[0], layer.into, *ones))]

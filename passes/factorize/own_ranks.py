@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgec.passes.factorize.layers import Layer
-from edgec.passes.factorize.methods import CP, Method
+from edgec.passes.factorize.methods import Method
 from edgec.passes.factorize.offers import Choice, Limits, Offer, offers
 from edgec.passes.factorize.refitting import plain
 
@@ -18,7 +18,7 @@ def by_energy(layer: Layer, methods: Sequence[Method], limits: Limits, energy: f
     """The chain with the fewest parameters that keeps a part of the weights' squared norm."""
     best = [_least_that_keeps(offer, energy) for offer in offers(layer, methods, limits)]
     chosen = min(best, key=lambda choice: choice.params(layer))
-    if chosen.method is CP:
+    if chosen.method.name == "cp":
         best[best.index(chosen)] = _confirmed(layer, chosen, energy, limits)
     return min(best, key=lambda choice: choice.params(layer))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from running_passes import Samples
 
 from edgec.backends.coral.backend import CoralBackend, lower
 from edgec.backends.registry import target
@@ -18,6 +17,7 @@ from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.framework.settling import settle
 from edgec.passes.normalize import Normalize
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples
 
 AFFINE = {"x": (np.full(3, 1 / 128), np.full(3, -127 / 128))}
 RANDOM = np.random.default_rng(0)

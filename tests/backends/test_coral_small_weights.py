@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import run_pass
 
 from edgec.backends.coral.backend import CoralBackend, lower
 from edgec.backends.coral.emission import NEEDS_2_7
@@ -16,6 +15,7 @@ from edgec.backends.coral.verdict import verdict
 from edgec.backends.registry import target
 from edgec.ir.graph import Graph
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import run_pass
 
 BOARD = target("coral-dev-board")
 IMAGE, ROWS = (1, 16, 9, 7), (3, 32)

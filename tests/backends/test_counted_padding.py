@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from running_passes import assert_same, model, operators
 
 from edgec.backends.coral.backend import CoralBackend
 from edgec.backends.cpu.backend import CpuBackend
 from edgec.backends.protocol import Backend
 from edgec.backends.registry import target
 from edgec.ir.graph import Graph
+from edgec.testing import assert_same, model, operators
 
 
 def network(attrs: str, size: int = 8) -> Graph:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 import pytest
-from running_passes import Samples, corrupt, model, run_pass
 
 from edgec.backends.cpu import backend as module
 from edgec.backends.cpu.backend import CpuBackend
@@ -20,6 +19,7 @@ from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.ir.signal import Signal, sqnr_scores
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, corrupt, model, run_pass
 
 CPU, AVX2 = target("cpu"), target("cpu-avx2")
 

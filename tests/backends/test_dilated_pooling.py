@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import assert_same, model, operators
 
 from edgec.backends.dilated_pooling import pool_by_convolution
 from edgec.backends.registry import backend, target
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
+from edgec.testing import assert_same, model, operators
 
 
 def pool(options: str) -> Graph:

@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 from bundles import bench
-from running_passes import Samples, model, outputs, run_pass
 
 from edgec.backends.protocol import Beside
 from edgec.backends.registry import target, target_names
@@ -25,6 +24,7 @@ from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.passes.framework.target import Target
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, model, outputs, run_pass
 
 NANO, XAVIER, ORIN, HOST = map(target, ("jetson-nano", "jetson-xavier-nx", "jetson-orin-nano", "trt-host"))
 BODY = """

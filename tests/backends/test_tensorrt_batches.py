@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import pytest
 from bundles import Bench, bench
-from running_passes import Samples, model, run_pass
 
 from edgec.backends.protocol import Beside
 from edgec.backends.registry import target
@@ -24,6 +23,7 @@ from edgec.ir.execution import Session, seeded_feeds, sqnr_db
 from edgec.ir.graph import Graph
 from edgec.passes.framework.target import Target
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, model, run_pass
 
 NANO, XAVIER, ORIN = map(target, ("jetson-nano", "jetson-xavier-nx", "jetson-orin-nano"))
 BODY = """

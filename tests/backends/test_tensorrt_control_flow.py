@@ -10,7 +10,6 @@ import onnx
 import onnxruntime as ort
 import pytest
 from bundles import bench
-from running_passes import Samples, corrupt, model, outputs, run_pass
 
 from edgec.backends.protocol import Beside
 from edgec.backends.registry import target
@@ -26,6 +25,7 @@ from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph
 from edgec.passes.framework.settling import settle
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, corrupt, model, outputs, run_pass
 
 ORIN = target("jetson-orin-nano")
 FLOAT16 = onnx.TensorProto.FLOAT16

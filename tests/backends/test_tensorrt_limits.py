@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import assert_same, model, outputs
 
 from edgec.backends.registry import target
 from edgec.backends.tensorrt import legalize
@@ -19,6 +18,7 @@ from edgec.backends.tensorrt.versions import rules
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.framework.settling import settle
+from edgec.testing import assert_same, model, outputs
 
 ORIN = target("jetson-orin-nano")
 Version = tuple[int, ...]

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from running_passes import model
 
 from edgec.backends.registry import target
 from edgec.backends.tensorrt.lint import lint
 from edgec.backends.tensorrt.versions import Rules, rules
 from edgec.ir.graph import Graph
+from edgec.testing import model
 
 NANO, XAVIER, ORIN = (target(f"jetson-{name}") for name in ("nano", "xavier-nx", "orin-nano"))
 TRT8, TRT85, TRT10 = rules((8, 2), XAVIER), rules((8, 5), ORIN), rules((10, 3), ORIN)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import assert_same, model, outputs
 
 from edgec.backends.registry import target
 from edgec.backends.tensorrt import legalize
@@ -18,6 +17,7 @@ from edgec.ir.errors import EmitError
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph
 from edgec.passes.framework.settling import settle
+from edgec.testing import assert_same, model, outputs
 
 NANO, ORIN, HOST = target("jetson-nano"), target("jetson-orin-nano"), target("trt-host")
 VECTOR = "(float[2,3,8] x) => (float[2,3,8] y)"

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from running_passes import assert_same, model, outputs
 
 from edgec.backends.registry import target
 from edgec.backends.tensorrt import legalize
@@ -24,6 +23,7 @@ from edgec.ir.execution import seeded_feeds
 from edgec.ir.files import to_bytes
 from edgec.ir.shapes import Shapes
 from edgec.passes.framework.settling import settle
+from edgec.testing import assert_same, model, outputs
 
 ORIN = target("jetson-orin-nano")
 TARGETS = (13, 17)

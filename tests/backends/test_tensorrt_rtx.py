@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import model
 
 from edgec.backends.tensorrt import rtx
 from edgec.backends.tensorrt.half import in_half
@@ -16,6 +15,7 @@ from edgec.backends.tensorrt.rtx_compile import layer_of
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.passes.framework.settling import settle
+from edgec.testing import model
 
 needs_rtx = pytest.mark.skipif(not rtx.installed(), reason="tensorrt_rtx is not installed: pip install 'edgec[trt]'")
 SIGNATURE = "(float[1,32,8,8] x) => (float[1,32,8,8] y)"

@@ -26,7 +26,6 @@ from threadpoolctl import threadpool_limits
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from networks import capsule, digits, efficientnet_lite0, photos
-from running_passes import Samples, model
 
 from edgec.backends.registry import backend, target
 from edgec.frontends.model import open_model
@@ -35,6 +34,7 @@ from edgec.ir.graph import Graph
 from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, model
 
 POOL, JUDGED = 96, 32
 NOISE_DB = 0.3

@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from networks import efficientnet_lite0, photos
-from running_passes import Samples, run_pass
 
 from edgec.backends.coral import flatbuffer
 from edgec.backends.coral.backend import CoralBackend, lower
@@ -39,6 +38,7 @@ from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.passes.fold.fold import Fold
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, run_pass
 
 flatbuffer._TYPES[np.dtype(np.int16)] = schema.TensorType.INT16
 LARGEST = 32767

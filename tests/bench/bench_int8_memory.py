@@ -24,13 +24,13 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from networks import efficientnet_lite0, photos
-from running_passes import Samples, run_pass
 from static_quantizer import quantized_by_onnxruntime
 
 from edgec.backends.registry import target
 from edgec.ir.files import load, save
 from edgec.passes.fold.fold import Fold
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, run_pass
 
 IMAGES, THREADS = 64, 2
 OURS: dict[str, dict[str, Any]] = {

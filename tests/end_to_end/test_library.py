@@ -13,12 +13,12 @@ import onnx
 import onnx_ir
 import pytest
 import torch
-from running_passes import model, outputs
 
 import edgec
 from edgec.ir.errors import InputError, UsageError, UsageErrors
 from edgec.ir.files import to_bytes
 from edgec.passes import Finetune, Fold, Pipeline, Prune, Quantize
+from edgec.testing import model, outputs
 
 BODY = "c = Conv <pads = [1, 1, 1, 1]> (x, w)\nr = Relu (c)\nd = Conv <pads = [1, 1, 1, 1]> (r, v)\ny = Relu (d)"
 WEIGHTS = "float[16,3,3,3] w, float[8,16,3,3] v"

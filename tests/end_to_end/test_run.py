@@ -12,9 +12,9 @@ import onnxruntime as ort
 import pytest
 from bundles import ORIN, SHAPE, write_bundle
 from refusals import Edgec
-from running_passes import model
 
 from edgec.ir.files import save
+from edgec.testing import model
 
 ALL = ["model.onnx", "coral-dev-board", "cpu"]
 

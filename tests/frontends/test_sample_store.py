@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,11 +39,11 @@ def test_the_first_stays() -> None:
     assert store.get("a") == 0
 
 
-def test_the_file_goes_with_the_store(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_goes_with_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     store = SampleStore(0)
     store.put("a", np.ones(1000))
-    assert os.listdir(str(tmp_path)) == []  # it has no name even now
+    assert not list(tmp_path.iterdir())  # it has no name even now
     kept = store.get("a")
     assert kept is not None and kept.sum() == 1000
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from networks.coupled import TEXTS, coupled
-from running_passes import model, named
 
 from edgec.ir.analyses import Analyses
 from edgec.ir.channel_views import factors
 from edgec.ir.channels import Channels, Group
 from edgec.ir.coupling import Coupling
 from edgec.ir.graph import Graph, Node, Variable
+from edgec.testing import model, named
 
 IMAGE = "(float[1,3,8,8] x) => (float[1,4,8,8] y)"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running_passes import model
 
 from edgec.ir import execution
 from edgec.ir.errors import InputError
@@ -18,6 +17,7 @@ from edgec.ir.execution import Session, seeded_feeds, sqnr_db
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.ir.printer import parse
+from edgec.testing import model
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import model
 from torch_modules import agrees, assert_agree, run, torch
 
 from edgec.ir.errors import EdgecError, InputError, UsageError
@@ -15,6 +14,7 @@ from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Variable
 from edgec.ir.torch_module.module import TorchModule
 from edgec.ir.torch_module.trained import weights
+from edgec.testing import model
 
 SIGNATURE = "(float[1,3,8,8] x) => (float[1,5] y)"
 WEIGHTS = (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from running_passes import model
 from torch_modules import agrees, assert_agree, run
 
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
 from edgec.ir.torch_module.module import TorchModule
+from edgec.testing import model
 
 
 def samples(graph: Graph, count: int) -> list[dict[str, np.ndarray]]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running_passes import corrupt, model, outputs
 from training import images, network
 
 import edgec
 from edgec.ir.errors import UsageError
 from edgec.ir.files import save
+from edgec.testing import corrupt, model, outputs
 
 
 def test_a_file_comes_back_as_a_module(tmp_path: Path) -> None:

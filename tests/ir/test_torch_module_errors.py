@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from running_passes import model
 
 from edgec.ir.errors import InputError
 from edgec.ir.graph import Graph, Variable
 from edgec.ir.torch_module.module import TorchModule
+from edgec.testing import model
 
 
 def refusal(graph: Graph, **options: bool) -> str:

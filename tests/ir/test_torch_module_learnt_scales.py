@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from running_passes import Samples, model, run_pass
 from torch_modules import run, torch
 
 from edgec.backends.registry import target
@@ -14,6 +13,7 @@ from edgec.ir.torch_module.learnt_scales import learnt_scales
 from edgec.ir.torch_module.module import TorchModule
 from edgec.ir.torch_module.trained import weights
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, model, run_pass
 
 PAIR = "t = Identity(x)\nq = QuantizeLinear(t, s, z)\ny = DequantizeLinear(q, s, z)"
 

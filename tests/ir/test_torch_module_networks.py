@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from networks import efficientnet_lite0
-from random_networks import networks
-from running_passes import corrupt
 from torch_modules import agrees, assert_agree, run, torch
 
 from edgec.ir.execution import Session
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
 from edgec.ir.torch_module.module import TorchModule
+from edgec.testing import corrupt, networks
 
 CAPSULE = Path(__file__).resolve().parents[2] / "examples" / "capsule" / "autoencoder.onnx"
 

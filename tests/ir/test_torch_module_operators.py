@@ -6,13 +6,13 @@ import itertools
 
 import numpy as np
 import pytest
-from running_passes import model
 from torch_modules import agrees, assert_agree, difference, run, torch
 
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
 from edgec.ir.torch_module.module import TorchModule
+from edgec.testing import model
 
 
 def image(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:

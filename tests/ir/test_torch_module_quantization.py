@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, model, run_pass
 from torch_modules import agrees, assert_agree, run, torch
 
 from edgec.backends.registry import target
@@ -16,6 +15,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.torch_module.module import TorchModule
 from edgec.ir.torch_module.trained import weights
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, model, run_pass
 
 PAIR = "q = QuantizeLinear(x, s, z)\ny = DequantizeLinear(q, s, z)"
 

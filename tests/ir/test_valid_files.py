@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from running_passes import model
 
 from edgec.ir.errors import EmitError, InputError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.files import load, save
 from edgec.ir.valid_files import NotValidError, as_written, check_valid, run_file
+from edgec.testing import model
 
 VECTOR = "(float[2,8] x) => (float[2,8] y)"
 

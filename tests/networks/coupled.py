@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from running_passes import model
 
 from edgec.ir.graph import Graph
+from edgec.testing import model
 
 _IMAGE = "(float[1,3,8,8] x) => (float[1,4,8,8] y)"
 _SAME = "pads = [1, 1, 1, 1]"

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from running_passes import model, named
 
 from edgec.ir.errors import InputError
 from edgec.ir.execution import Session
@@ -23,6 +22,7 @@ from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.quantize.placement.placement import candidates
 from edgec.passes.quantize.ranges.calibration import Statistics, calibrate
 from edgec.passes.quantize.ranges.histograms import BINS, Histogram
+from edgec.testing import model, named
 
 NETWORK = ("c = Conv<pads=[1,1,1,1]>(x, w)\nr = Relu(c)\ny = Add(r, x)", "(float[1,3,8,8] x) => (float[1,3,8,8] y)")
 

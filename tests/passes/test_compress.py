@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, assert_same, corrupt, missed, model, outputs, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import InputError, UsageError
@@ -26,6 +25,7 @@ from edgec.passes.framework.planner import make, plan
 from edgec.passes.framework.target import Target
 from edgec.passes.layers.linear import LINEAR
 from edgec.passes.prune.prune import Prune
+from edgec.testing import Samples, assert_same, corrupt, missed, model, outputs, run_pass
 
 SAME = "pads=[1,1,1,1]"
 UNITS = ["params", "macs", "weight_bytes"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_networks import networks
-from running_passes import Samples, outputs, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError
@@ -15,6 +13,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.compress.compress import Compress
 from edgec.passes.layers.linear import LINEAR
+from edgec.testing import Samples, networks, outputs, run_pass
 
 LIMITS = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -12,8 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks.coupled import TEXTS, coupled
 from networks.efficientnet_lite0 import export
-from random_networks import networks
-from running_passes import model, outputs
 
 from edgec.frontends.model import open_model
 from edgec.ir.channels import Channels, Group
@@ -24,6 +22,7 @@ from edgec.ir.verifier import verify, verify_types
 from edgec.passes.fold.constants import fold_constants
 from edgec.passes.framework.context import Context
 from edgec.passes.prune.cutting import cut, spare
+from edgec.testing import model, networks, outputs
 
 # What reads channels and no longer has them apart in what it gives.
 _READERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "ReduceSum"}

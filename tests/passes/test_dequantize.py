@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running_passes import Samples, did, missed, model, outputs, run_pass
 from static_quantizer import quantized_by_onnxruntime
 
 from edgec.backends.registry import target
@@ -17,6 +16,7 @@ from edgec.ir.graph import Graph
 from edgec.passes.dequantize import Dequantize
 from edgec.passes.framework.planner import facts_of, plan
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, did, missed, model, outputs, run_pass
 
 BODY = """
 [a] a = Conv <pads = [1, 1, 1, 1]> (x, wa, ba)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import missed, model, operators, outputs, run_pass
 
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
 from edgec.passes.dequantize import Dequantize
+from edgec.testing import missed, model, operators, outputs, run_pass
 
 PAIR = "[q] q = QuantizeLinear {options} (x, s, z)\n[d] d = DequantizeLinear {options} (q, s, z)\ny = Neg (d)"
 X = "(float[1,4,6,5] x) => (float[1,4,6,5] y)"

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running_passes import did, model, outputs, run_pass
 from training import BODY, Data, Metric, classifier, images, labelled, network, shaken
 
 from edgec.ir.errors import UsageError
@@ -18,6 +17,7 @@ from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context
 from edgec.passes.train.distill import Distill
 from edgec.passes.train.engine.teacher import find_matches
+from edgec.testing import did, model, outputs, run_pass
 
 DATA = Data({"x": images()})
 HELD_OUT = [{"x": x[None]} for x in images(8, seed=77)]

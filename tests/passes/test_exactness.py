@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
-from running_passes import model
 
 from edgec.ir.errors import InternalError
 from edgec.ir.execution import seeded_feeds
@@ -19,6 +18,7 @@ from edgec.passes.framework.exactness import inexact, measured_rounding
 from edgec.passes.framework.pass_manager import PassManager
 from edgec.passes.framework.planner import Planned
 from edgec.passes.framework.reference import Reference
+from edgec.testing import model
 
 HEADER = '<ir_version: 8, opset_import: ["" : 17]>\n'
 

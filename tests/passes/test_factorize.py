@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import assert_same, corrupt, did, missed, model, operators, outputs, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError
@@ -15,6 +14,7 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.graph import Constant, Graph
 from edgec.passes.factorize.factorize import Factorize
 from edgec.passes.framework.planner import make
+from edgec.testing import assert_same, corrupt, did, missed, model, operators, outputs, run_pass
 
 Check = Callable[[Graph, str], None]
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from running_passes import assert_same, corrupt, did, missed, model, operators, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError
@@ -15,6 +14,7 @@ from edgec.passes.factorize.cp import rebuild
 from edgec.passes.factorize.factorize import Factorize
 from edgec.passes.framework.planner import make
 from edgec.passes.framework.target import Target
+from edgec.testing import assert_same, corrupt, did, missed, model, operators, run_pass
 
 Check = Callable[[Graph, str], None]
 IMAGE = "(float[1,16,9,9] x) => (float[n,c,h,w] y)"

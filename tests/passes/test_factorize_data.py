@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_networks import networks
-from running_passes import Samples, model, outputs, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import InputError, UsageError
@@ -26,6 +24,7 @@ from edgec.passes.factorize.metric import Metric, measure
 from edgec.passes.factorize.observed import Observed
 from edgec.passes.factorize.stages import Chain, Stage
 from edgec.passes.factorize.whitening import whitened
+from edgec.testing import Samples, model, networks, outputs, run_pass
 
 LIMITS = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from running_passes import assert_same, did, missed, model, operators, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import InputError, UsageError
@@ -19,6 +18,7 @@ from edgec.passes.factorize.layers import find_layers
 from edgec.passes.factorize.methods import CP, SPATIAL, SVD, TUCKER, Method
 from edgec.passes.factorize.offers import Choice
 from edgec.passes.framework.planner import make
+from edgec.testing import assert_same, did, missed, model, operators, run_pass
 
 IMAGE = "(float[1,32,8,8] x) => (float[1,32,8,8] y)"
 THREE = (

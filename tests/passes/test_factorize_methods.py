@@ -9,19 +9,22 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from running_passes import assert_same, model
 
 from edgec.ir.cost import Cost
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.factorize.chains import write_chain
+from edgec.passes.factorize.factorize import Factorize
 from edgec.passes.factorize.layers import Layer, find_layers
-from edgec.passes.factorize.methods import METHODS, SPATIAL, SVD, TUCKER, Method
+from edgec.passes.factorize.methods import CP, METHODS, SPATIAL, SVD, TUCKER, Method
+from edgec.passes.factorize.reference_solver import solved_by
 from edgec.passes.factorize.stages import Stage, chain_macs, chain_params, compose, sizes_of
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.rewriter import Rewriter
+from edgec.testing import assert_same, model, run_pass
 
 Check = Callable[[Graph, str], None]
+[TENSORLY_TUCKER] = solved_by("tensorly", [TUCKER])
 LIMITS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -93,7 +96,7 @@ def convolutions(draw: st.DrawFn) -> Drawn:
 
 
 @LIMITS
-@given(convolutions(), st.sampled_from([TUCKER, SVD, SPATIAL]))
+@given(convolutions(), st.sampled_from([TUCKER, SVD, SPATIAL, TENSORLY_TUCKER]))
 def test_a_chain_of_full_rank_is_the_layer(drawn: Drawn, method: Method) -> None:
     graph = drawn.graph
     before = graph.copy()
@@ -107,7 +110,7 @@ def test_a_chain_of_full_rank_is_the_layer(drawn: Drawn, method: Method) -> None
 
 
 @LIMITS
-@given(convolutions(), st.sampled_from(list(METHODS.values())), st.data())
+@given(convolutions(), st.sampled_from([*METHODS.values(), *solved_by("tensorly", [TUCKER, CP])]), st.data())
 def test_a_chain_computes_its_kernel_and_costs_what_was_said(drawn: Drawn, method: Method, data: st.DataObject) -> None:
     graph = drawn.graph
     layer = layer_of(graph)
@@ -137,3 +140,15 @@ def with_kernel(graph: Graph, layer: Layer, kernel: np.ndarray) -> Graph:
     stored = kernel.swapaxes(1, 2) if layer.transposed else kernel
     weight.values = np.ascontiguousarray(stored.reshape(weight.shape), np.float32)
     return copy
+
+
+@pytest.mark.parametrize("method", ["tucker", "cp"])
+def test_the_reference_solver_comes_near_ours(method: str) -> None:
+    graph = model("[conv] y = Conv(x, w)", "(float[1,12,8,8] x) => (float[1,16,6,6] y)", "float[16,12,3,3] w")
+    errors = {}
+    for solver in ("edgec", "tensorly"):
+        one = graph.copy()
+        ctx = run_pass(Factorize(method=method, rank=0.25, solver=solver), one)
+        errors[solver] = ctx.done[0].figures["relative_error"]
+    assert errors["edgec"] != errors["tensorly"]  # each did its own work
+    assert errors["edgec"] == pytest.approx(errors["tensorly"], rel=0.02)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from running_passes import model
 
 from edgec.ir.errors import EdgecError
 from edgec.ir.execution import Session
@@ -14,6 +13,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.factorize import patches
 from edgec.passes.factorize.layers import Layer, find_layers
+from edgec.testing import model
 
 LIMITS = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

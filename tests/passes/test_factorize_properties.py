@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_networks import networks
-from running_passes import assert_same, outputs, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError
@@ -14,6 +12,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.factorize.factorize import Factorize
 from edgec.passes.layers.linear import LINEAR
+from edgec.testing import assert_same, networks, outputs, run_pass
 
 LIMITS = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -62,7 +61,7 @@ def test_all_the_energy_is_all_of_the_signal(network: Graph) -> None:
 
 @pytest.mark.parametrize("params", [0.01, 0.05, 0.25, 0.5, 0.75, 0.9])
 def test_budgets_of_a_larger_network_are_met_within_a_hundredth(params: float) -> None:
-    from running_passes import model
+    from edgec.testing import model
 
     sizes = [8, 64, 96, 128, 96, 64]
     text = "\n".join(f"[c{i}] a{i + 1} = Conv<pads=[1,1,1,1]>(a{i}, w{i})" for i in range(5))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from running_passes import Samples, model, outputs, run_pass
 
 from edgec.ir.errors import UsageError
 from edgec.ir.execution import sqnr_db, stacked
@@ -26,6 +25,7 @@ from edgec.passes.factorize.samples import Target, samples_of
 from edgec.passes.framework.base import Pass
 from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.prune.prune import Prune
+from edgec.testing import Samples, model, outputs, run_pass
 
 PERCEPTRON = """
 a = Gemm <transB = 1> (x, w1, b1)

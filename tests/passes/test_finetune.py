@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running_passes import Samples, did, missed, model, outputs, run_pass
 from training import Data, Metric, classifier, images, labelled, network, shaken
 
 from edgec.backends.registry import target
@@ -24,6 +23,7 @@ from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.train.engine import trainer
 from edgec.passes.train.engine.learner import Learner
 from edgec.passes.train.finetune import Finetune
+from edgec.testing import Samples, did, missed, model, outputs, run_pass
 
 DATA = Data({"x": images()})
 HELD_OUT = [{"x": x[None]} for x in images(8, seed=77)]

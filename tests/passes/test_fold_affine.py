@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from running_passes import assert_same, corrupt, did, missed, model, operators, run_pass
 
 from edgec.ir.graph import Constant, Graph
 from edgec.passes.fold.fold import Fold
+from edgec.testing import assert_same, corrupt, did, missed, model, operators, run_pass
 
 Check = Callable[[Graph, str], None]
 STATISTICS = "float[4] gamma, float[4] beta, float[4] mean, float[4] var"

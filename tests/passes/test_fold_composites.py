@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from running_passes import assert_same, did, model, operators, run_pass
 
 from edgec.ir.graph import Graph
 from edgec.passes.fold.fold import Fold
+from edgec.testing import assert_same, did, model, operators, run_pass
 
 GELU = "e = Erf(d)\na = Add(e, one)\n"
 GELUS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from running_passes import assert_same, did, missed, model, operators, run_pass
 
 from edgec.ir.graph import Graph
 from edgec.passes.fold.fold import Fold
+from edgec.testing import assert_same, did, missed, model, operators, run_pass
 
 Check = Callable[[Graph, str], None]
 

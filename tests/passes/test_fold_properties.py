@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from hypothesis import HealthCheck, given, settings
-from random_networks import networks
-from running_passes import assert_same, did, operators, run_pass
 
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
 from edgec.passes.fold.fold import Fold
+from edgec.testing import assert_same, did, networks, operators, run_pass
 
 LIMITS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

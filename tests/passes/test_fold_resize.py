@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from running_passes import assert_same, did, missed, model, run_pass
 
 from edgec.passes.fold.fold import Fold
+from edgec.testing import assert_same, did, missed, model, run_pass
 
 _KERAS = 'mode="nearest", coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode="floor"'
 

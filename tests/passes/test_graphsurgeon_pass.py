@@ -10,7 +10,6 @@ import onnx
 import onnx_graphsurgeon as gs
 import pytest
 from pydantic import Field
-from running_passes import did, model, outputs, run_pass
 
 from edgec.ir.errors import InputError
 from edgec.ir.files import to_bytes
@@ -25,6 +24,7 @@ from edgec.ir.interop import (
 )
 from edgec.passes import Context, Effect
 from edgec.passes.framework.graphsurgeon_pass import GraphSurgeonPass
+from edgec.testing import did, model, outputs, run_pass
 
 BODY = "c = Conv <pads = [1,1,1,1]> (x, w)\nr = Relu (c)\ny = Conv <pads = [1,1,1,1]> (r, v)"
 

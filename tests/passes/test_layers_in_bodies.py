@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from running_passes import did, missed, model, run_pass
 
 from edgec.ir.graph import Graph
 from edgec.passes.compress.compress import Compress
 from edgec.passes.factorize.factorize import Factorize
 from edgec.passes.framework.base import Pass
 from edgec.passes.prune.prune import Prune
+from edgec.testing import did, missed, model, run_pass
 
 # A layer in each branch of an If, one of them in a Loop that lies in it.
 BODY = """

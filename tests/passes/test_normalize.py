@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from random_networks import networks
-from running_passes import assert_same, corrupt, did, missed, model, named, operators, outputs, run_pass
 
 from edgec.ir.errors import UsageError
 from edgec.ir.execution import seeded_feeds
@@ -17,6 +15,7 @@ from edgec.ir.graph import Graph
 from edgec.passes.framework.input_domain import folded
 from edgec.passes.framework.planner import make
 from edgec.passes.normalize import Normalize
+from edgec.testing import assert_same, corrupt, did, missed, model, named, networks, operators, outputs, run_pass
 
 Check = Callable[[Graph, str], None]
 RGB = (np.array([0.017, 0.018, 0.019]), np.array([-2.1, -2.0, -1.8]))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, assert_same, did, model, outputs, run_pass
 
 from edgec.backends.coral.backend import CoralBackend
 from edgec.backends.registry import target
@@ -25,6 +24,7 @@ from edgec.passes.overlay.composing import compose
 from edgec.passes.overlay.overlay import Overlay
 from edgec.passes.overlay.stage import absolutes, grouped, light_of, write_stage
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, assert_same, did, model, outputs, run_pass
 
 PIXELS = (np.array([1 / 255]), np.zeros(1))
 ALL = [

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, did, missed, model, outputs, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import InputError, UsageErrors
@@ -19,6 +18,7 @@ from edgec.passes.framework.settling import settle
 from edgec.passes.overlay.overlay import Overlay
 from edgec.passes.overlay.response import cells
 from edgec.passes.overlay.stretches import Stretch, leading, trailing
+from edgec.testing import Samples, did, missed, model, outputs, run_pass
 
 
 def smooth(count: int, channels: int, side: int, seed: int = 0) -> list[dict[str, np.ndarray]]:

@@ -11,7 +11,6 @@ from typing import ClassVar
 import numpy as np
 import onnx.parser
 import pytest
-from running_passes import outputs
 
 from edgec.ir.errors import EdgecError, InternalError, UsageError
 from edgec.ir.execution import Session, seeded_feeds
@@ -27,6 +26,7 @@ from edgec.passes.framework.planner import Planned
 from edgec.passes.framework.record import Record
 from edgec.passes.framework.reference import Reference
 from edgec.passes.framework.settling import settle
+from edgec.testing import outputs
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from networks.coupled import TEXTS, coupled
-from running_passes import Samples, assert_same, corrupt, did, missed, model, operators, outputs, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import InputError, UsageError
@@ -21,6 +20,7 @@ from edgec.passes.framework.planner import make, plan
 from edgec.passes.layers.linear import LINEAR
 from edgec.passes.prune import criteria
 from edgec.passes.prune.prune import Prune
+from edgec.testing import Samples, assert_same, corrupt, did, missed, model, operators, outputs, run_pass
 
 Check = Callable[[Graph, str], None]
 SAME = "pads=[1,1,1,1]"

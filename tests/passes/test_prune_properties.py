@@ -8,8 +8,6 @@ from unittest import mock
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_networks import networks
-from running_passes import Samples, outputs, run_pass
 
 from edgec.ir.cost import Cost
 from edgec.ir.errors import UsageError
@@ -20,6 +18,7 @@ from edgec.passes.layers.linear import LINEAR
 from edgec.passes.prune.costs import Costs
 from edgec.passes.prune.prune import Prune
 from edgec.passes.prune.selection import Offer, select
+from edgec.testing import Samples, networks, outputs, run_pass
 
 LIMITS = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]

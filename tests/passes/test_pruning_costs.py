@@ -9,8 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks.coupled import TEXTS, coupled
-from random_networks import networks
-from running_passes import model
 
 from edgec.ir.channels import Channels, Group
 from edgec.ir.cost import Cost
@@ -19,6 +17,7 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.prune.costs import Costs, Unit
 from edgec.passes.prune.cutting import cut, spare
 from edgec.passes.prune.selection import Offer, select
+from edgec.testing import model, networks
 
 
 def orders(groups: list[Group], random: np.random.Generator) -> list[np.ndarray]:

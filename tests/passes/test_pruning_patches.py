@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from running_passes import corrupt, model, outputs
 
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Constant, Graph
 from edgec.ir.shapes import Shapes
 from edgec.passes.layers.im2col import from_matrix, patches, refit_obstacle, weight_matrix, written_at
 from edgec.passes.layers.windows import Window
+from edgec.testing import corrupt, model, outputs
 
 # Node, input, output, weights.
 LAYERS = {

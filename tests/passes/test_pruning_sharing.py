@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from networks.coupled import coupled
-from running_passes import assert_same, model
 
 from edgec.ir.channels import Channels
 from edgec.ir.graph import Graph
 from edgec.passes.prune.sharing import unshare
+from edgec.testing import assert_same, model
 
 
 def network() -> Graph:

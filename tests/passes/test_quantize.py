@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, corrupt, did, missed, model, named, operators, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.errors import InputError, UsageError
@@ -20,6 +19,7 @@ from edgec.passes.framework.context import Context
 from edgec.passes.framework.planner import make
 from edgec.passes.framework.target import Target
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, corrupt, did, missed, model, named, operators, outputs, run_pass
 
 Check = Callable[[Graph, str], None]
 CPU, CORAL = target("cpu"), target("coral-dev-board")

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, missed, model, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
@@ -24,6 +23,7 @@ from edgec.passes.quantize.recover.block_reconstruction import reconstruct
 from edgec.passes.quantize.recover.blocks import Block, find_blocks
 from edgec.passes.quantize.stored_layers import StoredLayer, stored_layers
 from edgec.passes.train.engine import learnt_rounding
+from edgec.testing import Samples, missed, model, outputs, run_pass
 
 CPU, CORAL, TENSORRT = target("cpu"), target("coral-dev-board"), target("trt-host")
 IMAGE = "(float[1,16,6,6] x) => (float[1,16,6,6] y)"

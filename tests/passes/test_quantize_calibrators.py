@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from running_passes import Samples, missed, model, named, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.errors import UsageError
@@ -17,6 +16,7 @@ from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.ranges.calibration import Statistics
 from edgec.passes.quantize.ranges.calibrators import Calibrator, ranges
 from edgec.passes.quantize.scales.affine_parameters import Range, parameters
+from edgec.testing import Samples, missed, model, named, run_pass
 
 CPU, CORAL = target("cpu"), target("coral-dev-board")
 assert CPU.scheme is not None

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from random_networks import networks
-from running_passes import Samples, did, missed, model, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.channels import Channels, Group
@@ -21,6 +19,7 @@ from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.context import Context
 from edgec.passes.quantize.prepare.widening import obstacle, widen
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, did, missed, model, networks, outputs, run_pass
 
 # A stem, a depthwise layer, a shortcut and a head.
 BODY = """[stem] s = Conv<pads=[1,1,1,1]>(x, a, b)

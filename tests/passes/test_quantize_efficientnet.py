@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from networks import efficientnet_lite0
 from networks.photos import calibration_crops, held_out_crops
-from running_passes import Samples, run_pass
 from static_quantizer import quantized_by_onnxruntime
 
 from edgec.backends.registry import target
@@ -18,6 +17,7 @@ from edgec.ir.graph import Graph
 from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.cache import RunCache
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, run_pass
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("torch", reason="EfficientNet-Lite0 is exported with torch")

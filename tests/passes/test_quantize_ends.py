@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, did, missed, model, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
@@ -16,6 +15,7 @@ from edgec.passes.framework.context import Context
 from edgec.passes.quantize.pair import Pair
 from edgec.passes.quantize.placement import first_last_layers as ends
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, did, missed, model, outputs, run_pass
 
 ORIN, CORAL = target("jetson-orin-nano"), target("coral-dev-board")
 SIGNATURE = "(float[1,16,8,8] x) => (float[1,20] y)"

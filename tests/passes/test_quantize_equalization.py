@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from random_networks import networks
-from running_passes import Samples, assert_same, did, missed, model, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import seeded_feeds, sqnr_db
@@ -20,6 +18,7 @@ from edgec.passes.quantize.prepare.equalization import equalized, take_up
 from edgec.passes.quantize.prepare.equalization_groups import streams
 from edgec.passes.quantize.prepare.stream_noise import End, Rounding
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, assert_same, did, missed, model, networks, outputs, run_pass
 
 CPU = target("cpu")
 ASYMMETRIC = Rounding(symmetric=False, inputs_only=False, per_channel=True)

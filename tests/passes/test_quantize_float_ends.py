@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime as ort
 import pytest
-from running_passes import Samples, missed, model, operators, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.files import to_bytes
 from edgec.ir.graph import Graph
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, missed, model, operators, outputs, run_pass
 
 HEAD = "[fc] s = Gemm(x, w, b)\n"
 VECTOR = "(float[1,16] x) => (float[1,n] y)"

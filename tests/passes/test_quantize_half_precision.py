@@ -5,13 +5,13 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from running_passes import Samples, did, missed, model, operators, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.report.remarks import nothing_quantized
+from edgec.testing import Samples, did, missed, model, operators, run_pass
 
 INSIDE = """
 h = Cast <to = {type}> (x)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, did, missed, model, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
 from edgec.ir.graph import Graph
 from edgec.passes.framework.context import Context
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, did, missed, model, outputs, run_pass
 
 Check = Callable[[Graph, str], None]
 ORIN = target("jetson-orin-nano")

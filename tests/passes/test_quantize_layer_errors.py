@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, did, missed, model, named, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.errors import UsageError
@@ -24,6 +23,7 @@ from edgec.passes.quantize.report import layer_errors as layers
 from edgec.passes.quantize.report.effects import output_effects
 from edgec.passes.quantize.report.layer_errors import layer_errors
 from edgec.passes.quantize.writing import write
+from edgec.testing import Samples, did, missed, model, named, outputs, run_pass
 
 CPU = target("cpu")
 BODY = """

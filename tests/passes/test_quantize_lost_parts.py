@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from running_passes import Samples, missed, model, operators, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph, producer
 from edgec.passes.framework.context import Context
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, missed, model, operators, run_pass
 
 LARGE = 1000 * np.arange(1, 9, dtype=np.float32).reshape(1, 8, 1, 1)
 SIGNATURE = "(float[1,3,8,8] x) => (float[1,4,h,w] y)"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, did, missed, model, named, operators, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
@@ -15,6 +14,7 @@ from edgec.ir.graph import Graph
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.ranges.distinguishable import ALL, distinguishable
 from edgec.passes.quantize.scales.affine_parameters import Range
+from edgec.testing import Samples, did, missed, model, named, operators, run_pass
 
 LENGTH, WIDTH = 12, 16
 SIGNATURE = f"(float[1,{LENGTH},{WIDTH}] x) => (float[1,{LENGTH},8] y)"

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, model, named, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
@@ -14,6 +13,7 @@ from edgec.ir.graph import Graph, producer
 from edgec.passes.framework.cache import RunCache
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.ranges import output_ranges
+from edgec.testing import Samples, model, named, outputs, run_pass
 
 IMAGE = "(float[1,2,8,8] x) => (float[1,1,8,8] y)"
 # The first channel of t is what the layer behind it ignores.

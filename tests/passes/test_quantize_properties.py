@@ -7,8 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from random_networks import networks
-from running_passes import Samples, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import seeded_feeds, sqnr_db, stacked
@@ -17,6 +15,7 @@ from edgec.passes.fold.fold import Fold
 from edgec.passes.framework.target import Scheme
 from edgec.passes.quantize.placement.placement import MOVES
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import Samples, networks, outputs, run_pass
 
 BOARDS = ("cpu", "coral-dev-board")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

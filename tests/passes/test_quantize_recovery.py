@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import Samples, did, missed, model, outputs, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import sqnr_db
@@ -24,6 +23,7 @@ from edgec.passes.quantize.recover import recovery, rounded_training
 from edgec.passes.quantize.recover.gptq import round_in_order
 from edgec.passes.quantize.recover.layerwise_reconstruction import Recovered
 from edgec.passes.quantize.stored_layers import StoredLayer, Values, stored_layers
+from edgec.testing import Samples, did, missed, model, outputs, run_pass
 
 CPU, CORAL = target("cpu"), target("coral-dev-board")
 FAST, BALANCED = Quantize(effort="fast", calibrator="mse"), Quantize(effort="balanced")

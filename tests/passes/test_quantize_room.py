@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from running_passes import Samples, model, named, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
@@ -17,6 +16,7 @@ from edgec.passes.quantize.ranges.extremes import Extremes, expected_range
 from edgec.passes.quantize.ranges.room import with_room
 from edgec.passes.quantize.report.saturation import saturation
 from edgec.passes.quantize.scales.affine_parameters import Range, parameters
+from edgec.testing import Samples, model, named, run_pass
 
 SCHEME = target("coral-dev-board").scheme
 assert SCHEME is not None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from running_passes import Samples, model, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.graph import Graph
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.report.saturation import Saturated, saturation
 from edgec.passes.quantize.scales.affine_parameters import Range
+from edgec.testing import Samples, model, run_pass
 
 INTEGERS = """
 q = QuantizeLinear (x, s, z)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from running_passes import Samples, model, named, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
@@ -14,6 +13,7 @@ from edgec.ir.graph import Graph, Node, Variable, producer
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.scales.affine_parameters import Parameters, Range
 from edgec.passes.quantize.scales.scale_constraints import Activation, Solution, Tie, solve
+from edgec.testing import Samples, model, named, run_pass
 
 SCHEME = target("coral-dev-board").scheme
 JOIN = Node("Concat", "join")

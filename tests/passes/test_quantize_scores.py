@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from running_passes import Samples, model, named, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.graph import Graph, producer
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.ranges.softmax_headroom import responsive
 from edgec.passes.quantize.scales.affine_parameters import Range
+from edgec.testing import Samples, model, named, run_pass
 
 DETECTOR = "h = Conv (x, w)\nr = Relu (h)\nc = Conv (r, w)\nf = Reshape (c, flat)\ny = Sigmoid (f)"
 SILU = "h = Conv (x, w)\ns = Sigmoid (h)\nr = Mul (h, s)\nc = Conv (r, w)\nf = Reshape (c, flat)\ny = Sigmoid (f)"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from running_passes import Samples, model, run_pass
 
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db, stacked
 from edgec.ir.graph import Graph, Node
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.recover.weight_pairs import LARGEST, largest_pair, multiplies_pairs, rows
+from edgec.testing import Samples, model, run_pass
 
 NETWORKS = {
     "Conv": ("y = Conv (x, w)", "(float[1,6,8,8] x) => (float[1,8,h,v] y)", "float[8,6,3,3] w"),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running_passes import did, missed, model, operators, outputs, run_pass
 
 from edgec.backends.coral.backend import CoralBackend
 from edgec.backends.cpu.backend import CpuBackend
@@ -16,6 +15,7 @@ from edgec.ir.execution import seeded_feeds, sqnr_db
 from edgec.ir.graph import Graph
 from edgec.passes.framework.planner import plan
 from edgec.passes.quantize.quantize import Quantize
+from edgec.testing import did, missed, model, operators, outputs, run_pass
 
 CPU = target("cpu")
 BODY = """

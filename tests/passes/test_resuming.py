@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from running_passes import Samples, model
 
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant, Graph, Variable
 from edgec.passes.calibration import prefix_cache as resuming
 from edgec.passes.calibration.prefix_cache import Resuming
 from edgec.passes.framework.context import Context, RunConfig
+from edgec.testing import Samples, model
 
 TEXT = """
 [a] p = Conv<pads=[1,1,1,1]>(x, wa, ba)

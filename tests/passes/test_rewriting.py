@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from running_passes import model
 
 from edgec.ir.graph import Graph, Node, Variable
 from edgec.passes.fold.fold import RULES
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.rewriter import Rewriter
+from edgec.testing import model
 
 
 def chain(blocks: int) -> Graph:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from networks.coupled import coupled
-from running_passes import outputs, run_pass
 from training import Data, Metric, classifier, images, labelled, network, shaken
 
 from edgec.ir.files import to_bytes
@@ -14,6 +13,7 @@ from edgec.passes.prune.prune import Prune
 from edgec.passes.train.distill import Distill
 from edgec.passes.train.engine.adapters import Adapters
 from edgec.passes.train.engine.feeding import Feeding
+from edgec.testing import outputs, run_pass
 
 
 def test_a_map_that_there_is_is_found() -> None:

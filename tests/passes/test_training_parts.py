@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running_passes import did, model, outputs, run_pass
 from training import Data, Metric, images, shaken
 
 from edgec.ir.errors import UsageError
@@ -16,6 +15,7 @@ from edgec.ir.graph import Graph
 from edgec.passes.framework.context import Context
 from edgec.passes.train.distill import Distill
 from edgec.passes.train.finetune import Finetune
+from edgec.testing import did, model, outputs, run_pass
 
 DETECTOR = """
 a = Conv <pads = [1,1,1,1]> (x, w1)
@@ -50,6 +50,15 @@ def branching() -> Graph:
     return model(body, "(float[1,3,8,8] x) => (float[1,4,8,8] y)", "float[4,3,3,3] w, float limit = {0.5}")
 
 
+def deciding() -> Graph:
+    """It gives the number of a class, as a float."""
+    body = (
+        "a = Conv <pads = [1,1,1,1]> (x, w)\nr = Relu (a)\nm = GlobalAveragePool (r)\nv = Flatten (m)\n"
+        "s = Gemm (v, c)\nk = ArgMax <axis = 1> (s)\ny = Cast <to = 1> (k)"
+    )
+    return model(body, "(float[1,3,8,8] x) => (float[1,1] y)", "float[8,3,3,3] w, float[8,5] c")
+
+
 def tensors(graph: Graph, names: list[str], feeds: Mapping[str, np.ndarray]) -> np.ndarray:
     taps = [tensor for tensor in graph.variables() if tensor.name in names]
     return np.concatenate([values.ravel() for values in Session(graph, taps=taps).run(feeds).values()])
@@ -66,6 +75,7 @@ def tune(graph: Graph, step: Any = None, data: Data = DATA, **config: Any) -> Co
     [
         (detector, ["boxes", "scores"], "the network goes on with NonMaxSuppression, through which nothing is trained"),
         (branching, ["r"], "the network goes on with If, through which nothing is trained"),
+        (deciding, ["s"], "the network goes on with ArgMax, through which nothing is trained"),
     ],
 )
 def test_it_is_trained_up_to_there(network: Any, ends: list[str], words: str) -> None:

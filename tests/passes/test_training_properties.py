@@ -10,8 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks.coupled import coupled
-from random_networks import networks
-from running_passes import Samples, did, outputs
 from training import Data, Metric
 
 from edgec.backends.registry import target
@@ -23,6 +21,7 @@ from edgec.passes.train.distill import Distill
 from edgec.passes.train.engine.feeding import Feeding
 from edgec.passes.train.finetune import Finetune
 from edgec.passes.train.training_pass import TrainingPass
+from edgec.testing import Samples, did, networks, outputs
 
 COMMON: dict[str, st.SearchStrategy[Any]] = {
     "epochs": st.integers(1, 2),

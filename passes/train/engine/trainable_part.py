@@ -1,7 +1,8 @@
 """The part of a network that can be trained: up to what has no gradient, such as a detector's NonMaxSuppression.
 
-What stands behind it (NonMaxSuppression, NonZero, If, Loop, and all that reads them) stays as it is. The tensors in
-front of it, boxes and scores, take the place of the outputs: they say what the network has found, and more of it.
+What stands behind it (NonMaxSuppression, NonZero, If, Loop, and all that reads them) stays as it is, and so does what
+turns all that the network gives into numbers of places (ArgMax). The tensors in front of it, boxes and scores, take the
+place of the outputs: they say what the network has found, and more of it.
 """
 
 from __future__ import annotations
@@ -39,9 +40,14 @@ class TrainablePart:
             UsageError: nothing in front of what cannot be trained has weights.
         """
         reached, behind = _reached(graph)
+        shapes = Shapes(graph)
         if not behind:
-            return cls(graph)
-        inside, shapes = set(graph.nodes) - set(behind), Shapes(graph)
+            learning = _learning(graph, shapes)
+            if not learning or any(output in learning for output in graph.outputs):
+                return cls(graph)
+            reached = {tensor: None for tensor in reached if tensor in learning}
+            behind = [node for node in graph.nodes if not any(tensor in learning for tensor in node.outputs)]
+        inside = set(graph.nodes) - set(behind)
         ends = [t for t in reached if t.inputs and _is_float(t, shapes) and _is_end(t, graph, inside)]
         operators = tuple(dict.fromkeys(node.op for node in behind if _is_first(node, reached)))
         if not ends:
@@ -110,6 +116,17 @@ def _reached(graph: Graph) -> tuple[dict[Variable, None], list[Node]]:
         else:
             behind.append(node)
     return able, behind
+
+
+def _learning(graph: Graph, shapes: Shapes) -> set[Tensor]:
+    """What has a gradient by some weight: not integers and truths, and what is computed of them alone."""
+    learning: set[Tensor] = set()
+    for node in graph.nodes:
+        straight = node.op in ("QuantizeLinear", "DequantizeLinear")  # gradients go through them
+        weights = (t for t in node.inputs if isinstance(t, Constant) and (straight or t.dtype.kind == "f"))
+        if any(True for _ in weights) or any(tensor in learning for tensor in node.inputs):
+            learning |= {t for t in node.outputs if isinstance(t, Variable) and (straight or _is_float(t, shapes))}
+    return learning
 
 
 def _is_float(tensor: Variable, shapes: Shapes) -> bool:

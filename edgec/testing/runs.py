@@ -1,4 +1,4 @@
-"""What tests of passes share: models from text with seeded weights, a pass run as the pipeline runs it, comparison."""
+"""A pass run as the pipeline runs it, what it reported, and networks compared by what they compute."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.ir.execution import Session, seeded_feeds
-from edgec.ir.graph import Constant, Graph, Variable
-from edgec.ir.printer import parse
+from edgec.ir.graph import Graph
 from edgec.ir.verifier import verify, verify_types
 from edgec.passes.calibration.dataset import InMemory
 from edgec.passes.framework.base import Pass
@@ -43,32 +42,6 @@ class Samples:
         return InMemory.of(self.feeds, self.source)
 
 
-def model(body: str, signature: str, weights: str = "", *, opset: int = 17, seed: int = 0, **values: Any) -> Graph:
-    """A graph from onnx.parser's text.
-
-    Args:
-        body: the nodes, one a line.
-        signature: inputs and outputs, such as ``(float[1,3,8,8] x) => (float[1,4] y)``.
-        weights: declarations; those without values get seeded noise of variance 1 / fan-in, or what ``values`` says.
-        values: arrays by weight name.
-    """
-    declared = f"<{weights}>" if weights else ""
-    graph = parse(f'<ir_version: 10, opset_import: ["" : {opset}]>\nnet {signature}\n{declared}\n{{\n{body}\n}}')
-    random = np.random.default_rng(seed)
-    inputs = {tensor for inside in graph.graphs() for tensor in inside.inputs}
-    for variable in graph.variables():
-        if variable.inputs or variable in inputs or variable.dtype is None:
-            continue
-        shape = tuple(int(d) for d in variable.shape or [])
-        if variable.name in values:
-            array = np.asarray(values[variable.name], variable.dtype)
-        else:
-            fan_in = max(int(np.prod(shape[1:])), 1)
-            array = (random.standard_normal(shape) / np.sqrt(fan_in)).astype(variable.dtype)
-        graph.replace_uses(variable, Constant(variable.name, array))
-    return graph
-
-
 def run_pass(step: Pass, graph: Graph, cache: RunCache | None = None, **config: Any) -> Context:
     """Runs a pass on ``graph`` in place as the pipeline does, and verifies what it left."""
     ctx = Context(graph, RunConfig(**config), cache)
@@ -99,16 +72,6 @@ def assert_same(before: Graph, after: Graph, *, tolerance: float = 1e-5) -> None
                 np.testing.assert_allclose(got[name], x, rtol=0, atol=limit, err_msg=name)
 
 
-def corrupt(graph: Graph) -> Constant:
-    """Changes one weight of the largest float constant, as a fault would; returns that constant."""
-    floats = [c for c in graph.constants() if c.dtype.kind == "f" and c.values.size > 1]
-    largest = max(floats, key=lambda c: c.values.size)
-    values = largest.values.copy()
-    values.flat[values.size // 2] += max(1.0, 10 * float(np.abs(values).max()))
-    largest.values = values
-    return largest
-
-
 def did(ctx: Context) -> list[tuple[str, str]]:
     """What a pass reports it did, as (node, what)."""
     return [(remark.node, remark.what) for remark in ctx.done]
@@ -117,15 +80,3 @@ def did(ctx: Context) -> list[tuple[str, str]]:
 def missed(ctx: Context) -> list[tuple[str, str]]:
     """What a pass reports it left, as (node, reason)."""
     return [(remark.node, remark.what) for remark in ctx.left]
-
-
-def operators(graph: Graph) -> list[str]:
-    """The operators of a graph, in order."""
-    return [node.op for node in graph.nodes]
-
-
-def named(graph: Graph, name: str) -> Variable:
-    """The variable of that name."""
-    tensor = graph.tensor(name)
-    assert isinstance(tensor, Variable)
-    return tensor
