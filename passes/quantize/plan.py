@@ -15,7 +15,7 @@ from edgec.passes.quantize.placement.placement import KeepFloat, Placement, cand
 from edgec.passes.quantize.placement.uneven_concat import uneven_joins
 from edgec.passes.quantize.placement.unquantized_outputs import unrounded_ends
 from edgec.passes.quantize.ranges.calibration import calibrate
-from edgec.passes.quantize.ranges.calibrators import COUNTING, Calibrator, ranges
+from edgec.passes.quantize.ranges.calibrators import counts, ranges
 from edgec.passes.quantize.ranges.output_ranges import output_ranges
 from edgec.passes.quantize.ranges.room import with_room
 from edgec.passes.quantize.ranges.softmax_headroom import score_tensors
@@ -30,12 +30,12 @@ class Calibration:
     """How activations are looked at.
 
     Attributes:
-        calibrator: how their ranges are chosen.
+        calibrator: the name of what chooses their ranges.
         percentile: the upper one, for the calibrator of that name.
         samples: how many calibration samples to look at; all by default.
     """
 
-    calibrator: Calibrator
+    calibrator: str
     percentile: float = 99.99
     samples: int | None = None
 
@@ -82,7 +82,7 @@ def prepare(
         wanted = quantized_tensors(placement)
         if not wanted:
             return Prepared(placement, Problem(graph, placement, {}, {}, scheme, ctx), {}, [], [])
-        counting = calibration.calibrator in COUNTING
+        counting = counts(calibration.calibrator)
         others = candidates(graph, shapes)
         seen = calibrate(graph, wanted, others, ctx, samples=calibration.samples, histograms=counting)
         found = too_coarse(placement, seen, scheme) | uneven_joins(placement, seen)

@@ -29,7 +29,8 @@ from edgec.passes.quantize.prepare.half_precision import half_type, to_float32
 from edgec.passes.quantize.prepare.masks import bound_masks
 from edgec.passes.quantize.prepare.stream_noise import Rounding
 from edgec.passes.quantize.quantized_weights import LIMIT
-from edgec.passes.quantize.ranges.calibrators import COUNTING, Calibrator
+from edgec.passes.quantize.ranges.calibrator_option import AUTO, CalibratorName
+from edgec.passes.quantize.ranges.calibrators import counts
 from edgec.passes.quantize.recover.recovery import recover_accuracy, with_biases
 from edgec.passes.quantize.recover.weight_pairs import bound_pairs
 from edgec.passes.quantize.report.effects import noise_shares
@@ -39,7 +40,7 @@ from edgec.passes.quantize.weights_only import Stored, store_weights
 from edgec.passes.quantize.writing import write
 
 _LEAST_OPSET = 13
-_CALIBRATOR: dict[str, Calibrator] = {"fast": "minmax", "balanced": "mse", "max": "output"}
+_CALIBRATOR = {"fast": "minmax", "balanced": "mse", "max": "output"}
 _SPLIT = {"fast": 0.0, "balanced": 0.0, "max": 0.05}
 # Batches on which the error of each layer is measured.
 _LOOKED_AT = {"fast": 4, "balanced": 8, "max": 16}
@@ -58,11 +59,11 @@ class Quantize(Pass):
     per_target: ClassVar[bool] = True
 
     calibrator: Annotated[
-        Literal["auto"] | Calibrator,
+        CalibratorName,
         Field(
             description="where activations saturate; by effort, auto is minmax (fast), mse (balanced) or output (max)"
         ),
-    ] = "auto"
+    ] = AUTO
     percentile: Annotated[
         float, Field(gt=50, le=100, description="the upper percentile; the lower one is 100 less it")
     ] = 99.99
@@ -145,7 +146,7 @@ class Quantize(Pass):
             ctx = ctx.having(data={**ctx.data, ROLE: noise(graph, ctx.seed)})
             ctx.missed("the network", "calibrated on noise: neither ranges nor accuracy say anything about real data")
         if scheme.rounds == "all":
-            bound_masks(graph, ctx, self.samples, histograms=self._calibrator() in COUNTING)
+            bound_masks(graph, ctx, self.samples, histograms=counts(self._calibrator()))
         if self.effort == "max" or (self.effort == "balanced" and not self.per_channel):
             rounding = Rounding(scheme.symmetric, scheme.rounds == "inputs", self.per_channel)
             # What equal channels cost the weights is partly mended later: with time for it, what is left then decides.
@@ -208,8 +209,8 @@ class Quantize(Pass):
         calibration = Calibration(calibrator, self.percentile, self.samples)
         return prepare(graph, scheme, target, lambda node: self._kept_float(node) or floats.get(node), calibration, ctx)
 
-    def _calibrator(self) -> Calibrator:
-        return self.calibrator if self.calibrator != "auto" else _CALIBRATOR[self.effort]
+    def _calibrator(self) -> str:
+        return self.calibrator if self.calibrator != AUTO else _CALIBRATOR[self.effort]
 
     def _split(self, graph: Graph, share: float, scheme: Scheme, target: Target, ctx: Context) -> None:
         """Computes those channels more than once whose rounding harms most."""

@@ -15,50 +15,128 @@ Whatever the calibrator, ranges get room for what no calibration sample showed (
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
 from edgec.ir.graph import Graph, Variable
+from edgec.passes.framework.plugins import imported, registered
 from edgec.passes.framework.target import Scheme
 from edgec.passes.quantize.placement.pointwise import functions_of
 from edgec.passes.quantize.ranges.calibration import Statistics
 from edgec.passes.quantize.ranges.histograms import BINS, Histogram
 from edgec.passes.quantize.scales.affine_parameters import Range, parameters
 
-Calibrator = Literal["minmax", "percentile", "mse", "entropy", "output"]
-#: The calibrators that look at histograms.
-COUNTING = frozenset({"percentile", "mse", "entropy", "output"})
+#: The entry points by which installed packages bring calibrators: functions of an :class:`Observed` that give a Range.
+GROUP, KIND = "edgec.calibrators", "calibrator"
 # How far each end is drawn in, at most, and in how many steps; then between the best one's neighbours.
 _LEAST_PART, _COARSE, _FINE, _ROUNDS = 0.05, 12, 8, 2
 # Entropy: steps of the quantized distribution, and thresholds that are tried.
 _LEVELS, _THRESHOLDS = 128, 96
 
 
+@dataclass(frozen=True)
+class Observed:
+    """A tensor and what was seen of it, for a calibrator.
+
+    Attributes:
+        graph: sorted; not to be changed.
+        tensor: whose range is wanted.
+        statistics: its extremes, and its histogram but for ``minmax``.
+        scheme: of the target.
+        percentile: the option of that name.
+    """
+
+    graph: Graph
+    tensor: Variable
+    statistics: Statistics
+    scheme: Scheme
+    percentile: float = 99.99
+
+    @property
+    def widest(self) -> Range:
+        """From the least value to the greatest."""
+        return self.statistics.range()
+
+
+Calibrator = Callable[[Observed], Range]
+
+
+def _minmax(seen: Observed) -> Range:
+    return seen.widest
+
+
+def _percentile(seen: Observed) -> Range:
+    return seen.statistics.range(seen.percentile)
+
+
+def _mse(seen: Observed) -> Range:
+    histogram, widest = seen.statistics.histogram, seen.widest
+    if histogram is None or seen.statistics.low == seen.statistics.high:
+        return widest
+    return _least_error(seen.graph, seen.tensor, widest, histogram, seen.scheme)
+
+
+def _entropy(seen: Observed) -> Range:
+    histogram, widest = seen.statistics.histogram, seen.widest
+    if histogram is None or seen.statistics.low == seen.statistics.high:
+        return widest
+    return _least_divergence(widest, histogram)
+
+
+#: edgec's own, by name; ``output`` begins with the ranges of ``mse``.
+CALIBRATORS: Mapping[str, Calibrator] = {
+    "minmax": _minmax,
+    "percentile": _percentile,
+    "mse": _mse,
+    "entropy": _entropy,
+    "output": _mse,
+}
+
+
+def calibrator_names() -> list[str]:
+    """The names of all calibrators: edgec's own, then those of installed packages."""
+    return [*CALIBRATORS, *sorted(set(registered(GROUP, KIND)) - set(CALIBRATORS))]
+
+
+def calibrator(name: str) -> Calibrator:
+    """The calibrator of that name.
+
+    Raises:
+        UsageError: an installed package brings it, and cannot be imported.
+        KeyError: there is none.
+    """
+    if name in CALIBRATORS:
+        return CALIBRATORS[name]
+    brought: Calibrator = imported(registered(GROUP, KIND)[name], KIND)
+    return brought
+
+
+def counts(name: str) -> bool:
+    """Whether a calibrator looks at histograms."""
+    return name != "minmax"
+
+
 def ranges(
-    graph: Graph, seen: Mapping[Variable, Statistics], calibrator: Calibrator, percentile: float, scheme: Scheme
+    graph: Graph, seen: Mapping[Variable, Statistics], name: str, percentile: float, scheme: Scheme
 ) -> dict[Variable, Range]:
     """The range of each tensor.
 
     Args:
         graph: sorted; not changed.
-        seen: with histograms where the calibrator is one of ``COUNTING``.
-        calibrator: how to choose.
+        seen: with histograms where the calibrator :func:`counts`.
+        name: of the calibrator.
         percentile: the upper one, for ``percentile``.
         scheme: of the target.
+
+    Raises:
+        UsageError: a package brings the calibrator, and it cannot be used.
     """
-    found = {}
-    for tensor, statistics in seen.items():
-        if calibrator == "percentile":
-            found[tensor] = statistics.range(percentile)
-        elif calibrator == "minmax" or statistics.histogram is None or statistics.low == statistics.high:
-            found[tensor] = statistics.range()
-        elif calibrator in ("mse", "output"):
-            found[tensor] = _least_error(graph, tensor, statistics.range(), statistics.histogram, scheme)
-        else:
-            found[tensor] = _least_divergence(statistics.range(), statistics.histogram)
-    return found
+    choose = calibrator(name)
+    return {
+        tensor: choose(Observed(graph, tensor, statistics, scheme, percentile)) for tensor, statistics in seen.items()
+    }
 
 
 def _least_error(graph: Graph, tensor: Variable, widest: Range, histogram: Histogram, scheme: Scheme) -> Range:
