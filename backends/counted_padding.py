@@ -6,9 +6,25 @@ inside. The rewrite is exact, and leaves nothing that they differ in.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
 from edgec.ir.graph import Graph, Node
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.legalization import Legalization
+
+
+@dataclass(frozen=True)
+class CountedPadding(Legalization):
+    """Gives AveragePool that counts its padding a Pad of its own, where runtimes disagree about it."""
+
+    name: ClassVar[str] = "counted-padding"
+    words: ClassVar[str] = "pads in front, where its padding counts"
+
+    def rewrite(self, graph: Graph, ctx: Context) -> int:
+        return count_padding_outside(graph)
 
 
 def count_padding_outside(graph: Graph) -> int:

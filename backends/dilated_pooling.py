@@ -7,11 +7,26 @@ padding does not count, a constant factor for each position makes up for the tap
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 
 from edgec.ir.graph import Graph, Node, Variable
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.legalization import Legalization
+
+
+@dataclass(frozen=True)
+class DilatedPooling(Legalization):
+    """Computes AveragePool with a dilated window by a depthwise convolution."""
+
+    name: ClassVar[str] = "dilated-pooling"
+    words: ClassVar[str] = "computed by a depthwise convolution"
+
+    def rewrite(self, graph: Graph, ctx: Context) -> int:
+        return pool_by_convolution(graph)
 
 
 def pool_by_convolution(graph: Graph) -> int:

@@ -10,6 +10,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from edgec.ir.graph import Graph
+from edgec.passes.framework.base import Pass
+from edgec.passes.framework.context import Context, RunConfig
+from edgec.passes.framework.settling import settle
 from edgec.passes.framework.target import Target
 
 Feeds = Mapping[str, np.ndarray]
@@ -63,11 +66,10 @@ class Backend(Protocol):
         """What this machine lacks to do everything, a sentence each; empty when nothing is."""
         ...
 
-    def legalize(self, graph: Graph, target: Target) -> None:
-        """Rewrites what the target has no operator for, in place and exactly, before quantization.
+    def legalization(self, target: Target) -> Sequence[Pass]:
+        """The passes that rewrite, exactly and before quantization, what the target has no operator for.
 
-        Raises:
-            EmitError: an operator cannot be lowered; the line names the node, the operator and what would help.
+        They raise EmitError where an operator cannot be lowered; the line names it and what would help.
         """
         ...
 
@@ -126,3 +128,16 @@ class Configurable(Protocol):
             EmitError: the network cannot be emitted with them.
         """
         ...
+
+
+def legalize(graph: Graph, emitter: Backend, target: Target) -> None:
+    """Runs a backend's :meth:`~Backend.legalization` on ``graph``, in place, without a look at what it computes.
+
+    Raises:
+        EmitError: an operator cannot be brought into those of the device.
+        InternalError: a step left a broken graph.
+    """
+    config = RunConfig(target=target, original=graph.copy())
+    for step in emitter.legalization(target):
+        step.run(graph, Context(graph, config))
+        settle(graph, f"backend '{emitter.name}'")

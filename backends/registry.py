@@ -18,7 +18,7 @@ from edgec.passes.framework.plugins import folder_of, imported, owner, reason, r
 from edgec.passes.framework.target import Target
 
 GROUP, KIND = "edgec.backends", "backend"
-_METHODS = ("missing", "legalize", "emit", "runner", "invoker")
+_METHODS = ("missing", "legalization", "emit", "runner", "invoker")
 
 
 @lru_cache(maxsize=1)

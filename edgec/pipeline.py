@@ -108,6 +108,7 @@ class Pipeline:
         from edgec.backends.registry import backend
         from edgec.frontends.datasets import inputs_of
         from edgec.passes.framework.context import RunConfig
+        from edgec.passes.framework.legalization import planned
         from edgec.passes.framework.pass_manager import PassManager
         from edgec.passes.framework.planner import facts_of, plan_passes
         from edgec.result import Result
@@ -137,8 +138,8 @@ class Pipeline:
             records = manager.run(graph, plan.shared)
             if self.target is not None:
                 emitter = backend(self.target.backend)
-                board = self.target
-                manager.legalize(graph, lambda one: emitter.legalize(one, board), f"backend '{emitter.name}'")
+                steps = planned(emitter.legalization(self.target), emitter.name)
+                records += [record for record in manager.run(graph, steps, self.target) if record.did]
             floats = graph.copy()
             records += manager.run(graph, plan.per_target, self.target)
             return Result.of(original, floats, graph, records, quality, samples, replace(config, target=self.target))

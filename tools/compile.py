@@ -32,6 +32,7 @@ from edgec.passes.calibration.evaluate import runner
 from edgec.passes.calibration.requirements import Reached
 from edgec.passes.framework.context import RunConfig
 from edgec.passes.framework.instruments import Dumps, Instrument
+from edgec.passes.framework.legalization import Legalization
 from edgec.passes.framework.pass_manager import PassManager
 from edgec.passes.framework.planner import INITIAL_FACTS, Plan, facts_of, plan
 from edgec.passes.framework.record import Record
@@ -324,4 +325,5 @@ class _Staged(Instrument):
         return [cls(progress), *instruments]
 
     def before(self, item: Any, graph: Graph) -> None:
-        self.progress.stage(f"{item.place} {item.step.name}")
+        if not isinstance(item.step, Legalization):  # which all together are one stage
+            self.progress.stage(f"{item.place} {item.step.name}")

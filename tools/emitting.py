@@ -18,6 +18,7 @@ from edgec.passes.calibration.dataset import DataSet
 from edgec.passes.calibration.requirements import Reached, decibel
 from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context, RunConfig
+from edgec.passes.framework.legalization import planned
 from edgec.passes.framework.pass_manager import PassManager
 from edgec.passes.framework.planner import Planned
 from edgec.passes.framework.record import Record
@@ -107,11 +108,12 @@ class Emission:
         own = self.folder / board.name
         where, pipeline = f"backend '{emitter.name}'", self.pipeline
         try:
-            self.progress.stage(f"{board.name}: legalising")
+            self.progress.stage(f"{board.name}: legalizing")
             with pipeline.reproducible(where, graph, self.steps, board):
-                pipeline.legalize(graph, lambda g: emitter.legalize(g, board), where)
+                legalization = planned(emitter.legalization(board), emitter.name)
+            records = [r for r in pipeline.run(graph, legalization, board, behind=self.steps) if r.did]
             floats = graph.copy()
-            records = pipeline.run(graph, self.steps, board)
+            records += pipeline.run(graph, self.steps, board)
             own.mkdir()
             with pipeline.reproducible(where, graph, (), board):
                 return self._emit(board, emitter, graph, floats, records)

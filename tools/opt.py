@@ -59,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     from edgec.ir.files import save
     from edgec.ir.printer import print_graph
     from edgec.passes.framework.context import RunConfig
+    from edgec.passes.framework.legalization import planned
     from edgec.passes.framework.pass_manager import PassManager
     from edgec.passes.framework.pipeline_text import parse_pipeline
     from edgec.passes.framework.planner import facts_of, plan
@@ -70,14 +71,14 @@ def _run(options: argparse.Namespace) -> int:
     recipe = load_recipe(options.data) if options.data is not None else None
     section = None if recipe is None else recipe.data
     roles = {r for r in ("calibration", "train") if section is not None and getattr(section, r) is not None}
-    planned = plan(steps, source="-p", roles=roles)
+    passes = plan(steps, source="-p", roles=roles)
     board = target(options.target, "--target") if options.target else None
     source = source_of(options.model)
     with opened(source) as path:
         notes: list[str] = []
         graph = open_model(path, pins_of(options), options.cut, notes=notes)
     print_notes(source.name, notes)
-    planned = plan(steps, source="-p", roles=roles, facts=facts_of(graph))
+    passes = plan(steps, source="-p", roles=roles, facts=facts_of(graph))
     inputs = inputs_of(graph)
     preprocess = Preprocess(section.preprocess) if section is not None and section.preprocess is not None else None
     data = {role: open_dataset(getattr(section, role), preprocess, inputs) for role in sorted(roles)}
@@ -92,11 +93,11 @@ def _run(options: argparse.Namespace) -> int:
         ),
         instruments=instruments,
     )
-    pipeline.run(graph, planned.shared)
+    pipeline.run(graph, passes.shared)
     if board is not None:
         emitter = backend(board.backend)
-        pipeline.legalize(graph, lambda given: emitter.legalize(given, board), f"backend '{emitter.name}'")
-    pipeline.run(graph, planned.per_target, board)
+        pipeline.run(graph, planned(emitter.legalization(board), emitter.name), board)
+    pipeline.run(graph, passes.per_target, board)
     print(print_graph(graph), end="")
     if options.output is not None:
         with writing(options.output, mend="give another file with -o"):

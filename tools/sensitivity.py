@@ -12,6 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import backend, target
 from edgec.frontends.datasets import inputs_of, open_dataset
 from edgec.frontends.model import Pins, open_model
@@ -78,8 +79,7 @@ def inspect_sensitivity(job: SensitivityJob, *, as_json: bool = False) -> None:
         print_notes(job.model.name, notes)
         Fold().run(graph, Context(graph))
         settle(graph, "fold")
-        backend(board.backend).legalize(graph, board)
-        settle(graph, f"backend '{board.backend}'")
+        legalize(graph, backend(board.backend), board)
         preprocess = None if recipe.data.preprocess is None else Preprocess(recipe.data.preprocess)
         inputs = inputs_of(graph)
         data = open_dataset(recipe.data.calibration, preprocess, inputs)

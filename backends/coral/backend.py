@@ -10,40 +10,14 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
-# The rules register themselves when their modules are imported.
-from edgec.backends.coral import (  # noqa: F401
-    activation,
-    check,
-    comparison,
-    compiler,
-    convolution,
-    elementwise,
-    exponential,
-    gathering,
-    input_shift,
-    interpreter,
-    legalize,
-    legalize_indexing,
-    legalize_resize,
-    matrix,
-    normalization,
-    pooling,
-    ports,
-    qdq,
-    ranking,
-    recurrent,
-    repeating,
-    resampling,
-    shaping,
-    slicing,
-    spelled_out,
-    transposed,
-    verdict,
-)
+from edgec.backends.coral import check, compiler, interpreter, ports, verdict
+from edgec.backends.coral.input_shift import InputShift
 from edgec.backends.coral.interpreter import Interpreter
+from edgec.backends.coral.legalize import TFLiteOperators
 from edgec.backends.coral.lowering import Lowered, Lowering
-from edgec.backends.counted_padding import count_padding_outside
-from edgec.backends.dilated_pooling import pool_by_convolution
+from edgec.backends.coral.rules import load_rules
+from edgec.backends.counted_padding import CountedPadding
+from edgec.backends.dilated_pooling import DilatedPooling
 from edgec.backends.profiles import validated
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.ir.errors import EmitError
@@ -52,6 +26,9 @@ from edgec.ir.graph import Graph
 from edgec.ir.hashing import sha256
 from edgec.ir.shapes import Shapes
 from edgec.passes.framework import input_domain
+from edgec.passes.framework.base import Pass
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.legalization import Legalization
 from edgec.passes.framework.target import Count, Target
 
 MODEL = "model.tflite"
@@ -70,6 +47,7 @@ def lower(graph: Graph, board: str = "", cuttable: frozenset[str] | None = None)
         EmitError: a node has no TFLite counterpart; the line names it and what would help.
         InputError: the operators contradict each other's shapes.
     """
+    load_rules()
     if any(t.shape is None for node in graph.nodes for t in node.outputs if t.name):
         Shapes(graph).annotate(graph)
     try:
@@ -77,6 +55,24 @@ def lower(graph: Graph, board: str = "", cuttable: frozenset[str] | None = None)
     except EmitError as error:
         where = f"{board}: {error.where}" if board else error.where
         raise EmitError(where, error.what, error.mend) from None
+
+
+@dataclass(frozen=True)
+class Lowerable(Legalization):
+    """Lowers the float network, to see before anything is calibrated that all of it can be."""
+
+    name: ClassVar[str] = "lowerable"
+
+    def rewrite(self, graph: Graph, ctx: Context) -> int:
+        """Changes nothing.
+
+        Raises:
+            EmitError: an operator cannot be lowered.
+        """
+        users = ctx.config.original
+        names = None if users is None else frozenset(tensor.name for tensor in users.variables())
+        lower(graph, "" if ctx.target is None else ctx.target.name, names)
+        return 0
 
 
 @dataclass(frozen=True)
@@ -103,17 +99,10 @@ class CoralBackend:
         """What this machine lacks to do everything, a sentence each."""
         return compiler.missing()
 
-    def legalize(self, graph: Graph, target: Target) -> None:
-        """Rewrites what TFLite's integer kernels lack, and lowers the float graph once to see that all of it can be.
-
-        Raises:
-            EmitError: an operator cannot be lowered.
-        """
-        names = frozenset(t.name for t in graph.variables())
-        changed = input_shift.shift_inputs(graph) + pool_by_convolution(graph) + legalize.rewrite(graph)
-        if changed + count_padding_outside(graph):
-            Shapes(graph).annotate(graph)
-        lower(graph, target.name, names)
+    def legalization(self, target: Target) -> Sequence[Pass]:
+        """Rewrites what TFLite's integer kernels lack, and lowers the float graph once to see that all of it can be."""
+        load_rules()
+        return [InputShift(), DilatedPooling(), TFLiteOperators(), CountedPadding(), Lowerable()]
 
     def emit(
         self, graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], beside: Beside = ALONE

@@ -9,10 +9,26 @@ are the pixels' still. Exact up to float32 rounding.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, constant_of, consumers
 from edgec.passes.framework import input_domain
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.legalization import Legalization
+
+
+@dataclass(frozen=True)
+class InputShift(Legalization):
+    """Moves inputs that are padded with something other than zero to where that something is zero."""
+
+    name: ClassVar[str] = "input-shift"
+    words: ClassVar[str] = "pads with zeros of a shifted input"
+
+    def rewrite(self, graph: Graph, ctx: Context) -> int:
+        return shift_inputs(graph)
 
 
 def shift_inputs(graph: Graph) -> int:

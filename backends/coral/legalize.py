@@ -6,13 +6,17 @@ Each is exact up to float32 rounding. They run on the float graph so that the qu
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
+from typing import ClassVar
 
 import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, static_shape, variable_of
 from edgec.ir.rules import registering
 from edgec.ir.shapes import Shapes
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.legalization import Legalization
 
 Rewrite = Callable[[Graph, Node], bool]
 _REWRITES: dict[str, Rewrite] = {}
@@ -20,6 +24,17 @@ _REWRITES: dict[str, Rewrite] = {}
 
 #: Registers the rewrite of these operators.
 rewrites = registering(_REWRITES)
+
+
+@dataclass(frozen=True)
+class TFLiteOperators(Legalization):
+    """Rewrites what TFLite's integer kernels lack into what they have."""
+
+    name: ClassVar[str] = "tflite-operators"
+    words: ClassVar[str] = "spelled out for TFLite's integer kernels"
+
+    def rewrite(self, graph: Graph, ctx: Context) -> int:
+        return rewrite(graph)
 
 
 def rewrite(graph: Graph) -> int:

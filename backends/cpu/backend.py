@@ -14,17 +14,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgec.backends.counted_padding import count_padding_outside
-from edgec.backends.dilated_pooling import pool_by_convolution
+from edgec.backends.counted_padding import CountedPadding
+from edgec.backends.dilated_pooling import DilatedPooling
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import Session, seeded_feeds, started
 from edgec.ir.files import load, save
 from edgec.ir.graph import Graph
 from edgec.ir.hashing import sha256
-from edgec.ir.shapes import Shapes
 from edgec.ir.signal import Run, sqnr_scores
 from edgec.ir.valid_files import as_written
+from edgec.passes.framework.base import Pass
 from edgec.passes.framework.target import Target
 
 MODEL = "model.onnx"
@@ -43,10 +43,9 @@ class CpuBackend:
         """Nothing: onnxruntime is a dependency of edgec."""
         return []
 
-    def legalize(self, graph: Graph, target: Target) -> None:
+    def legalization(self, target: Target) -> Sequence[Pass]:
         """Rewrites what onnxruntime's integer kernels compute in another way than its float kernels."""
-        if pool_by_convolution(graph) + count_padding_outside(graph):
-            Shapes(graph).annotate(graph)
+        return [DilatedPooling(), CountedPadding()]
 
     def emit(
         self, graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], beside: Beside = ALONE

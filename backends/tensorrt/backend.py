@@ -16,13 +16,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgec.backends.dilated_pooling import pool_by_convolution
+from edgec.backends.dilated_pooling import DilatedPooling
 from edgec.backends.protocol import ALONE, Beside, Emitted, Feeds, Runner
-from edgec.backends.tensorrt import legalize
 from edgec.backends.tensorrt.bundle import UNBUILT, BundledModel, Manifest, read_manifest, write_driver
 from edgec.backends.tensorrt.byte_tensors import as_taken, widen_ports
 from edgec.backends.tensorrt.dynamic_batch import batch_axes
 from edgec.backends.tensorrt.golden_samples import write_golden
+from edgec.backends.tensorrt.legalize import TensorRTOperators
 from edgec.backends.tensorrt.lint import lint
 from edgec.backends.tensorrt.models import Model, as_computed, is_quantized, models_of
 from edgec.backends.tensorrt.open_bundle import largest_share, open_golden, open_model
@@ -35,10 +35,10 @@ from edgec.ir.errors import EmitError
 from edgec.ir.execution import Session, seeded_feeds
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
-from edgec.ir.shapes import Shapes
 from edgec.ir.signal import sqnr_scores
 from edgec.ir.valid_files import as_written
 from edgec.passes.framework import input_domain
+from edgec.passes.framework.base import Pass
 from edgec.passes.framework.target import Target
 
 CHECK = "check.json"
@@ -82,14 +82,9 @@ class TensorRTBackend:
             alive.remove_dead()
             batch_axes(alive, target.name)
 
-    def legalize(self, graph: Graph, target: Target) -> None:
-        """Rewrites operators that the board's oldest TensorRT does not know.
-
-        Raises:
-            EmitError: there is no rewrite of one.
-        """
-        if pool_by_convolution(graph) + legalize.rewrite(graph, profile_of(target).oldest, target.name):
-            Shapes(graph).annotate(graph)
+    def legalization(self, target: Target) -> Sequence[Pass]:
+        """Rewrites operators that the board's oldest TensorRT does not know, or not in that form."""
+        return [DilatedPooling(), TensorRTOperators(profile_of(target).oldest, target.name)]
 
     def emit(
         self, graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], beside: Beside = ALONE

@@ -8,6 +8,8 @@ in that form, by the rule for the limit (:mod:`.parser_limits`). What has no rew
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import onnx
 
@@ -31,12 +33,27 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.fold.constants import fold_constants
 from edgec.passes.fold.identities import OPERATORS, fold_identity, fold_views
 from edgec.passes.framework.context import Context
+from edgec.passes.framework.legalization import Legalization
 from edgec.passes.framework.rewriter import Rewriter
 
 _NOT_THE_PARSERS = frozenset({"Constant", "QuantizeLinear", "DequantizeLinear"})
 _STANDARD = ("", "ai.onnx", None)
 # What is written in one round is read in the next: as many as operators that are spelled out follow on each other.
 _ROUNDS = 1000
+
+
+@dataclass(frozen=True)
+class TensorRTOperators(Legalization):
+    """Rewrites what the oldest TensorRT of a board does not read, or reads as something else."""
+
+    name: ClassVar[str] = "tensorrt-operators"
+    words: ClassVar[str] = "spelled out for TensorRT"
+
+    rules: Rules
+    where: str
+
+    def rewrite(self, graph: Graph, ctx: Context) -> int:
+        return rewrite(graph, self.rules, self.where)
 
 
 def rewrite(graph: Graph, rules: Rules, where: str) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.ir.graph import Constant, Graph, Variable
+from edgec.ir.graph import Constant, Graph, Variable, static_shape
 from edgec.ir.printer import parse
 
 
@@ -26,7 +26,7 @@ def model(body: str, signature: str, weights: str = "", *, opset: int = 17, seed
     for variable in graph.variables():
         if variable.inputs or variable in inputs or variable.dtype is None:
             continue
-        shape = tuple(int(d) for d in variable.shape or [])
+        shape = static_shape(variable)
         if variable.name in values:
             array = np.asarray(values[variable.name], variable.dtype)
         else:

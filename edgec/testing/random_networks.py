@@ -12,12 +12,12 @@ structure and one seed for all weights, so that examples shrink and repeat.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from hypothesis import strategies as st
 
-from edgec.ir.graph import Constant, Graph, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Tensor, Variable, variable_of
 
 Head = Literal["image", "gemm", "matmul"]
 
@@ -41,7 +41,7 @@ class _Growing:
         scale = 1 / np.sqrt(max(int(np.prod(shape[1:])), 1))
         return self.graph.const(name, (self.random.standard_normal(shape) * scale).astype(np.float32))
 
-    def node(self, op: str, *inputs: Tensor, name: str = "", **attrs: object) -> Variable:
+    def node(self, op: str, *inputs: Tensor, name: str = "", **attrs: Any) -> Variable:
         return self.graph.op(op, list(inputs), name=name or self.name(op.lower()), **attrs)
 
 
@@ -64,10 +64,11 @@ def networks(
     head = draw(st.sampled_from(heads), label="head")
     if head != "image":
         _vector(draw, net, head)
-    net.end.dtype = np.dtype(np.float32)
-    net.end.shape = [1, net.channels, net.size, net.size] if head == "image" else [1, net.channels]
-    net.end.name = "y"
-    graph.outputs = [net.end]
+    end = variable_of(net.end)
+    end.dtype = np.dtype(np.float32)
+    end.shape = [1, net.channels, net.size, net.size] if head == "image" else [1, net.channels]
+    end.name = "y"
+    graph.outputs = [end]
     return graph
 
 

@@ -11,6 +11,7 @@ from edgec.ir.errors import EmitError
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
 from edgec.ir.printer import print_graph
+from edgec.passes.framework.legalization import Legalization
 
 if TYPE_CHECKING:
     from edgec.passes.framework.planner import Planned
@@ -36,6 +37,8 @@ class Instrument:
 class Dumps(Instrument):
     """Numbered files in a folder: the text and the model after every pass, and what a failed pass left.
 
+    A backend's own pass that changed nothing leaves none.
+
     Args:
         folder: where to; made when it is not there.
     """
@@ -50,6 +53,8 @@ class Dumps(Instrument):
         self._write("input", graph)
 
     def after(self, item: Planned, before: Graph, graph: Graph, record: Record) -> None:
+        if isinstance(item.step, Legalization) and not record.did:
+            return
         self._write(f"{record.target}-{item.step.name}" if record.target else item.step.name, graph)
 
     def failed(self, item: Planned, graph: Graph, error: Exception) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from edgec.ir.cost import Cost
 from edgec.ir.errors import EdgecError, InputError, InternalError, UsageError
 from edgec.ir.execution import seeded_feeds
 from edgec.ir.graph import Graph
+from edgec.ir.unchanged import unchanged
 from edgec.passes.framework.cache import RunCache
 from edgec.passes.framework.context import Context, RunConfig
 from edgec.passes.framework.exactness import coarsest, inexact, measured_rounding
@@ -57,8 +58,21 @@ class PassManager:
         self.config = RunConfig() if config is None else config
         self._cache = RunCache()
 
-    def run(self, graph: Graph, steps: Sequence[Planned], target: Target | None = None) -> list[Record]:
+    def run(
+        self,
+        graph: Graph,
+        steps: Sequence[Planned],
+        target: Target | None = None,
+        *,
+        behind: Sequence[Planned] = (),
+    ) -> list[Record]:
         """Runs ``steps`` on ``graph`` in place.
+
+        Args:
+            graph: what is rewritten.
+            steps: in order.
+            target: the board that they run for; ``None`` where it is for all.
+            behind: what will run behind them, for reproducers.
 
         Raises:
             UsageError, InputError: a pass found the recipe or the data at fault, or a lossy pass its budget exceeded.
@@ -81,14 +95,14 @@ class PassManager:
                 self._failed(item, graph, error)
                 placed = _placed(error, item)
                 if isinstance(error, InternalError):
-                    raise self._with_reproducer(placed, before, steps[index:], target) from error
+                    raise self._with_reproducer(placed, before, [*steps[index:], *behind], target) from error
                 raise placed from error
             except Exception as error:  # any other exception is a bug in the pass: it is named, kept and reproducible
                 self._failed(item, graph, error)
                 fault = InternalError(where, f"raised {type(error).__name__}: {error}")
-                raise self._with_reproducer(fault, before, steps[index:], target) from error
+                raise self._with_reproducer(fault, before, [*steps[index:], *behind], target) from error
             seconds = time.perf_counter() - start
-            after = Cost(graph).as_dict()
+            after = cost if unchanged(before, graph) else Cost(graph).as_dict()
             sqnr = self.reference.sqnr_db(outputs)
             record = Record(
                 item.step.name, item.place, seconds, cost, after, sqnr, tuple(ctx.done), tuple(ctx.left),
@@ -134,19 +148,10 @@ class PassManager:
             fault = InternalError(where, f"raised {type(error).__name__}: {error}")
             raise self._with_reproducer(fault, before, rest, target) from error
 
-    def legalize(self, graph: Graph, change: Callable[[Graph], None], where: str) -> None:
-        """Runs a backend's exact rewrite on ``graph``, in place, and holds it to being exact.
-
-        Raises:
-            InternalError: it left a broken graph, or moved the outputs.
-        """
-        before, given = self.reference.run(graph), graph.copy()
-        change(graph)
-        settle(graph, where)
-        self._check_exact(graph, given, before, self.reference.run(graph), where)
-
     def _step(self, graph: Graph, item: Planned, ctx: Context, given: Graph, before: Outputs, where: str) -> Outputs:
         item.step.run(graph, ctx)
+        if unchanged(given, graph):
+            return before
         settle(graph, where)
         if item.step.changes_inputs():
             # What it was is no measure any more: from here on the network is held to what it computes now.

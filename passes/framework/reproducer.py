@@ -14,6 +14,7 @@ import numpy as np
 
 from edgec.ir.files import save
 from edgec.ir.graph import Graph
+from edgec.passes.framework.legalization import Legalization
 from edgec.passes.framework.planner import Planned
 from edgec.passes.framework.target import Target
 
@@ -34,14 +35,17 @@ def write_reproducer(
     import yaml
 
     root.mkdir(parents=True, exist_ok=True)
-    failing = rest[0].step.name if rest else "emit" if target is None else target.name
+    own = not rest or isinstance(rest[0].step, Legalization)  # the backend's, not the recipe's
+    failing = rest[0].step.name if not own else "emit" if target is None else target.name
     folder = root / Path(tempfile.mkdtemp(prefix=f"{failing}-", dir=root)).name
     save(graph, folder / "model.onnx")
     stacked = {name: np.concatenate([sample[name] for sample in feeds]) for name in feeds[0]}
     np.savez(folder / "probes.npz", allow_pickle=False, **stacked)
+    # A backend's own passes are no recipe's: the target says what they are.
+    steps = [_as_step(item) for item in rest if not isinstance(item.step, Legalization)]
     recipe: dict[str, Any] = {
         "data": {role: {"arrays": "probes.npz"} for role in ("calibration", "train")},
-        **({"passes": [_as_step(item) for item in rest]} if rest else {}),
+        **({"passes": steps} if steps else {}),
         "targets": [target.name] if target is not None else ["cpu"],
     }
     (folder / "compress.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")

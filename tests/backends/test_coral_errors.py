@@ -8,6 +8,7 @@ import pytest
 from edgec.backends.coral.backend import CoralBackend, lower
 from edgec.backends.coral.flatbuffer import File
 from edgec.backends.coral.interpreter import Interpreter
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.ir.errors import EmitError, InputError
 
@@ -182,7 +183,7 @@ def test_refusals(lab, case):
 def test_refusals_come_before_calibration(lab):
     graph = lab.build(lambda b, x: b("Erf", x), [IMAGE])
     with pytest.raises(EmitError, match=r"^coral-dev-board: node 'erf' \(Erf\): "):
-        CoralBackend().legalize(graph, target("coral-dev-board"))
+        legalize(graph, CoralBackend(), target("coral-dev-board"))
 
 
 def test_the_cut_is_at_a_tensor_that_the_model_has(lab):
@@ -190,7 +191,7 @@ def test_the_cut_is_at_a_tensor_that_the_model_has(lab):
     relu, swish, neg, _ = (node.outputs[0] for node in graph.nodes)
     relu.name, swish.name, neg.name = "relu", "swish", "neg"
     with pytest.raises(EmitError) as caught:
-        CoralBackend().legalize(graph, target("coral-dev-board"))
+        legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert str(caught.value) == (
         "coral-dev-board: node 'erf' (Erf): the coral backend cannot lower it; "
         "cut the network before it with --cut relu, or replace it in the model"

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from edgec.backends.coral.backend import CoralBackend, lower
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.ir.execution import Session
 from edgec.ir.graph import Graph
@@ -44,7 +45,7 @@ def test_the_padding_becomes_zero_and_the_outputs_stay() -> None:
     assert [n.op for n in graph.nodes] == ["Pad", "Conv"]
     x = (PIXELS[0] - 127) / 128
     before = Session(graph).run(input_domain.enter(graph, {"x": x}))["y"]
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     settle(graph, "coral")
     feeds = input_domain.enter(graph, {"x": x})
     np.testing.assert_allclose(feeds["x"], PIXELS[0] - 127, atol=1e-4)
@@ -54,7 +55,7 @@ def test_the_padding_becomes_zero_and_the_outputs_stay() -> None:
 def test_the_bytes_are_the_pixels_and_the_edge_tpu_takes_it_all(tmp_path: Path) -> None:
     graph, board = normalized(), target("coral-dev-board")
     backend = CoralBackend()
-    backend.legalize(graph, board)
+    legalize(graph, backend, board)
     settle(graph, "coral")
     ctx = Context(
         graph,

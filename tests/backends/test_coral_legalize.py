@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgec.backends.coral.backend import CoralBackend
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.ir.execution import Session
 from edgec.ir.graph import Constant
@@ -54,7 +55,7 @@ def test_rewrites_are_exact(lab, case):
     graph = lab.build(make, [IMAGE])
     feeds = lab.noise(graph, low=-8, high=8)
     wanted = Session(graph).run(feeds)
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert {node.op for node in graph.nodes} == left
     found = Session(graph).run(feeds)
     assert list(found) == list(wanted)
@@ -66,7 +67,7 @@ def test_rewrites_are_exact(lab, case):
 def test_hard_swish_runs_on_integers(lab):
     graph = lab.build(lambda b, x: b("HardSwish", x), [IMAGE])
     feeds = lab.noise(graph, low=-4, high=4)
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     found = lab.compared(lab.quantized(graph, feeds), feeds)
     assert found.kinds == ["ADD", "MUL", "MUL"]
     assert found.steps() <= 2
@@ -76,7 +77,7 @@ def test_gemm_factors_go_into_the_weights(lab):
     graph = lab.build(lambda b, x: b("Gemm", x, b.weight(5, 3), b.weight(3), alpha=-0.5, beta=2.0), [(1, 5)])
     feeds = lab.noise(graph)
     wanted = Session(graph).run(feeds)["y0"]
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     (node,) = graph.nodes
     assert (node.attrs["alpha"], node.attrs["beta"]) == (1.0, 1.0)
     np.testing.assert_allclose(Session(graph).run(feeds)["y0"], wanted, rtol=1e-5, atol=1e-6)
@@ -86,7 +87,7 @@ def test_a_product_and_its_bias_become_one_gemm(lab):
     graph = lab.build(lambda b, x: b("Add", b("MatMul", x, b.weight(5, 3)), b.weight(3)), [(2, 5)])
     feeds = lab.noise(graph)
     wanted = Session(graph).run(feeds)["y0"]
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert [node.op for node in graph.nodes] == ["Gemm"]
     np.testing.assert_allclose(Session(graph).run(feeds)["y0"], wanted, rtol=1e-5, atol=1e-6)
 
@@ -103,6 +104,6 @@ def test_a_product_and_its_bias_become_one_gemm(lab):
 def test_what_needs_no_rewrite_stays(lab, make):
     graph = lab.build(make, [IMAGE])
     before = [node.op for node in graph.nodes]
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert [node.op for node in graph.nodes] == before
     assert all(isinstance(t, Constant) or t is graph.inputs[0] for t in graph.nodes[0].inputs)

@@ -7,6 +7,7 @@ import pytest
 
 from edgec.backends.coral.backend import CoralBackend, lower
 from edgec.backends.coral.interpreter import Interpreter
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import Session
@@ -20,7 +21,7 @@ def _equal(lab, make, shapes, opset=17, tolerance=1e-5):
     graph = lab.build(make, shapes, opset)
     feeds = lab.noise(graph)
     wanted = Session(graph).run(feeds)
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     lowered = lower(graph)
     given = Interpreter(lowered.file.to_bytes(), lowered.inputs, lowered.outputs).run(feeds)
     for name, values in wanted.items():
@@ -224,5 +225,5 @@ def test_too_many(lab, case):
     make, shape, text = TOO_MANY[case]
     graph = lab.build(make, [shape])
     with pytest.raises(EmitError) as caught:
-        CoralBackend().legalize(graph, target("coral-dev-board"))
+        legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert str(caught.value) == text

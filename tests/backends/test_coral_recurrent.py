@@ -10,6 +10,7 @@ import pytest
 
 from edgec.backends.coral.backend import CoralBackend
 from edgec.backends.coral.recurrent import MOST_STEPS
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.ir.errors import EmitError
 from edgec.ir.execution import Session
@@ -67,7 +68,7 @@ def test_it_is_unrolled_exactly(lab, op, direction, bias, initial, more):
     graph = layer(lab, op, direction, bias, initial, more)
     feeds = lab.noise(graph)
     wanted = Session(graph).run(feeds)
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert not {node.op for node in graph.nodes} & set(GATES)
     got = Session(graph).run(feeds)
     for name, values in wanted.items():
@@ -79,7 +80,7 @@ def test_it_is_unrolled_exactly(lab, op, direction, bias, initial, more):
 def test_the_file_computes_the_same_in_float_and_in_integers(lab, op):
     graph = layer(lab, op, "bidirectional", 1, 0, {})
     feeds = lab.noise(graph)
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     lab.compared(graph, feeds).close()
     rounded = lab.compared(lab.quantized(graph, feeds), feeds)
     assert "DEQUANTIZE" not in rounded.kinds
@@ -88,14 +89,14 @@ def test_the_file_computes_the_same_in_float_and_in_integers(lab, op):
 
 def test_a_weight_is_in_the_file_once(lab):
     graph = layer(lab, "LSTM", "forward", 1, 0, {}, steps=40)
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert sum(constant.values.size for constant in graph.constants()) < 400
 
 
 def test_more_steps_are_refused(lab):
     graph = layer(lab, "GRU", "forward", 1, 0, {}, steps=MOST_STEPS + 1)
     with pytest.raises(EmitError) as caught:
-        CoralBackend().legalize(graph, target("coral-dev-board"))
+        legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert str(caught.value) == (
         "coral-dev-board: node 'gru' (GRU): it takes 257 steps, and at most 256 are unrolled; "
         "replace it in the model, or give it a shorter sequence"

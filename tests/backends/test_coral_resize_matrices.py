@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgec.backends.coral.backend import CoralBackend
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.ir.execution import Session
 
@@ -38,7 +39,7 @@ def test_it_is_a_product_along_each_axis(lab, case, by):
     graph = lab.build(make, [IMAGE], opset=18)
     feeds = lab.noise(graph)
     wanted = Session(graph).run(feeds)["y0"]
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert "Resize" not in {node.op for node in graph.nodes}
     np.testing.assert_allclose(Session(graph).run(feeds)["y0"], wanted, rtol=1e-5, atol=1e-5)
     lab.compared(graph, feeds).close()
@@ -56,12 +57,12 @@ def test_a_region_is_cropped_and_resized(lab):
     graph = lab.build(make, [IMAGE], opset=18)
     feeds = lab.noise(graph)
     wanted = Session(graph).run(feeds)["y0"]
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     np.testing.assert_allclose(Session(graph).run(feeds)["y0"], wanted, rtol=1e-5, atol=1e-5)
     lab.compared(graph, feeds).close()
 
 
 def test_what_tflite_has_is_left_to_it(lab):
     graph = lab.build(lambda b, x: b("Resize", x, None, b.const([1, 1, 2, 2]), mode="linear"), [IMAGE])
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert [node.op for node in graph.nodes] == ["Resize"]

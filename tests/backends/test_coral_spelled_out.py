@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgec.backends.coral.backend import CoralBackend
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.ir.execution import Session
 
@@ -46,7 +47,7 @@ def test_it_is_exact_and_the_file_agrees(lab, case):
     graph = lab.build(CASES[case], [IMAGE])
     feeds = lab.noise(graph)
     wanted = Session(graph).run(feeds)["y0"]
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     op = case.partition(",")[0].partition(" ")[0]
     assert (op in {node.op for node in graph.nodes}) == (op in LEFT)
     np.testing.assert_allclose(Session(graph).run(feeds)["y0"], wanted, rtol=2e-5, atol=1e-5)
@@ -57,7 +58,7 @@ def test_rms_normalization(lab):
     """onnxruntime has no kernel for it: against its definition."""
     graph = lab.build(lambda b, x: b("RMSNormalization", x, b.const([1.0, 2.0, 3.0, 4.0, 5.0])), [IMAGE], opset=23)
     x = lab.noise(graph)["x0"]
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     wanted = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * np.arange(1, 6, dtype=np.float32)
     np.testing.assert_allclose(lab.compared(graph, {"x0": x}).fast["y0"], wanted, rtol=1e-4, atol=1e-5)
 
@@ -68,5 +69,5 @@ def test_infinite_numbers_stay_what_they_are(lab, case):
     feeds = {"x0": np.array([np.inf, -np.inf, 0.0, 2.0], np.float32).reshape(1, 1, 1, 4)}
     wanted = Session(graph).run(feeds)["y0"]
     assert not np.isnan(wanted).any()
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
     np.testing.assert_allclose(lab.compared(graph, feeds).fast["y0"], wanted, rtol=1e-6)

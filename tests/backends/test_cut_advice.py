@@ -7,6 +7,7 @@ import pytest
 
 from edgec.backends.coral.backend import CoralBackend
 from edgec.backends.cut_advice import carriers, depends_on_inputs
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.frontends.cutting import cut
 from edgec.ir.errors import EmitError
@@ -36,13 +37,13 @@ def test_a_detector_is_cut_at_all_that_its_outputs_need(lab):
     refused = [node for node in graph.nodes if node.op == "NonMaxSuppression"]
     assert carriers(graph, refused) == ["sigmoid", "transpose", "tanh", "y2"]
     with pytest.raises(EmitError) as caught:
-        CoralBackend().legalize(graph.copy(), target("coral-dev-board"))
+        legalize(graph.copy(), CoralBackend(), target("coral-dev-board"))
     assert str(caught.value) == (
         "coral-dev-board: node 'nonmaxsuppression' (NonMaxSuppression): the coral backend cannot lower it; "
         "cut the network before it with --cut sigmoid --cut transpose --cut tanh --cut y2, or replace it in the model"
     )
     cut(graph, ["sigmoid", "transpose", "tanh", "y2"], "model.onnx")
-    CoralBackend().legalize(graph, target("coral-dev-board"))
+    legalize(graph, CoralBackend(), target("coral-dev-board"))
 
 
 def test_all_that_cannot_be_lowered_is_cut_at_once(lab):
@@ -52,7 +53,7 @@ def test_all_that_cannot_be_lowered_is_cut_at_once(lab):
 
     graph = _named(lab, make)
     with pytest.raises(EmitError) as caught:
-        CoralBackend().legalize(graph, target("coral-dev-board"))
+        legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert str(caught.value) == (
         "coral-dev-board: node 'nonzero' (NonZero): the coral backend cannot lower it; "
         "cut the network before it with --cut relu --cut sigmoid --cut tanh, or replace it in the model"
@@ -62,7 +63,7 @@ def test_all_that_cannot_be_lowered_is_cut_at_once(lab):
 def test_an_input_is_no_place_to_cut(lab):
     graph = _named(lab, lambda b, x: b("Cast", b("NonZero", x), to=1))
     with pytest.raises(EmitError) as caught:
-        CoralBackend().legalize(graph, target("coral-dev-board"))
+        legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert str(caught.value) == (
         "coral-dev-board: node 'nonzero' (NonZero): the coral backend cannot lower it; replace it in the model"
     )
@@ -85,7 +86,7 @@ def test_what_depends_on_shapes_alone_does_not_depend_on_inputs(lab):
 def test_what_could_be_folded_is_to_be_folded(lab):
     graph = _named(lab, lambda b, x: b("Conv", x, b("Mul", b.weight(2, 4, 1, 1), b.const(np.float32(2)))))
     with pytest.raises(EmitError) as caught:
-        CoralBackend().legalize(graph, target("coral-dev-board"))
+        legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert str(caught.value) == (
         "coral-dev-board: node 'conv' (Conv): its weights are computed by the network; "
         "put the pass 'fold' into the recipe, and pin open shapes with --input"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgec.backends.dilated_pooling import pool_by_convolution
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import backend, target
 from edgec.ir.graph import Graph
 from edgec.ir.shapes import Shapes
@@ -42,7 +43,7 @@ def test_it_gives_the_same(options: str, expected: list[str]) -> None:
 @pytest.mark.parametrize("board", ["cpu", "coral-dev-board", "jetson-orin-nano"])
 def test_every_backend_does_so(board: str) -> None:
     graph, device = pool("strides = [1, 1]"), target(board)
-    backend(device.backend).legalize(graph, device)
+    legalize(graph, backend(device.backend), device)
     assert "AveragePool" not in operators(graph)
 
 

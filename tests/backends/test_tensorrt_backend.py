@@ -12,7 +12,7 @@ import onnx
 import pytest
 from bundles import bench
 
-from edgec.backends.protocol import Beside
+from edgec.backends.protocol import Beside, legalize
 from edgec.backends.registry import target, target_names
 from edgec.backends.tensorrt import backend as module
 from edgec.backends.tensorrt.backend import TensorRTBackend
@@ -52,7 +52,7 @@ def samples(count: int = 8, size: float = 1.0) -> list[dict[str, np.ndarray]]:
 def emitted(board: Target, folder: Path, graph: Graph | None = None, *, size: float = 1.0) -> Any:
     """The network, quantized where the board has INT8, as a bundle in ``folder``."""
     backend, graph = TensorRTBackend(), graph or network()
-    backend.legalize(graph, board)
+    legalize(graph, backend, board)
     floats = graph.copy()
     if board.scheme is not None:
         run_pass(Quantize(effort="fast"), graph, target=board, data={"calibration": Samples(samples(size=size))})
@@ -171,7 +171,7 @@ def refused(board: Target, folder: Path, graph: Graph, **more: Any) -> str:
 def test_integers_on_a_board_without_them(tmp_path: Path) -> None:
     graph = network()
     run_pass(Quantize(effort="fast"), graph, target=ORIN, data={"calibration": Samples(samples())})
-    TensorRTBackend().legalize(graph, NANO)
+    legalize(graph, TensorRTBackend(), NANO)
     assert refused(NANO, tmp_path / "out", graph) == (
         "jetson-nano: model_int8.onnx: node 'x.quantize': Jetson Nano has no 8-bit arithmetic, and TensorRT 8.2 "
         "refuses QuantizeLinear there; compile without 'quantize'"
@@ -190,7 +190,7 @@ def test_strict_quantization_on_a_board_without_integers() -> None:
 def test_a_network_that_does_not_fit(tmp_path: Path) -> None:
     board = replace(NANO, memory_bytes=2**29)
     graph = network()
-    TensorRTBackend().legalize(graph, board)
+    legalize(graph, TensorRTBackend(), board)
     assert refused(board, tmp_path / "out", graph) == (
         "jetson-nano: the network: needs 0.5 GiB by estimate, and Jetson Nano has 0.5 GiB; compress it further, or "
         "name another board"
@@ -253,7 +253,7 @@ def test_a_typed_file_is_valid_where_an_operator_has_no_half(board: Target, tmp_
     """IsInf takes FP16 from opset 20 on only; the file that holds it is in an older one."""
     body = "[c] c = Conv (x, w)\n[i] i = IsInf (c)\n[w] w0 = Where (i, z, c)\n[s] y = Sigmoid (w0)"
     graph = model(body, "(float[1,4,6,6] x) => (float[1,4,6,6] y)", "float[4,4,1,1] w, float z", z=0.5)
-    TensorRTBackend().legalize(graph, board)
+    legalize(graph, TensorRTBackend(), board)
     made = TensorRTBackend().emit(graph, board, tmp_path / "out", [])
     for file in (tmp_path / "out").glob("*.onnx"):
         onnx.checker.check_model(str(file), full_check=True)
@@ -275,7 +275,7 @@ def test_bytes_of_a_camera(board: Target, dtype: str, tmp_path: Path) -> None:
     feeds = [{"x": random.integers(0, 256, (1, 6, 6, 3)).astype(np.uint8)} for _ in range(3)]
     before = [Session(graph.copy()).run(one) for one in feeds]
     backend = TensorRTBackend()
-    backend.legalize(graph, board)
+    legalize(graph, backend, board)
     assert [node.op for node in graph.nodes][:2] == ["Cast", "Transpose"]
     made = backend.emit(graph, board, tmp_path / "out", feeds)
     (entry,) = made.check["inputs"]
@@ -293,7 +293,7 @@ def test_bytes_of_a_camera(board: Target, dtype: str, tmp_path: Path) -> None:
 def test_bytes_that_leave(tmp_path: Path) -> None:
     graph = model("[r] r = Relu (x)\n[c] y = Cast <to = 2> (r)", "(float[1,4] x) => (uint8[1,4] y)")
     backend = TensorRTBackend()
-    backend.legalize(graph, NANO)
+    legalize(graph, backend, NANO)
     made = backend.emit(graph, NANO, tmp_path / "out", [{"x": np.array([[1, 2, 3, 200]], np.float32)}])
     (entry,) = made.check["outputs"]
     assert (entry["dtype"], entry["instead_of"]) == ("int32", "uint8")

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from bundles import Bench, bench
 
-from edgec.backends.protocol import Beside
+from edgec.backends.protocol import Beside, legalize
 from edgec.backends.registry import target
 from edgec.backends.tensorrt.backend import TensorRTBackend
 from edgec.backends.tensorrt.bundle import read_manifest
@@ -60,7 +60,7 @@ def samples(count: int = 8) -> list[dict[str, np.ndarray]]:
 def emitted(board: Target, folder: Path) -> Any:
     backend, graph = TensorRTBackend(), network()
     backend.accept(graph, board)
-    backend.legalize(graph, board)
+    legalize(graph, backend, board)
     floats = graph.copy()
     if board.scheme is not None:
         run_pass(Quantize(effort="fast"), graph, target=board, data={"calibration": Samples(samples())})

@@ -28,6 +28,7 @@ from networks import efficientnet_lite0, photos
 
 from edgec.backends.coral.backend import CoralBackend, lower
 from edgec.backends.cpu.backend import CpuBackend
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db
@@ -89,7 +90,7 @@ def main() -> int:
         )
         start = time.perf_counter()
         pipeline.run(graph, steps.shared)
-        coral.legalize(graph, board)
+        legalize(graph, coral, board)
         settle(graph, "coral")
         pipeline.run(graph, steps.per_target, board)
         compiled = time.perf_counter() - start

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from networks import capsule, digits, efficientnet_lite0, photos
 
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import backend, target
 from edgec.frontends.model import open_model
 from edgec.ir.execution import Session, sqnr_db, stacked
@@ -97,7 +98,7 @@ def measured(network: Network, options: str, images: int, seed: int, board: str)
     original, pool, judged = network
     graph, device = original.copy(), target(board)
     Fold().run(graph, Context(graph))
-    backend(device.backend).legalize(graph, device)
+    legalize(graph, backend(device.backend), device)
     graph.sort()
     graph.remove_dead()
     drawn = pool[np.random.default_rng(seed).permutation(len(pool))[:images]]

@@ -32,6 +32,7 @@ from edgec.backends.coral import flatbuffer
 from edgec.backends.coral.backend import CoralBackend, lower
 from edgec.backends.coral.flatbuffer import File, Tensor
 from edgec.backends.coral.quantization import Quantization, per_tensor
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.ir.execution import Session, sqnr_db
 from edgec.ir.files import load
@@ -212,7 +213,7 @@ def network() -> None:
     contents = {}
     for name, graph in graphs.items():
         run_pass(Fold(), graph)
-        CoralBackend().legalize(graph, BOARD)
+        legalize(graph, CoralBackend(), BOARD)
         contents[name] = _compiled(name, graph, calibration)
     contents |= {name: widened(lower(graphs["int8"]).file, bits).to_bytes() for name, bits in WIDE.items()}
     runs = {name: Run(data) for name, data in contents.items()}

@@ -104,7 +104,7 @@ def test_a_line_for_each_target_where_none_can_be_emitted(
 @pytest.mark.parametrize(
     ("stage", "raised", "said"),
     [
-        ("legalize", InternalError("coral", "lost tensor 'x'"), "coral-dev-board: coral: lost tensor 'x'"),
+        ("legalization", InternalError("coral", "lost tensor 'x'"), "coral-dev-board: coral: lost tensor 'x'"),
         ("emit", KeyError("scale"), "coral-dev-board: backend 'coral': raised KeyError: 'scale'"),
         ("runner", InternalError("coral", "lost tensor 'x'"), "coral-dev-board: coral: lost tensor 'x'"),
     ],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edgec.backends.coral.backend import CoralBackend
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.backends.tensorrt.backend import TensorRTBackend
 from edgec.frontends.overlay import overlay_channels
@@ -136,7 +137,7 @@ def test_all_of_it_is_for_the_edge_tpu(log: bool, block: Any, tmp_path: Any) -> 
     graph, board = staged(Channels(block, log=log, center=log), 1, PIXELS, batch=1), target("coral-dev-board")
     random = np.random.default_rng(0)
     feeds = [{"x": random.random((1, 1, 16, 24), np.float32)} for _ in range(4)]
-    CoralBackend().legalize(graph, board)
+    legalize(graph, CoralBackend(), board)
     settle(graph, "legal")
     before = graph.copy()
     run_pass(Quantize(effort="fast"), graph, target=board, data={"calibration": Samples(feeds)})

@@ -9,6 +9,7 @@ import pytest
 
 from edgec.backends.coral.backend import CoralBackend
 from edgec.backends.cpu.backend import CpuBackend
+from edgec.backends.protocol import legalize
 from edgec.backends.registry import target
 from edgec.ir.cost import Cost
 from edgec.ir.execution import seeded_feeds, sqnr_db
@@ -61,7 +62,7 @@ def test_a_tflite_file_is_as_much_smaller(kind: str, ratio: float, tmp_path: Pat
         )
         if stored is not None:
             run_pass(Quantize(weights_only=stored), graph, target=board)
-        backend.legalize(graph, board)
+        legalize(graph, backend, board)
         emitted = backend.emit(graph, board, tmp_path, seeded_feeds(graph, seed=1, samples=2))
         assert emitted.sqnr_db > 110
         sizes[stored] = (tmp_path / "model.tflite").stat().st_size
