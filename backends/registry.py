@@ -1,8 +1,8 @@
 """Which backends and targets there are: edgec's own and those that installed packages bring.
 
-A backend is found by entry point (group ``edgec.backends``); a target is a YAML file in the ``targets`` folder of the
-package that registers its backend, or of edgec itself. A package that cannot be imported, and a target's file that
-cannot be used, are named in a warning and left out.
+A backend is found by entry point (group ``edgec.backends``); a target is a YAML file in the ``targets`` folder of edgec
+itself, of a package that registers a backend, or of one that an entry point of the group ``edgec.targets`` names. A
+package that cannot be imported, and a target's file that cannot be used, are named in a warning and left out.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edgec.passes.framework.plugins import folder_of, imported, owner, reason, r
 from edgec.passes.framework.target import Target
 
 GROUP, KIND = "edgec.backends", "backend"
+TARGETS_GROUP, TARGETS_KIND = "edgec.targets", "target"
 _METHODS = ("missing", "legalization", "emit", "runner", "invoker")
 
 
@@ -38,12 +39,14 @@ def _profiles() -> dict[str, ProfileFile]:
 def _folders() -> dict[str, Traversable]:
     """The ``targets`` folders, by package; a package that cannot be imported has none."""
     folders = {"edgec.backends": files("edgec.backends") / "targets"}
-    for entry in registered(GROUP, KIND).values():
+    brought = [(entry, KIND) for entry in registered(GROUP, KIND).values()]
+    brought += [(entry, TARGETS_KIND) for entry in registered(TARGETS_GROUP, TARGETS_KIND).values()]
+    for entry, kind in brought:
         package = entry.module.split(".")[0]
         if package == "edgec" or package in folders:
             continue
         try:
-            root = folder_of(entry, KIND)
+            root = folder_of(entry, kind)
         except UsageError as error:
             warn(error)
             continue

@@ -242,10 +242,10 @@ def _same(item: Any) -> Any:
 def _with_label(item: Any, where: str) -> tuple[Any, Any]:
     """A sample, or a batch, and its label; ``None`` where it has none.
 
-    A torch loader makes lists of pairs; any other list is an array's rows.
+    A torch loader makes lists of what a data set gives as tuples; any other list is an array's rows.
     """
-    pair = isinstance(item, tuple) or (isinstance(item, list) and len(item) == 2 and all(map(_is_tensor, item)))
-    if not pair:
+    loaded = isinstance(item, list) and len(item) in (1, 2) and all(map(_is_tensor, item))
+    if not isinstance(item, tuple) and not loaded:
         return item, None
     if len(item) == 1:
         return item[0], None

@@ -147,11 +147,17 @@ def invoker(model: Path) -> Callable[[], None]:
         runtime.allocate_tensors()
     random = np.random.Generator(np.random.PCG64(0))
     for detail in runtime.get_input_details():
-        noise = random.random(detail["shape"], np.float32)
-        integer = detail["dtype"] == np.int8
-        runtime.set_tensor(detail["index"], (noise * 255 - 128).astype(np.int8) if integer else noise)
+        runtime.set_tensor(detail["index"], _noise(random, detail["shape"], np.dtype(detail["dtype"])))
     invoke: Callable[[], None] = runtime.invoke
     return invoke
+
+
+def _noise(random: np.random.Generator, shape: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Numbers of the whole range of bytes, between 0 and 1 of floats; zeros of what may be places in a table."""
+    if dtype in (np.int8, np.uint8):
+        limits = np.iinfo(dtype)
+        return random.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    return random.random(shape, np.float32) if dtype == np.float32 else np.zeros(shape, dtype)
 
 
 @contextmanager

@@ -143,6 +143,14 @@ def test_a_result_is_emitted_for_its_target(tmp_path: Path) -> None:
         Pipeline([Fold()]).run(network()).emit(tmp_path / "none")
 
 
+def test_a_loader_may_give_tuples_of_one() -> None:
+    torch = pytest.importorskip("torch", reason="the data are a loader's")
+    values = torch.from_numpy(images())
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(values), batch_size=8)
+    data = edgec.Dataset(loader).bound({"x": ((1, 3, 8, 8), np.dtype(np.float32))})
+    np.testing.assert_array_equal(np.concatenate([feeds["x"] for feeds in data.batches(7)]), images())
+
+
 def test_training_takes_the_labels_of_a_loader() -> None:
     told: list[str] = []
     graph = model("f = Flatten (x)\ny = Gemm (f, w)", "(float[1,3,8,8] x) => (float[1,3] y)", "float[192,3] w")

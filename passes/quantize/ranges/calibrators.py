@@ -143,7 +143,7 @@ def _least_error(graph: Graph, tensor: Variable, widest: Range, histogram: Histo
     """The ends are drawn in, one after the other, to where the squared error of all functions together is least."""
     places = np.flatnonzero(histogram.counts)
     counts = histogram.counts[places].astype(np.float64)
-    values = ((places - BINS + 0.5) * histogram.width).astype(np.float32).clip(widest.low, widest.high)
+    values = histogram.centers[places].astype(np.float32).clip(widest.low, widest.high)
     wanted = functions_of(graph, tensor, values)
     # Functions of the same kind of number, such as x and SiLU(x), are summed as they are.
     exact = wanted.shape[0] == 1 and np.array_equal(wanted[0], values)

@@ -43,6 +43,11 @@ class Histogram:
         """The width of a bin."""
         return 2.0 ** (self.exponent - _LOG2_BINS)
 
+    @property
+    def centers(self) -> np.ndarray:
+        """The middle of each bin, float64, as many as there are ``counts``."""
+        return (np.arange(2 * BINS) - BINS + 0.5) * self.width
+
     def merge(self, other: Histogram) -> None:
         """Adds what ``other`` counted; both come to the larger exponent."""
         exponent = max(self.exponent, other.exponent)
