@@ -33,6 +33,7 @@ class Normalize(Pass):
 
     name: ClassVar[str] = "normalize"
     effect: ClassVar[Effect] = "exact"
+    methods: ClassVar[tuple[str, ...]] = ("preprocessing folding",)
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
 
     input: Annotated[

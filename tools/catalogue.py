@@ -58,6 +58,8 @@ def print_passes() -> None:
             print(f"{name:13} {'?':6} {error.what}")
             continue
         print(f"{name:13} {kind.effect:6} {first_sentence(kind)}")
+        if kind.methods:
+            print(f"{'':20} {', '.join(kind.methods)}")
 
 
 def print_pass(name: str) -> None:
@@ -67,6 +69,8 @@ def print_pass(name: str) -> None:
     kind = pass_class(name)
     print(f"{name} ({kind.effect})\n\n{inspect.getdoc(kind) or ''}\n")
     labelled = (("needs", kind.needs), ("gives", kind.gives), ("ends", kind.breaks), ("data", kind.uses))
+    if kind.methods:
+        print(f"methods: {', '.join(kind.methods)}\n")
     facts = [f"{label}: {', '.join(sorted(names))}" for label, names in labelled if names]
     if facts:
         print(*facts, "", sep="\n")

@@ -45,6 +45,7 @@ class Compress(Pass):
 
     name: ClassVar[str] = "compress"
     effect: ClassVar[Effect] = "lossy"
+    methods: ClassVar[tuple[str, ...]] = ("structured pruning", "low-rank factorization")
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
     shares: ClassVar[frozenset[str]] = frozenset(UNITS)
 

@@ -69,7 +69,7 @@ class _Decided:
 
 @dataclass(frozen=True)
 class Factorize(Pass):
-    """Writes convolutions and fully connected layers as chains of smaller layers.
+    """Factorizes convolutions and fully connected layers into chains of smaller ones, of low rank.
 
     Where calibration data are at hand, chains are fitted to what the layers compute on them, one layer after the other,
     and under a budget each layer's ranks follow from what its compression does to the network's outputs.
@@ -80,6 +80,7 @@ class Factorize(Pass):
 
     name: ClassVar[str] = "factorize"
     effect: ClassVar[Effect] = "lossy"
+    methods: ClassVar[tuple[str, ...]] = ("low-rank factorization", "Tucker-2", "SVD", "spatial SVD", "CP", "VBMF", "whitening")
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
     shares: ClassVar[frozenset[str]] = frozenset({*UNITS, "latency"})
 

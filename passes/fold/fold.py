@@ -51,6 +51,7 @@ class Fold(Pass):
 
     name: ClassVar[str] = "fold"
     effect: ClassVar[Effect] = "exact"
+    methods: ClassVar[tuple[str, ...]] = ("constant folding", "BatchNormalization folding", "operator fusion")
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Folds ``graph`` in place, in time that grows with its number of nodes."""

@@ -44,6 +44,7 @@ class Pass(abc.ABC):
         gives, breaks: facts that hold, or no longer hold, after it.
         uses: data roles that it cannot do without.
         per_target: whether it depends on the target; it and all that follows then run once for each.
+        methods: what the literature calls what it does, for ``edgec passes``.
         shares: options that say what part of the network stays; ``repeat`` in a recipe reaches them in steps.
     """
 
@@ -54,6 +55,7 @@ class Pass(abc.ABC):
     breaks: ClassVar[frozenset[str]] = frozenset()
     uses: ClassVar[frozenset[str]] = frozenset()
     per_target: ClassVar[bool] = False
+    methods: ClassVar[tuple[str, ...]] = ()
     shares: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod

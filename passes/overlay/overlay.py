@@ -28,6 +28,7 @@ class Overlay(Pass):
 
     name: ClassVar[str] = "overlay"
     effect: ClassVar[Effect] = "lossy"
+    methods: ClassVar[tuple[str, ...]] = ("frequency analysis", "DCT")
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
     uses: ClassVar[frozenset[str]] = frozenset({"calibration"})
 

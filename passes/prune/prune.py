@@ -54,7 +54,7 @@ _NO_NOISE_DB = 140.0
 
 @dataclass(frozen=True)
 class Prune(Pass):
-    """Takes whole channels out, those that matter least first, under one budget for the network.
+    """Prunes whole channels, those of least importance first, under one budget for the network.
 
     One of ``params``, ``macs`` and ``ratio`` says how much. With calibration data the layers that are left are fitted
     to what the original network computed.
@@ -62,6 +62,7 @@ class Prune(Pass):
 
     name: ClassVar[str] = "prune"
     effect: ClassVar[Effect] = "lossy"
+    methods: ClassVar[tuple[str, ...]] = ("structured pruning", "channel pruning", "importance", "least-squares reconstruction")
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
     shares: ClassVar[frozenset[str]] = frozenset({"params", "macs"})
 

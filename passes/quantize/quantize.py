@@ -48,10 +48,14 @@ _LOOKED_AT = {"fast": 4, "balanced": 8, "max": 16}
 
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Quantizes to 8 bits under the target's own scheme, with ranges from the calibration data."""
+    """Quantizes to int8 after training, under the target's own scheme, with ranges from the calibration data."""
 
     name: ClassVar[str] = "quantize"
     effect: ClassVar[Effect] = "lossy"
+    methods: ClassVar[tuple[str, ...]] = (
+        "PTQ", "per-channel", "mixed precision", "GPTQ", "AdaRound", "BRECQ", "QDrop", "bias correction",
+        "cross-layer equalization", "outlier channel splitting", "entropy calibration",
+    )  # fmt: skip
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
     gives: ClassVar[frozenset[str]] = frozenset({"quantized"})
     breaks: ClassVar[frozenset[str]] = frozenset({"float", "trainable"})

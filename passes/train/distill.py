@@ -12,12 +12,13 @@ from edgec.passes.train.training_pass import Teaching, TrainingPass
 
 @dataclass(frozen=True)
 class Distill(TrainingPass):
-    """Trains the network to meet a teacher's outputs, and tensors inside it, on ``data.train``.
+    """Distills a teacher's knowledge into the network: its outputs, and tensors inside it, on ``data.train``.
 
     Labels are not needed. The weights of the best epoch are kept.
     """
 
     name: ClassVar[str] = "distill"
+    methods: ClassVar[tuple[str, ...]] = ("knowledge distillation", "feature distillation", "QAT", "LSQ")
 
     teacher: Annotated[str, Field(description="'original', or the path of an ONNX model")] = "original"
     temperature: Annotated[float, Field(gt=0, description="softens a classifier's outputs and its teacher's")] = 2.0

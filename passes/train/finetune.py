@@ -18,6 +18,7 @@ class Finetune(TrainingPass):
     """
 
     name: ClassVar[str] = "finetune"
+    methods: ClassVar[tuple[str, ...]] = ("fine-tuning", "knowledge distillation", "QAT", "LSQ")
 
     teacher: Annotated[
         str | None,

@@ -197,3 +197,12 @@ def test_the_programs_for_python_run(number: int, tmp_path: Path) -> None:
         assert done.stdout.split()[-1] == "True"
     if number == 2:
         assert "INFO:edgec.passes:passes[0] fold" in done.stderr
+
+
+def test_every_method_is_in_the_glossary() -> None:
+    terms = " ".join(re.findall(r"^\| ([^|]*) \|", page("glossary.md"), re.MULTILINE)).lower()
+    others = {"entropy calibration", "least-squares reconstruction", "feature distillation", "spatial svd",
+              "preprocessing folding", "batchnormalization folding", "frequency analysis", "dct"}  # fmt: skip
+    for name in OWN_PASSES:
+        for method in pass_class(name).methods:
+            assert method.lower() in others or all(word in terms for word in method.lower().split()), method
