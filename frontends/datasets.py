@@ -2,7 +2,7 @@
 
 A data set gives its samples in one fixed order, any of them by their indices, and decodes each once where there is
 room to keep it (:mod:`~edgec.frontends.sample_store`). Its feeds are inputs of the network as
-it came in, normalised; who changes the domain of an input (the ``normalize`` pass) maps the feeds back
+it came in, normalized; who changes the domain of an input (the ``normalize`` pass) maps the feeds back
 himself, by the inverse of :meth:`~edgec.frontends.preprocess.Preprocess.affine`.
 """
 

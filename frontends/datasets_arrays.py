@@ -122,10 +122,10 @@ class Arrays:
         column = columns[name]
         where = self.source if self._path.suffix == ".npy" else f"{self.source}: array '{name}'"
         if not column.shape:
-            mend = "put the samples on the first axis"
+            fix = "put the samples on the first axis"
             if inputs[name][0] == (1,):
-                mend += f", or pin the input with --input {name}=VALUE"
-            raise InputError(where, "is one number", mend)
+                fix += f", or pin the input with --input {name}=VALUE"
+            raise InputError(where, "is one number", fix)
         column = replace(column, shape=rows_of(column.shape, name, inputs))
         check_sample(where, name, column.shape[1:], column.dtype, inputs, rows=True)
         return column

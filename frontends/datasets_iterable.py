@@ -183,8 +183,8 @@ class IterableData:
     def _by_input(self, item: Any, where: str) -> dict[str, Any]:
         if not isinstance(item, Mapping):
             if len(self._inputs) != 1:
-                mend = f"give a mapping with {quoted(list(self._inputs))}"
-                raise InputError(where, f"is one array, and the model has {len(self._inputs)} inputs", mend)
+                fix = f"give a mapping with {quoted(list(self._inputs))}"
+                raise InputError(where, f"is one array, and the model has {len(self._inputs)} inputs", fix)
             return {next(iter(self._inputs)): item}
         for name in self._inputs:
             if name not in item:

@@ -92,7 +92,7 @@ def _from_json(text: str, file: Path) -> dict[str, list[float]]:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(f"{file}: line {error.lineno}", f"is not JSON ({error.msg})", "mend it there") from error
+        raise InputError(f"{file}: line {error.lineno}", f"is not JSON ({error.msg})", "fix it there") from error
     except RecursionError as error:
         raise InputError(str(file), "is nested too deep", "write a mapping of file to label") from error
     if not isinstance(values, Mapping):

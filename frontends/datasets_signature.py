@@ -53,7 +53,7 @@ def feed_images(spec: PreprocessSpec, inputs: Inputs, where: str) -> Feed:
     """The input that images feed.
 
     Raises:
-        UsageError: the model has no input that takes what ``spec`` makes of an image; the mend says which
+        UsageError: the model has no input that takes what ``spec`` makes of an image; the fix says which
             keys of ``data.preprocess`` to set.
     """
     name = _input_name(spec, inputs, where)
@@ -149,12 +149,10 @@ def check_sample(where: str, name: str, shape: Sequence[int], dtype: np.dtype, i
     wanted, wanted_dtype = inputs[name]
     if not agrees(shape, wanted[1:]):
         what = "holds samples of shape" if rows else "is of shape"
-        mend = f"reshape it to {'samples' if rows else 'one sample'} of {times(wanted[1:])}"
+        fix = f"reshape it to {'samples' if rows else 'one sample'} of {times(wanted[1:])}"
         if rows and agrees(shape, wanted[2:]):
-            mend = "put the samples on the first axis: array[numpy.newaxis]"
-        raise InputError(
-            where, f"{what} {times(shape)}, but the model's input '{name}' takes {times(wanted[1:])}", mend
-        )
+            fix = "put the samples on the first axis: array[numpy.newaxis]"
+        raise InputError(where, f"{what} {times(shape)}, but the model's input '{name}' takes {times(wanted[1:])}", fix)
     if dtype.newbyteorder("=") != wanted_dtype:
         raise InputError(
             where,

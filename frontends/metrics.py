@@ -26,7 +26,7 @@ from edgec.ir.execution import filled
 from edgec.ir.signal import Signal
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
-"""Runs a network: feeds by input name (normalised, as the original takes them) to outputs by output name."""
+"""Runs a network: feeds by input name (normalized, as the original takes them) to outputs by output name."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class MeanAbsoluteError(Metric):
 
 
 class Sqnr(Metric):
-    """Signal to quantisation noise against the original, in dB; over several outputs the lowest counts.
+    """Signal to quantization noise against the original, in dB; over several outputs the lowest counts.
 
     Signal and noise are summed over all samples before the ratio is taken, so a sample of near silence does
     not decide the value. An output without a sample axis may be of another shape than the original's, as a list of

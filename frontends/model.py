@@ -61,7 +61,7 @@ def open_model(
         notes: takes up, in a sentence each, what was decided for the user and changed in the network.
 
     Raises:
-        InputError: the file is no usable model; the line names the node, weight or input, and the mend.
+        InputError: the file is no usable model; the line names the node, weight or input, and the fix.
         UsageError: a pin does not fit the model's inputs, or nothing has the name of an output.
     """
     path = Path(path)
@@ -100,7 +100,7 @@ def open_model(
         check_sizes(graph, shapes)
         shapes.annotate(graph)
     except InputError as error:
-        raise InputError(f"{source}: {error.where}", error.what, error.mend) from None
+        raise InputError(f"{source}: {error.where}", error.what, error.fix) from None
     if outputs:
         cut(graph, outputs, source)
     refuse_noise(graph, source)
@@ -161,8 +161,8 @@ def _check_weights(graph: Graph, source: str) -> None:
         count = sum(_not_finite(piece, multiplies) for piece in constant.pieces())
         if count:
             what = f"has {count} value{'s that are' if count > 1 else ' that is'} not finite"
-            mend = "train or export the network again"
-            raise InputError(f"{source}: weight '{constant.name}'", what, mend)
+            fix = "train or export the network again"
+            raise InputError(f"{source}: weight '{constant.name}'", what, fix)
 
 
 def _not_finite(values: np.ndarray, infinities: bool) -> int:

@@ -55,12 +55,12 @@ def check_versions(graph: Graph, source: str) -> None:
     """Raises InputError where the opset is older than 7, or the opset or the format newer than the onnx installed."""
     version, newest = graph.opset, onnx.defs.onnx_opset_version()
     if version < OLDEST:
-        mend = f"export the network again with opset_version={WORKING}"
-        raise InputError(source, f"is of opset {version}, and edgec reads {OLDEST} and later", mend)
+        fix = f"export the network again with opset_version={WORKING}"
+        raise InputError(source, f"is of opset {version}, and edgec reads {OLDEST} and later", fix)
     if version > newest:
-        mend = f"install a newer onnx, or export with opset_version={WORKING}"
+        fix = f"install a newer onnx, or export with opset_version={WORKING}"
         what = f"is of opset {version}, and onnx {onnx.__version__} knows {newest} and earlier"
-        raise InputError(source, what, mend)
+        raise InputError(source, what, fix)
     if (graph.ir_version or 0) > onnx.IR_VERSION:
         what = f"is of IR version {graph.ir_version}, and onnx {onnx.__version__} knows {onnx.IR_VERSION} and earlier"
         raise InputError(source, what, "install a newer onnx, or export the network again")
@@ -115,17 +115,17 @@ def _check_same(original: Graph, upgraded: Graph, source: str, notes: list[str])
     except InputError:
         notes.append(f"upgraded {change}, unchecked: onnxruntime does not run it as it is")
         return
-    mend = f"export the network again with opset_version={WORKING}"
+    fix = f"export the network again with opset_version={WORKING}"
     try:
         after = Session(upgraded)
         got = [after.run(one) for one in feeds]
     except InputError as error:
-        raise InputError(source, f"cannot be upgraded {change}: onnxruntime {error.what}", mend) from None
+        raise InputError(source, f"cannot be upgraded {change}: onnxruntime {error.what}", fix) from None
     for old, new in zip(wanted, got, strict=True):
         for name, x in old.items():
             if x.shape != new[name].shape or not _close(x, new[name]):
                 what = f"cannot be upgraded {change}: its output '{name}' would change"
-                raise InputError(source, what, mend)
+                raise InputError(source, what, fix)
     notes.append(f"upgraded {change}: onnxruntime computes the same before and after")
 
 
@@ -148,8 +148,8 @@ def _through(graph: Graph, change: Callable[[onnx.ModelProto], onnx.ModelProto],
         changed = change(message)
     except (RuntimeError, ValueError, TypeError, IndexError, onnx.checker.ValidationError) as error:
         said = " ".join(str(error).split())[:200]
-        mend = f"export the network again with opset_version={WORKING}"
-        raise InputError(source, f"{failure} (onnx says: {said})", mend) from None
+        fix = f"export the network again with opset_version={WORKING}"
+        raise InputError(source, f"{failure} (onnx says: {said})", fix) from None
     made = from_proto(changed, source=source)
     _restore(made, graph, {weight.name: weight for weight in weights})
     return made

@@ -125,12 +125,12 @@ def pin(graph: Graph, pins: Pins, source: str, usual: Pins | None = None, notes:
         if name in shapes:
             fixed = list(shapes[name])
         if fixed is None:
-            mend = f"pin it with --input {name}:1x3x224x224"
-            raise InputError(f"{source}: input '{name}'", "has a shape of unknown rank", mend)
+            fix = f"pin it with --input {name}:1x3x224x224"
+            raise InputError(f"{source}: input '{name}'", "has a shape of unknown rank", fix)
         if any(size is None for size in fixed):
-            mend = f"pin them with --input {_written(name, _example(fixed))}"
+            fix = f"pin them with --input {_written(name, _example(fixed))}"
             what = f"has open dimensions ({_shown(declared or [])})"
-            raise InputError(f"{source}: input '{name}'", what, mend)
+            raise InputError(f"{source}: input '{name}'", what, fix)
         opened = opened or declared != fixed
         tensor.shape = list(fixed)
     if opened:

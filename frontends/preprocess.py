@@ -121,7 +121,7 @@ class Preprocess:
 
 def _why(error: BaseException) -> tuple[str, str]:
     if isinstance(error, InputError):
-        return error.what, error.mend
+        return error.what, error.fix
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {MAX_PIXELS:,} pixels", "scale it down before it is used here"
     if isinstance(error, FileNotFoundError):

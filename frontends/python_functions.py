@@ -35,7 +35,7 @@ def run_foreign(call: Callable[[], Any], source: str, folder: Path) -> Any:
     except EdgecError:
         raise
     except FOREIGN as error:
-        raise InputError(source, f"failed with {named(error)}", "mend the function") from error
+        raise InputError(source, f"failed with {named(error)}", "fix the function") from error
 
 
 def named(error: BaseException) -> str:
@@ -73,7 +73,7 @@ def find_function(
         ) from None
     except FOREIGN as error:
         raise InputError(
-            source, f"the module '{module_name}' cannot be imported: {named(error)}", "mend the module"
+            source, f"the module '{module_name}' cannot be imported: {named(error)}", "fix the module"
         ) from error
     found = getattr(module, name, None)
     if not callable(found):

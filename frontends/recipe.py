@@ -92,19 +92,19 @@ def _read_step(value: object) -> Step:
 
 def _read_steps(value: object) -> object:
     if not isinstance(value, list | tuple):
-        mend = f"write [{value}]" if isinstance(value, str) else "begin each pass with '- '"
-        raise fault(f"must be a list of passes, not {shown(value)}", mend)
+        fix = f"write [{value}]" if isinstance(value, str) else "begin each pass with '- '"
+        raise fault(f"must be a list of passes, not {shown(value)}", fix)
     if not value:
         raise fault("the list is empty", "name at least one pass, or leave the key out")
     return value
 
 
-def _between(low: float, high: float, mend: str) -> BeforeValidator:
+def _between(low: float, high: float, fix: str) -> BeforeValidator:
     def read(value: object) -> float:
         number = read_number(value)
         if not low <= number <= high:
             limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
-            raise fault(f"must be {limits}, not {shown(value)}", mend)
+            raise fault(f"must be {limits}, not {shown(value)}", fix)
         return number
 
     return BeforeValidator(read)
@@ -286,7 +286,7 @@ def parse_data(value: Mapping[str, object], where: str) -> DataSpec:
         spec = DataSpec.model_validate(value, context={"folder": Path()})
     except ValidationError as error:
         found = [detail.get("ctx", {"what": detail["msg"]}) for detail in error.errors()]
-        raise RecipeError([UsageError(where, each["what"], each.get("mend", "")) for each in found]) from None
+        raise RecipeError([UsageError(where, each["what"], each.get("fix", "")) for each in found]) from None
     spec.located(where, Path())
     return spec
 
@@ -299,7 +299,7 @@ def _recipe(document: Document, folder: Path) -> Recipe:
         for detail in error.errors():
             context = detail.get("ctx", {})
             where = document.where(tuple(detail["loc"]))
-            mistakes.append(UsageError(where, context.get("what", detail["msg"]), context.get("mend", "")))
+            mistakes.append(UsageError(where, context.get("what", detail["msg"]), context.get("fix", "")))
         raise RecipeError(_in_order(mistakes)) from None
     if mistakes:
         raise RecipeError(_in_order(mistakes))
@@ -343,7 +343,7 @@ def check_data(recipe: Recipe) -> None:
     """
     mistakes = []
     for loc, spec in recipe.data.sets():
-        for inner, what, mend in spec.missing():
-            mistakes.append(InputError(recipe.where("data", *loc, *inner), what, mend))
+        for inner, what, fix in spec.missing():
+            mistakes.append(InputError(recipe.where("data", *loc, *inner), what, fix))
     if mistakes:
         raise MissingDataError(mistakes)

@@ -41,8 +41,8 @@ def _read_size(value: object) -> tuple[int, int]:
         if max(height, width) > MAX_SIDE:
             raise fault(f"is larger than {MAX_SIDE} pixels a side", "write [height, width] of the network's input")
         return height, width
-    mend = f"write [{value}, {value}]" if isinstance(value, int) and not isinstance(value, bool) else ""
-    raise fault(f"must be [height, width], not {shown(value)}", mend)
+    fix = f"write [{value}, {value}]" if isinstance(value, int) and not isinstance(value, bool) else ""
+    raise fault(f"must be [height, width], not {shown(value)}", fix)
 
 
 _SIZE_SCHEMA = {
@@ -96,8 +96,8 @@ class PreprocessSpec(Section):
     def faults_of_values(self) -> Iterator[Fault]:
         for key, values in (("scale", self.scale), ("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
-                mend = "write one number" if self.channels == 1 else f"write 1 or {self.channels}"
-                yield (key,), f"holds {len(values)} numbers and color: {self.color} has {self.channels}", mend
+                fix = "write one number" if self.channels == 1 else f"write 1 or {self.channels}"
+                yield (key,), f"holds {len(values)} numbers and color: {self.color} has {self.channels}", fix
         if any(value == 0 for value in self.scale):
             yield ("scale",), "must not be 0", "write 1/255 for pixels from 0 to 1"
         if any(value <= 0 for value in self.std):
@@ -113,7 +113,7 @@ class PreprocessSpec(Section):
         return CHANNELS[self.color]
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """The whole normalisation as one affine map of the pixels, a channel each.
+        """The whole normalization as one affine map of the pixels, a channel each.
 
         Returns:
             ``(scale, offset)``, float64 of shape ``[channels]``, with ``x = pixels * scale + offset``.
@@ -166,8 +166,8 @@ class DataSpec(Section):
     @classmethod
     def not_a_mapping(cls, value: object) -> Fault:
         what = "is empty" if value is None else f"must be a mapping, not {shown(value)}"
-        mend = f"write {{images: {value}}}" if isinstance(value, str) else "write {images: FOLDER}"
-        return (), what, mend
+        fix = f"write {{images: {value}}}" if isinstance(value, str) else "write {images: FOLDER}"
+        return (), what, fix
 
     @classmethod
     def faults_of_keys(cls, raw: Mapping[str, Any]) -> Iterator[Fault]:
@@ -201,10 +201,10 @@ class DataSpec(Section):
 
 
 def missing_folder(folder: Path) -> tuple[str, str] | None:
-    """What is wrong with a folder of images, and the mend; None where it holds one."""
-    mend = "correct the path; it is relative to the recipe"
+    """What is wrong with a folder of images, and the fix; None where it holds one."""
+    fix = "correct the path; it is relative to the recipe"
     if not folder.exists():
-        return f"'{folder}': there is no such folder", mend
+        return f"'{folder}': there is no such folder", fix
     if not folder.is_dir():
         return f"'{folder}': is a file, not a folder of images", "name the folder that it lies in"
     try:
@@ -321,8 +321,8 @@ class DataSection(Section):
         if self.preprocess is None:
             for loc, spec in self.sets():
                 if spec.images:
-                    mend = "add data.preprocess with the size, color and scale that the network was trained with"
-                    yield loc, "reads images, and the recipe has no data.preprocess", mend
+                    fix = "add data.preprocess with the size, color and scale that the network was trained with"
+                    yield loc, "reads images, and the recipe has no data.preprocess", fix
                     return
 
     def sets(self) -> Iterator[tuple[Loc, DataSpec]]:

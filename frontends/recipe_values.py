@@ -1,6 +1,6 @@
 """The recipe's vocabulary: how one value is checked, and what a section says of keys it does not know.
 
-pydantic carries the models; the words of the errors are edgec's own, so that each names its mend.
+pydantic carries the models; the words of the errors are edgec's own, so that each names its fix.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgec.frontends.recipe_yaml import Loc
 from edgec.ir.errors import did_you_mean
 
 Fault = tuple[Loc, str, str]
-"""A place inside a section, what is wrong there, and the mend."""
+"""A place inside a section, what is wrong there, and the fix."""
 
 _FRACTION = re.compile(r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*(?:/\s*([0-9.]+(?:[eE][-+]?[0-9]+)?))?")
 FRACTION_PATTERN = r"^[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*(/\s*[0-9.]+([eE][-+]?[0-9]+)?)?$"
@@ -46,9 +46,9 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def fault(what: str, mend: str = "") -> PydanticCustomError:
+def fault(what: str, fix: str = "") -> PydanticCustomError:
     """The error, to be raised by a validator, that the recipe's reader turns into one line."""
-    return PydanticCustomError("edgec", "{what}; {mend}", {"what": what, "mend": mend})
+    return PydanticCustomError("edgec", "{what}; {fix}", {"what": what, "fix": fix})
 
 
 def read_number(value: object) -> float:
@@ -141,8 +141,8 @@ def read_samples(value: object) -> object:
 def read_names(value: object, what: str) -> tuple[str, ...]:
     """A list of names, each once; ``what`` says of what."""
     if not isinstance(value, list | tuple):
-        mend = f"write [{value}]" if isinstance(value, str) else ""
-        raise fault(f"must be a list of {what}s, not {shown(value)}", mend)
+        fix = f"write [{value}]" if isinstance(value, str) else ""
+        raise fault(f"must be a list of {what}s, not {shown(value)}", fix)
     if not value:
         raise fault("the list is empty", f"name at least one {what}, or leave the key out")
     names = tuple(map(read_text, value))
@@ -233,8 +233,8 @@ class Section(BaseModel):
         for key in value:
             if key not in cls.model_fields:
                 near = did_you_mean(str(key), list(cls.model_fields))
-                mend = f"the keys here are {cls.keys()}" + near
-                faults.append(((str(key),), "unknown key", mend))
+                fix = f"the keys here are {cls.keys()}" + near
+                faults.append(((str(key),), "unknown key", fix))
             elif value[key] is None and info.context is not None:
                 del known[key]
                 faults.append(((key,), "is empty", "give it a value, or leave the key out"))
@@ -255,8 +255,8 @@ def _details(error: ValidationError, value: Mapping[str, Any]) -> list[InitError
         if detail["type"] == "missing":
             if loc[-1] in value:  # written, empty, and said so already
                 continue
-            loc, context = loc[:-1], {"what": f"the key '{loc[-1]}' is missing", "mend": "add it"}
-        custom = fault(context.get("what", detail["msg"]), context.get("mend", ""))
+            loc, context = loc[:-1], {"what": f"the key '{loc[-1]}' is missing", "fix": "add it"}
+        custom = fault(context.get("what", detail["msg"]), context.get("fix", ""))
         details.append(InitErrorDetails(type=custom, loc=loc, input=None))
     return details
 
@@ -264,5 +264,5 @@ def _details(error: ValidationError, value: Mapping[str, Any]) -> list[InitError
 def _gathered(
     cls: type[Section], faults: Iterable[Fault], details: list[InitErrorDetails], value: object
 ) -> ValidationError:
-    own = [InitErrorDetails(type=fault(what, mend), loc=loc, input=None) for loc, what, mend in faults]
+    own = [InitErrorDetails(type=fault(what, fix), loc=loc, input=None) for loc, what, fix in faults]
     return ValidationError.from_exception_data(cls.__name__, [*own, *details])

@@ -159,9 +159,9 @@ class _Reader:
             values[key] = self.value(value_node, (*loc, key))
         return values
 
-    def mistake(self, line: int, loc: Loc, what: str, mend: str) -> None:
+    def mistake(self, line: int, loc: Loc, what: str, fix: str) -> None:
         place = f": {dotted(loc)}" if loc else ""
-        self.document.mistakes.append(UsageError(f"{self.document.file}: line {line}{place}", what, mend))
+        self.document.mistakes.append(UsageError(f"{self.document.file}: line {line}{place}", what, fix))
 
 
 def read_document(path: Path) -> Document:

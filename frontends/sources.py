@@ -227,9 +227,9 @@ def _returned(result: Any, where: str) -> tuple[Any, Example]:
     """What a user's function returned: a module, example inputs and, where it chose them, names."""
     import torch
 
-    mend = "return module, example_inputs"
+    fix = "return module, example_inputs"
     if not isinstance(result, tuple) or len(result) not in (2, 3) or not isinstance(result[0], torch.nn.Module):
-        raise InputError(where, f"returned {_shown(result)}, not a torch module and example inputs", mend)
+        raise InputError(where, f"returned {_shown(result)}, not a torch module and example inputs", fix)
     module, inputs, *more = result
     names = more[0] if more else {}
     known = ("input_names", "output_names")

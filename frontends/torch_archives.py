@@ -86,16 +86,16 @@ def check_is_program(path: Path) -> None:
     if "program" in kinds:
         return
     if "old program" in kinds:
-        mend = "load it with the torch that wrote it, and save it with torch 2.8 or later"
-        raise InputError(name, "is a program in the form of torch before 2.8", mend)
+        fix = "load it with the torch that wrote it, and save it with torch 2.8 or later"
+        raise InputError(name, "is a program in the form of torch before 2.8", fix)
     if "script" in kinds:
         raise InputError(name, "is a TorchScript archive, not an exported program", _MEND)
     if "compiled" in kinds:
         raise InputError(name, "holds compiled code (AOTInductor), not an exported program", _MEND)
     if pickled:
         raise _refusal(name, pickled)
-    mend = "give an .onnx file, or a .pt2 file that torch.export.save wrote"
-    raise InputError(name, "is no file that torch wrote whole", mend)
+    fix = "give an .onnx file, or a .pt2 file that torch.export.save wrote"
+    raise InputError(name, "is no file that torch wrote whole", fix)
 
 
 def damaged(name: str, error: BaseException) -> InputError:
@@ -131,8 +131,8 @@ def _refusal(name: str, content: bytes) -> InputError:
     if foreign:
         return InputError(name, f"is a pickle (of {foreign}), and loading one runs whatever code it names", _MEND)
     if any(module.startswith("torch") for module, _ in named):
-        mend = f"load them into the module; then {_MEND}"
-        return InputError(name, "holds weights without a network (a state dict)", mend)
+        fix = f"load them into the module; then {_MEND}"
+        return InputError(name, "holds weights without a network (a state dict)", fix)
     return InputError(name, "is a pickle, not an exported program", _MEND)
 
 

@@ -32,7 +32,7 @@ OPSET = 18
 _LONGEST_REASON = 200
 _BRANCH = "write a branch on data with torch.where or torch.cond, or let it depend on shapes alone"
 _EXAMPLE = "give example inputs that the module's forward takes"
-_TRACE = "mend the module until torch.export.export(module, inputs) takes it"
+_TRACE = "fix the module until torch.export.export(module, inputs) takes it"
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ def _check_program(program: Any, where: str) -> None:
         given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
         if given.get("training") is True or given.get("train") is True:
             what = f"runs {node.target._schema.name.removeprefix('aten::')} in training mode{_module_of(node)}"
-            mend = "call module.eval() before torch.export, and give functions training=self.training"
-            raise InputError(where, what, mend)
+            fix = "call module.eval() before torch.export, and give functions training=self.training"
+            raise InputError(where, what, fix)
     # Before it is put into functional form, a program does not tell what it changes in place.
     with quiet():
         changed = program.run_decompositions({}).graph_signature.buffers_to_mutate

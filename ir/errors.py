@@ -1,4 +1,4 @@
-"""The errors that a user sees: one line that names the file, the place, what is wrong and the mend.
+"""The errors that a user sees: one line that names the file, the place, what is wrong and the fix.
 
 Every error edgec raises on purpose is an :class:`EdgecError`. Its class decides the exit status of the command
 (the contract is in the README); anything else that escapes is a fault of edgec's own and exits with 70.
@@ -16,19 +16,19 @@ class EdgecError(Exception):
     Args:
         where: the file and the place in it, such as ``compress.yaml: passes[1]`` or ``model.onnx: node 'conv1'``.
         what: what is wrong there, as a clause without a full stop.
-        mend: what the user can do about it; empty where nothing can be said.
+        fix: what the user can do about it; empty where nothing can be said.
     """
 
     exit_status: ClassVar[int] = 70
 
-    def __init__(self, where: str, what: str, mend: str = "") -> None:
+    def __init__(self, where: str, what: str, fix: str = "") -> None:
         self.where = where
         self.what = what
-        self.mend = mend
+        self.fix = fix
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        return error_line(self.where, self.what, self.mend)
+        return error_line(self.where, self.what, self.fix)
 
 
 class UsageError(EdgecError):
@@ -56,11 +56,11 @@ class InternalError(EdgecError):
 
 
 class _Several(EdgecError):
-    """More than one mistake: a line for each, so that all can be mended before the next run."""
+    """More than one mistake: a line for each, so that all can be fixed before the next run."""
 
     def __init__(self, mistakes: Sequence[EdgecError]) -> None:
         self.mistakes = tuple(mistakes)
-        super().__init__(mistakes[0].where, mistakes[0].what, mistakes[0].mend)
+        super().__init__(mistakes[0].where, mistakes[0].what, mistakes[0].fix)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.mistakes))
@@ -82,13 +82,13 @@ class InternalErrors(_Several, InternalError):
     """Why no target could be emitted, where a promise was broken for one at least (exit status 70)."""
 
 
-def error_line(where: str, what: str, mend: str = "") -> str:
-    """``file: place: what is wrong; the mend`` on one line, whatever characters the names in it hold."""
+def error_line(where: str, what: str, fix: str = "") -> str:
+    """``file: place: what is wrong; the fix`` on one line, whatever characters the names in it hold."""
     line = f"{where}: {what}" if where else what
-    if line.endswith("?") and mend:
-        line = f"{line} {mend[0].upper()}{mend[1:]}"
-    elif mend:
-        line = f"{line}; {mend}"
+    if line.endswith("?") and fix:
+        line = f"{line} {fix[0].upper()}{fix[1:]}"
+    elif fix:
+        line = f"{line}; {fix}"
     return printable(line)
 
 

@@ -219,7 +219,7 @@ def sqnr_db(reference: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]
     It is infinite where they are equal, and minus infinity where they cannot be compared: shapes that differ, values
     that are not finite.
 
-    Defined as 10 log10(sum x^2 / sum (x - y)^2) with x the reference; each output is weighed alike by normalising
+    Defined as 10 log10(sum x^2 / sum (x - y)^2) with x the reference; each output is weighed alike by normalizing
     its power to one first, so that a large tensor does not hide a small one.
     """
     signal = noise = 0.0

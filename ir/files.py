@@ -231,7 +231,7 @@ class _External:
 
 
 def _stream(model: onnx.ModelProto, constants: list[Constant]) -> Iterator[bytes | memoryview]:
-    """The serialised model with ``constants`` as further initializers, never held as a whole."""
+    """The serialized model with ``constants`` as further initializers, never held as a whole."""
     rest = onnx.ModelProto()
     for field, value in model.ListFields():
         if field.name == "graph":

@@ -112,7 +112,7 @@ def infer(graph: Graph) -> onnx.ModelProto:
 
 
 def inference_fault(text: str) -> tuple[str, str, str]:
-    """Place, fault and mend from the message of onnx's inference."""
+    """Place, fault and fix from the message of onnx's inference."""
     # One line a node: "(op_type:Conv, node name: conv1): [ShapeInferenceError] what"; functions nest such lines.
     first = text.strip().removeprefix("[ShapeInferenceError] Inference error(s): ").split("\n(op_type:")[0]
     place = re.search(r"\(op_type:\s*([^,)]+)(?:, node name: ([^)]*))?\)", first)

@@ -181,5 +181,5 @@ def refused(board: Bench, status: int, *lines: str, arguments: tuple[str, ...] =
     errors = [model["error"] for model in report["models"] if model["error"]] + [report["error"]] * bool(
         report["error"]
     )
-    assert [f"{error['where']}: {error['what']}; {error['mend']}" for error in errors] == list(lines)
+    assert [f"{error['where']}: {error['what']}; {error['fix']}" for error in errors] == list(lines)
     assert report["status"] == status

@@ -58,7 +58,7 @@ def build_here(folder: Path, target: str) -> Built:
         report = _report(copy)
         if done.returncode == _NOT_HERE and report.get("error"):
             error = report["error"]
-            return Built([], None, f"No engine was built here: {error['where']} {error['what']}; {error['mend']}.")
+            return Built([], None, f"No engine was built here: {error['where']} {error['what']}; {error['fix']}.")
         if done.returncode != 0:
             said = done.stderr.strip().splitlines()
             what = said[-1].removeprefix("run.py: ") if said else f"run.py ended with {done.returncode}"

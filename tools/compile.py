@@ -1,4 +1,4 @@
-"""The way of a model, from the file and the recipe to the output folder (the docs draw it)."""
+"""A compilation, from the model and the recipe to the output folder (the README draws it)."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def exit_status(report: Mapping[str, Any]) -> int:
 
 
 def _named(name: str, error: EdgecError) -> EdgecError:
-    return type(error)(f"{_prefix(name, error.where)}{error.where}".removesuffix(": "), error.what, error.mend)
+    return type(error)(f"{_prefix(name, error.where)}{error.where}".removesuffix(": "), error.what, error.fix)
 
 
 def _prefix(name: str, text: str) -> str:

@@ -34,7 +34,7 @@ class Fetched:
         try:
             return open_model(self._folder / path, {}, ())
         except InputError as error:
-            raise InputError(f"{where}: {error.where}", error.what, error.mend) from error
+            raise InputError(f"{where}: {error.where}", error.what, error.fix) from error
 
 
 def clear(folder: Path) -> None:

@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
     pipeline.run(graph, passes.per_target, board)
     print(print_graph(graph), end="")
     if options.output is not None:
-        with writing(options.output, mend="give another file with -o"):
+        with writing(options.output, fix="give another file with -o"):
             save(graph, options.output)
     if times is not None:
         times.print(sys.stderr)

@@ -70,7 +70,7 @@ def instruments_of(options: argparse.Namespace) -> tuple[list[Any], Any]:
         if name not in pass_names():
             raise unknown_pass(name, "--print-after")
     if options.dump_ir is not None:
-        with writing(options.dump_ir, mend="give another folder with --dump-ir"):
+        with writing(options.dump_ir, fix="give another folder with --dump-ir"):
             found.append(Dumps(options.dump_ir))
     if options.print_after:
         found.append(PrintAfter(options.print_after, stream))

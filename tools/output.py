@@ -127,7 +127,7 @@ def _swap(new: Path, place: Path) -> None:
 
 
 @contextmanager
-def writing(place: Path, within: Path | None = None, mend: str = _ANOTHER) -> Iterator[None]:
+def writing(place: Path, within: Path | None = None, fix: str = _ANOTHER) -> Iterator[None]:
     """Turns what the file system refuses into an error that names ``place``.
 
     Args:
@@ -145,7 +145,7 @@ def writing(place: Path, within: Path | None = None, mend: str = _ANOTHER) -> It
             ) from error
         named = error.filename
         if isinstance(named, str | os.PathLike) and (within is None or Path(named).is_relative_to(within)):
-            raise _unwritable(place, error, mend) from error
+            raise _unwritable(place, error, fix) from error
         raise
 
 
@@ -204,7 +204,7 @@ def _listed(manifest: Path) -> set[str]:
         return set()
 
 
-def _unwritable(place: Path, error: OSError, mend: str = _ANOTHER) -> UsageError:
+def _unwritable(place: Path, error: OSError, fix: str = _ANOTHER) -> UsageError:
     # mkdir says "file exists" of a file on the way.
     reason = "not a directory" if isinstance(error, FileExistsError) else (error.strerror or "unknown reason").lower()
-    return UsageError(str(place), f"cannot be written ({reason})", mend)
+    return UsageError(str(place), f"cannot be written ({reason})", fix)

@@ -207,4 +207,4 @@ def _named(source: str, make: Callable[[], T]) -> T:
     try:
         return make()
     except InputError as error:
-        raise InputError(f"{source}: {error.where}", error.what, error.mend) from error
+        raise InputError(f"{source}: {error.where}", error.what, error.fix) from error

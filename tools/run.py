@@ -74,7 +74,7 @@ def run_emitted(job: RunJob) -> dict[str, Any]:
         "networks": {network.name: _measured(network, data, metric, shared) for network in networks},
     }
     if job.outputs is not None:
-        with writing(job.outputs, mend="give another file with --outputs"):
+        with writing(job.outputs, fix="give another file with --outputs"):
             _save(job.outputs, networks, data)
     return report
 

@@ -90,7 +90,7 @@ def inspect_sensitivity(job: SensitivityJob, *, as_json: bool = False) -> None:
         )
         layers, left = sensitivities(graph, ctx)
     if job.plot is not None and layers:
-        with writing(job.plot, mend="give another file with --plot"):
+        with writing(job.plot, fix="give another file with --plot"):
             _draw(layers, job.plot, f"{job.model.name} on {board.title}")
     if as_json:
         entries = [{**asdict(layer), **_figures(layer)} for layer in layers]

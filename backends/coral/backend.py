@@ -54,7 +54,7 @@ def lower(graph: Graph, board: str = "", cuttable: frozenset[str] | None = None)
         return Lowering(graph=graph, cuttable=cuttable).run()
     except EmitError as error:
         where = f"{board}: {error.where}" if board else error.where
-        raise EmitError(where, error.what, error.mend) from None
+        raise EmitError(where, error.what, error.fix) from None
 
 
 @dataclass(frozen=True)

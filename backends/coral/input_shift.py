@@ -1,6 +1,6 @@
 """Inputs that are padded with something other than zero, moved to where that something is zero.
 
-``normalize`` makes the network take raw pixels; where the first convolution was padded with zeros of the normalised
+``normalize`` makes the network take raw pixels; where the first convolution was padded with zeros of the normalized
 image, the raw image is padded with the pixel that stood for zero, say 127. TFLite has an operator for that (PADV2), but
 the Edge TPU has not. So here the input is seen as ``pixel - 127``: the padding is zero again, the convolutions behind
 it take the constant into their bias, and in int8 nothing changes but the zero-point: the bytes that the device is fed

@@ -418,7 +418,7 @@ class Lowering(Emission):
         return None
 
     def cut_before(self, node: Node) -> str:
-        """The mend for a node that has to go: where to end the network; where that is nowhere, to replace the node."""
+        """The fix for a node that has to go: where to end the network; where that is nowhere, to replace the node."""
         refused = [node, *(other for other in self.graph.nodes if _rule(other) is None)]
         names = carriers(self.graph, refused, self.cuttable)
         if not names:
@@ -427,11 +427,11 @@ class Lowering(Emission):
 
     def cut_or_replace(self, node: Node) -> str:
         """The same, where the node could be replaced as well."""
-        mend = self.cut_before(node)
-        return mend if mend.startswith("replace") else f"{mend}, or replace it in the model"
+        fix = self.cut_before(node)
+        return fix if fix.startswith("replace") else f"{fix}, or replace it in the model"
 
     def make_constant(self, node: Node, tensor: Tensor) -> str:
-        """The mend for a tensor that has to be known: to fold it where that is possible."""
+        """The fix for a tensor that has to be known: to fold it where that is possible."""
         if isinstance(tensor, Constant) or not depends_on_inputs(self.graph, tensor):
             return "put the pass 'fold' into the recipe, and pin open shapes with --input"
         return self.cut_or_replace(node)
@@ -490,6 +490,6 @@ def _within(one: Quantization, other: Quantization) -> bool:
     return ends[2] <= ends[0] + step and ends[1] <= ends[3] + step
 
 
-def refusal(node: Node, what: str, mend: str) -> EmitError:
+def refusal(node: Node, what: str, fix: str) -> EmitError:
     """The error for a node that cannot be lowered."""
-    return EmitError(f"node '{node.name or node.outputs[0].name}' ({node.op})", what, mend)
+    return EmitError(f"node '{node.name or node.outputs[0].name}' ({node.op})", what, fix)

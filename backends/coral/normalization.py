@@ -45,7 +45,7 @@ def instance_normalization(low: Lowering, node: Node) -> None:
 
 @lowers("BatchNormalization")
 def batch_normalization(low: Lowering, node: Node) -> None:
-    """In training mode, by the statistics of the batch itself; what is known otherwise is legalised before."""
+    """In training mode, by the statistics of the batch itself; what is known otherwise is legalized before."""
     if not node.attrs.get("training_mode", 0):
         raise refusal(node, "its scale, shift or statistics are computed by the network", low.cut_or_replace(node))
     source = low.value(node.inputs[0])

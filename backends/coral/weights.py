@@ -96,8 +96,8 @@ def read(
     bias = None
     if bias_value is not None:
         if not bias_value.is_constant:
-            mend = low.make_constant(node, node.inputs[bias_place])
-            raise refusal(node, "its bias is computed by the network", mend)
+            fix = low.make_constant(node, node.inputs[bias_place])
+            raise refusal(node, "its bias is computed by the network", fix)
         known, own = bias_value.known(), bias_value.quantization
         bias = (known.astype(np.float64) if own is None else own.exact(known)).reshape(-1)
         bias = np.broadcast_to(bias, (channels or value.shape[axis],))

@@ -117,8 +117,8 @@ class TensorRTBackend:
         findings = [(model, finding) for model in models for finding in lint(model.written, model.rules)]
         for model, finding in findings:
             if finding.fatal:
-                raise EmitError(f"{target.name}: {model.file}: {finding.where}", finding.what, finding.mend)
-            notes.append(f"{model.file}: {finding.where} {finding.what}; {finding.mend}.")
+                raise EmitError(f"{target.name}: {model.file}: {finding.where}", finding.what, finding.fix)
+            notes.append(f"{model.file}: {finding.where} {finding.what}; {finding.fix}.")
         estimates = {model.file: _estimate(model.graph, largest_share(model.graph, profiles)) for model in models}
         _check_memory(target, estimates)
         folder.mkdir(parents=True, exist_ok=True)

@@ -32,14 +32,14 @@ class Finding:
         rule: its name.
         where: the node, input or model.
         what: what is wrong.
-        mend: what to do about it.
+        fix: what to do about it.
         fatal: whether TensorRT refuses the model.
     """
 
     rule: str
     where: str
     what: str
-    mend: str
+    fix: str
     fatal: bool
 
 
@@ -106,7 +106,7 @@ def types(graph: Graph, rules: Rules) -> Iterator[Finding]:
     """Types and ranks that the parser has not: the rows of :mod:`.parser_types`."""
     for limit, tensor, dtype in beyond_types(graph, rules.version):
         what = limit.what.format(tensorrt=rules.tensorrt, dtype=dtype)
-        yield Finding(limit.name, f"tensor '{tensor.name}'", what, limit.mend, limit.fatal)
+        yield Finding(limit.name, f"tensor '{tensor.name}'", what, limit.fix, limit.fatal)
 
 
 @_rule

@@ -172,8 +172,8 @@ def _ready(graph: Graph, profile: Profile) -> Graph:
             node for one in graph.graphs() for node in one.nodes if needed_by(node, graph.opset, profile.opset) == opset
         )
         what = f"{newest.op} came with opset {opset}, and {rules.tensorrt} reads {rules.opset} and earlier"
-        mend = "replace it in the network, or compile for a board with a newer TensorRT"
-        raise EmitError(f"{where}: node '{newest.name or newest.op}'", what, mend)
+        fix = "replace it in the network, or compile for a board with a newer TensorRT"
+        raise EmitError(f"{where}: node '{newest.name or newest.op}'", what, fix)
     lower_opset(graph, opset, where)
     graph.ir_version = None
     _give_conditions(graph)

@@ -1,4 +1,4 @@
-"""Normalisations that TensorRT does not know, or knows in another form only, by means and variances."""
+"""Normalizations that TensorRT does not know, or knows in another form only, by means and variances."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def mean_variance_normalization(write: Writer) -> bool:
 
 @rewrites("batch-norm-training")
 def batch_normalization(write: Writer) -> bool:
-    """Normalised by the batch's own mean and variance; the running ones follow, where they are read."""
+    """Normalized by the batch's own mean and variance; the running ones follow, where they are read."""
     x, node = write.node.inputs[0], write.node
     shape = write.dimensions(x)
     if shape is None:

@@ -121,11 +121,11 @@ def _refusal(node: Node, now: int, opset: int, where: str) -> EmitError:
     named += [name for op, name in REFUSED if op == node.op and name in node.attrs]
     feature = next((name for name in named if (node.op, name) in REFUSED), None)
     if feature is None:
-        what, mend = f"uses what {node.op} has not in opset {opset}", f"export the network with opset_version={opset}"
+        what, fix = f"uses what {node.op} has not in opset {opset}", f"export the network with opset_version={opset}"
     else:
-        what, mend = REFUSED[node.op, feature]
+        what, fix = REFUSED[node.op, feature]
         what = f"{what}, which {node.op} has not in opset {opset}"
-    return EmitError(f"{where}: node '{node.name or node.op}'", what, mend)
+    return EmitError(f"{where}: node '{node.name or node.op}'", what, fix)
 
 
 def _variadic(schema: onnx.defs.OpSchema) -> bool:

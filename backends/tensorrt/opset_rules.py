@@ -57,7 +57,7 @@ REFUSED: Mapping[tuple[str, str], tuple[str, str]] = {
     ("Pad", "axes"): ("pads axes that the network computes", "give it constant axes and amounts"),
     ("Pad", "mode"): ("wraps around", "pin the network's shapes with --input"),
     ("Split", "num_outputs"): ("splits an axis of no static size", "pin the network's shapes with --input"),
-    ("BatchNormalization", "training_mode"): ("normalises by the batch", _IN_INFERENCE),
+    ("BatchNormalization", "training_mode"): ("normalizes by the batch", _IN_INFERENCE),
     ("AveragePool", "dilations"): ("is dilated", "pin the network's shapes with --input, or write it as a Conv"),
     ("LpPool", "dilations"): ("is dilated", _REPLACE),
     ("LpPool", "ceil_mode"): ("rounds its size up", "pad what it reads, and leave ceil_mode off"),

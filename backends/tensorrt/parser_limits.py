@@ -2,7 +2,7 @@
 
 A row for each, from a reading of the importers in onnx/onnx-tensorrt at the releases 8.2, 8.4, 8.5, 8.6, 10.0 and
 10.1 (``builtin_op_importers.cpp`` and ``onnx2trt_utils.cpp``; from 10 on ``onnxOpImporters.cpp``, ``importerUtils.cpp``
-and ``onnxOpCheckers.cpp``). Rows that :mod:`.spelling` has a rewrite of are mended before anything is emitted.
+and ``onnxOpCheckers.cpp``). Rows that :mod:`.spelling` has a rewrite of are fixed before anything is emitted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Limit:
         what: what is said of the node; ``{tensorrt}`` stands for the version.
         source: file, function and release that it was read in.
         below: the first version that takes it; ``None`` where none does.
-        mend: what to do about it.
+        fix: what to do about it.
         fatal: whether the build fails, or the answer is wrong; else the network only runs otherwise than it says.
         since: the first version that has the operator.
     """
@@ -47,7 +47,7 @@ class Limit:
     what: str
     source: str
     below: Version | None = None
-    mend: str = REPLACE
+    fix: str = REPLACE
     fatal: bool = True
     since: Version = (8, 2)
 
@@ -59,8 +59,8 @@ class Limit:
     def advice(self) -> str:
         """What to do about it, a newer TensorRT included where that helps."""
         if self.below is None:
-            return self.mend
-        return f"{self.mend}, or compile for a board with TensorRT {'.'.join(map(str, self.below))} or later"
+            return self.fix
+        return f"{self.fix}, or compile for a board with TensorRT {'.'.join(map(str, self.below))} or later"
 
 
 def beyond(graph: Graph, version: Version) -> Iterator[tuple[Limit, Site]]:
@@ -241,13 +241,13 @@ LIMITS: tuple[Limit, ...] = (
           f"{_IMPORTERS}, TopK, release/8.5-GA", (8, 6), "give it a constant k"),
     Limit("top-k-large", ("TopK",), _large_k,
           f"has a k above {_MOST_K}, and {{tensorrt}} takes no larger one", "docs/operators.md, TopK, release/10.1-GA",
-          mend=f"give it a k of at most {_MOST_K}"),
+          fix=f"give it a k of at most {_MOST_K}"),
     Limit("arg-integers", ("ArgMax", "ArgMin"), _integers(0),
           "orders integers, and {tensorrt} only floats", f"{_HELPERS}, argMinMaxHelper, release/8.4-GA", (8, 5),
           "cast what it reads to float"),
     Limit("one-hot-depth", ("OneHot",), _computed(1),
           "has a depth that the network computes, and {tensorrt} wants a constant",
-          "docs/operators.md, OneHot, release/10.1-GA", since=(8, 5), mend="give it a constant depth"),
+          "docs/operators.md, OneHot, release/10.1-GA", since=(8, 5), fix="give it a constant depth"),
     Limit("trilu-rank", ("Trilu",), _rank_outside(2, 3),
           "has more than 3 dimensions, and {tensorrt} takes 2 or 3", f"{_IMPORTERS}, Trilu, release/8.5-GA", (8, 6),
           since=(8, 5)),
@@ -268,28 +268,28 @@ LIMITS: tuple[Limit, ...] = (
           (8, 5)),
     Limit("scatter-reduction", ("ScatterND",), lambda site: "reduction" in site.node.attrs,
           "reduces, and {tensorrt} overwrites or refuses it", f"{_NEW_IMPORTERS}, ScatterND, release/10.1-GA",
-          mend="scatter to places that are constant and each named once"),
+          fix="scatter to places that are constant and each named once"),
     Limit("scatter-reduction", ("ScatterElements",), _attribute("reduction", "none", "none"),
           "reduces, and {tensorrt} overwrites", f"{_IMPORTERS}, ScatterElements, release/8.6-GA", (10, 0),
           "scatter to places that are constant and each named once"),
     # -- sums of products
     Limit("einsum-ellipsis", ("Einsum",), lambda site: "..." in str(site.node.attrs["equation"]),
           "has an ellipsis, which {tensorrt} does not read", "docs/operators.md, Einsum, release/10.1-GA",
-          mend="write its dimensions as letters, and pin the network's shapes with --input"),
+          fix="write its dimensions as letters, and pin the network's shapes with --input"),
     Limit("einsum-letters", ("Einsum",), lambda site: str(site.node.attrs["equation"]).lower() !=
           str(site.node.attrs["equation"]),
           "has upper-case letters, which {tensorrt} does not read", f"{_CHECKERS}, Einsum, release/10.1-GA",
-          mend="write it in lower-case letters"),
+          fix="write it in lower-case letters"),
     Limit("einsum-diagonal", ("Einsum",), _diagonal,
           "takes a diagonal, which {tensorrt} does not", "docs/operators.md, Einsum, release/10.1-GA"),
     Limit("einsum-broadcast", ("Einsum",), _einsum_broadcasts,
           "broadcasts a dimension of 1, which {tensorrt} does not", "docs/operators.md, Einsum, release/10.1-GA"),
     Limit("matmul-integers", ("MatMul", "Gemm"), _integers(0, 1),
           "multiplies integers, and {tensorrt} only floats", f"{_IMPORTERS}, MatMul and Gemm, release/8.5-GA",
-          mend="cast what it reads to float"),
+          fix="cast what it reads to float"),
     Limit("pow-integers", ("Pow",), _integers(0, 1),
           "has integers, and {tensorrt} only powers of floats", "importerUtils.cpp, elementwiseCheck, release/10.1-GA",
-          mend="cast what it reads to float"),
+          fix="cast what it reads to float"),
     Limit("bias-computed", ("ConvTranspose",), _computed(2),
           "has a bias that the network computes, and {tensorrt} wants a constant",
           f"{_IMPORTERS}, ConvTranspose, release/8.4-GA", (8, 5)),
@@ -312,10 +312,10 @@ LIMITS: tuple[Limit, ...] = (
           "is padded unevenly, which {tensorrt} does not do", f"{_HELPERS}, poolingHelper, release/8.4-GA", (8, 5)),
     Limit("lp-order", ("LpNormalization", "LpPool"), _attribute("p", 2, 1, 2),
           "is of an order other than 1 and 2, and {tensorrt} knows those", f"{_CHECKERS}, LpPool, release/10.1-GA"),
-    # -- normalising
+    # -- normalizing
     Limit("batch-norm-training", ("BatchNormalization",), _is("training_mode", 0, 1),
-          "normalises by the batch, and {tensorrt} by the stored statistics",
-          f"{_IMPORTERS}, BatchNormalization, release/8.6-GA", mend="export the network in inference mode"),
+          "normalizes by the batch, and {tensorrt} by the stored statistics",
+          f"{_IMPORTERS}, BatchNormalization, release/8.6-GA", fix="export the network in inference mode"),
     Limit("layer-norm-statistics", ("LayerNormalization",), _read_output(1),
           "gives its mean or deviation, which {tensorrt} does not",
           "docs/operators.md, LayerNormalization, release/10.1-GA", since=(8, 6)),
@@ -326,14 +326,14 @@ LIMITS: tuple[Limit, ...] = (
           "gives its mask", f"{_IMPORTERS}, Dropout, release/8.2-GA"),
     Limit("dropout-training", ("Dropout",), lambda site: _trains(site) or site.computed(2),
           "drops values at random, which {tensorrt} does not", f"{_NEW_IMPORTERS}, Dropout, release/10.1-GA",
-          mend="export the network in inference mode"),
+          fix="export the network in inference mode"),
     # -- recurrent layers and control flow
     Limit("recurrent-layout", _RECURRENT, _attribute("layout", 0, 0),
           "has its batch first, and {tensorrt} takes the sequence first",
           "docs/operators.md, LSTM, release/10.1-GA"),
     Limit("recurrent-activations", _RECURRENT, _other_way_back,
           "has other activations backwards than forwards, and {tensorrt} takes the same",
-          f"{_CHECKERS}, GRU, LSTM and RNN, release/10.1-GA", mend="split it into two layers, one a direction"),
+          f"{_CHECKERS}, GRU, LSTM and RNN, release/10.1-GA", fix="split it into two layers, one a direction"),
     Limit("coupled-gates", ("LSTM",), _attribute("input_forget", 0, 0),
           "couples its input and forget gates, which {tensorrt} does not", f"{_CHECKERS}, LSTM, release/10.1-GA"),
     Limit("if-names", ("If",), _same_names,
@@ -348,20 +348,20 @@ LIMITS: tuple[Limit, ...] = (
           f"{_IMPORTERS}, Range, release/8.2-GA", (8, 4), "give it constants"),
     Limit("cumsum-axis", ("CumSum",), _computed(1),
           "has an axis that the network computes, and {tensorrt} wants a constant",
-          "docs/operators.md, CumSum, release/10.1-GA", mend="give it a constant axis"),
+          "docs/operators.md, CumSum, release/10.1-GA", fix="give it a constant axis"),
     Limit("axes-computed", ("Squeeze", "Unsqueeze"), _computed(1),
           "has axes that the network computes, and {tensorrt} wants constants",
-          f"{_IMPORTERS}, Squeeze and Unsqueeze, release/8.2-GA", mend="give it constant axes"),
+          f"{_IMPORTERS}, Squeeze and Unsqueeze, release/8.2-GA", fix="give it constant axes"),
     Limit("axes-computed", ("Slice",), _computed(3),
           "has axes that the network computes, and {tensorrt} wants constants",
-          f"{_IMPORTERS}, Slice, release/8.2-GA", mend="give it constant axes"),
+          f"{_IMPORTERS}, Slice, release/8.2-GA", fix="give it constant axes"),
     Limit("axes-computed", ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
                             "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"), _computed(1),
           "has axes that the network computes, and {tensorrt} wants constants",
-          f"{_HELPERS}, reduceTensor, release/8.2-GA", mend="give it constant axes"),
+          f"{_HELPERS}, reduceTensor, release/8.2-GA", fix="give it constant axes"),
     Limit("axes-computed", ("Pad",), _computed(3),
           "has axes that the network computes, and {tensorrt} wants constants",
-          f"{_NEW_IMPORTERS}, Pad, release/10.1-GA", mend="give it constant axes"),
+          f"{_NEW_IMPORTERS}, Pad, release/10.1-GA", fix="give it constant axes"),
     Limit("eye-like-form", ("EyeLike",), _rank_outside(2, 2),
           "is not of 2 dimensions, and {tensorrt} takes those", f"{_IMPORTERS}, EyeLike, release/8.2-GA"),
     Limit("grid-sample-rank", ("GridSample",), _rank_outside(4, 4),
@@ -369,5 +369,5 @@ LIMITS: tuple[Limit, ...] = (
           since=(8, 5)),
     Limit("grid-sample-names", ("GridSample",), _attribute("mode", "bilinear", "bilinear", "nearest", "bicubic"),
           "names its mode as opset 20 does, which {tensorrt} takes for 'nearest'",
-          f"{_NEW_IMPORTERS}, GridSample, release/10.1-GA", since=(8, 5), mend="emit it in opset 16"),
+          f"{_NEW_IMPORTERS}, GridSample, release/10.1-GA", since=(8, 5), fix="emit it in opset 16"),
 )  # fmt: skip

@@ -27,14 +27,14 @@ class TypeLimit:
     Attributes:
         name: unique.
         what: what is said of the tensor; ``{tensorrt}`` stands for the version, ``{dtype}`` for its type.
-        mend: what to do about it.
+        fix: what to do about it.
         source: where it was read.
         fatal: whether the build fails.
     """
 
     name: str
     what: str
-    mend: str
+    fix: str
     source: str
     fatal: bool = True
 

@@ -70,8 +70,8 @@ def configured(target: Target, options: Mapping[str, Any], where: Where) -> Targ
     for profile in found.values():
         if profile.batches != found[first].batches:
             what = f"has other batch sizes than '{first}' ({_listed(profile)} and {_listed(found[first])})"
-            mend = "all inputs take the samples of one batch: write the same sizes"
-            raise UsageError(profile.where, what, mend)
+            fix = "all inputs take the samples of one batch: write the same sizes"
+            raise UsageError(profile.where, what, fix)
     return replace(target, options={**target.options, OPTION: found})
 
 

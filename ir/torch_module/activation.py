@@ -104,7 +104,7 @@ def prelu(at: Site) -> Call:
 
 
 def _from(at: Site) -> Call | None:
-    """Before opset 13: the input as a matrix whose rows are normalised, from the axis on."""
+    """Before opset 13: the input as a matrix whose rows are normalized, from the axis on."""
     if at.opset >= 13:
         return None
     axis = int(at.attr("axis", 1))

@@ -37,7 +37,7 @@ class Mode:
     """How one run treats BatchNormalization.
 
     Attributes:
-        batch_statistics: normalise by the statistics of the batch, not by the running ones.
+        batch_statistics: normalize by the statistics of the batch, not by the running ones.
         updating: let the batch move the running ones; not while a checkpointed segment is run a second time.
     """
 
@@ -153,9 +153,9 @@ class Site:
 
         return call
 
-    def refusal(self, what: str, mend: str) -> InputError:
+    def refusal(self, what: str, fix: str) -> InputError:
         """The error for a node that cannot be lowered."""
-        return InputError(place_of(self.node), what, mend)
+        return InputError(place_of(self.node), what, fix)
 
 
 def place_of(node: Node) -> str:

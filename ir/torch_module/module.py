@@ -54,7 +54,7 @@ class TorchModule(torch.nn.Module):
         frozen: names of nodes whose weights stay as they are (parameters that need no gradient).
         any_batch: run at every batch size, whatever the graph was exported at; see
             :mod:`edgec.ir.batch_flow`. Otherwise it runs at the shapes that the graph declares.
-        batch_statistics: in training mode, BatchNormalization that is not frozen normalises by the batch and moves the
+        batch_statistics: in training mode, BatchNormalization that is not frozen normalizes by the batch and moves the
             running statistics, as torch's does, at the node's own momentum. Without it they stay and are used.
         scales: learn the scales of Q and DQ too, by ``factors``; see :mod:`edgec.ir.torch_module.learnt_scales`.
 

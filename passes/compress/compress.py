@@ -109,8 +109,8 @@ class Compress(Pass):
             return
         if best is None:
             least = min(reachable(graph, budget, passes, ctx), 1.0) * budget.total
-            mend = "raise the budget, or lower least, min_rank or multiple"
-            raise unreachable("compress", self._unit, self._keep, least, budget.total, mend)
+            fix = "raise the budget, or lower least, min_rank or multiple"
+            raise unreachable("compress", self._unit, self._keep, least, budget.total, fix)
         made, again = search.made[best.step], None
         if search.passes != passes or (parts is not None and not parts.complete):
             again = attempt(graph, budget, passes, search.part(best.step), ctx, ctx.data)

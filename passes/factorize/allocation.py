@@ -3,7 +3,7 @@
 Each layer offers a curve of (cost, loss). The loss of a layer that keeps the part e of its squared norm is -log(e): a
 signal that passes the layers one after the other keeps the product, so losses add up, a small error counts as its
 relative square, and a layer that would lose nearly everything is never the cheapest place to save. The sum of losses is
-minimised under the budget by walking down the convex hulls, steepest gain for its cost first (Shoham and Gersho,
+minimized under the budget by walking down the convex hulls, steepest gain for its cost first (Shoham and Gersho,
 "Efficient bit allocation for an arbitrary set of quantizers", 1988); what the hulls leave of the budget is then spent
 on the points between them.
 """

@@ -1,4 +1,4 @@
-"""The canonical polyadic decomposition of kernels, by regularised alternating least squares.
+"""The canonical polyadic decomposition of kernels, by regularized alternating least squares.
 
 A tensor T with N modes is written as a sum of ``rank`` outer products::
 

@@ -1,7 +1,7 @@
 """Bases of the leading eigenvectors of Gram matrices: exact for small ones, by subspace iteration for large ones.
 
 Inside an alternating iteration a basis need not be exact, only better than the one before: what the iteration does next
-changes the Gram matrix anyway. So a large matrix is never diagonalised. A block of vectors is multiplied by it, made
+changes the Gram matrix anyway. So a large matrix is never diagonalized. A block of vectors is multiplied by it, made
 orthonormal, and sharpened by a Chebyshev polynomial that damps what lies below the smallest eigenvalue wanted
 (Rutishauser, "Simultaneous iteration method for symmetric matrices", 1970). All of it is matrix products.
 """

@@ -80,7 +80,15 @@ class Factorize(Pass):
 
     name: ClassVar[str] = "factorize"
     effect: ClassVar[Effect] = "lossy"
-    methods: ClassVar[tuple[str, ...]] = ("low-rank factorization", "Tucker-2", "SVD", "spatial SVD", "CP", "VBMF", "whitening")
+    methods: ClassVar[tuple[str, ...]] = (
+        "low-rank factorization",
+        "Tucker-2",
+        "SVD",
+        "spatial SVD",
+        "CP",
+        "VBMF",
+        "whitening",
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
     shares: ClassVar[frozenset[str]] = frozenset({*UNITS, "latency"})
 

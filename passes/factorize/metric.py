@@ -4,7 +4,7 @@ Of a layer that reads patches x and should compute y, a kernel W with the best b
 
     E |y - W x - b|^2  =  tr(W R W^T) - 2 tr(W B^T) + E |y - mean(y)|^2
 
-with R the covariance of x and B that of y with x. So minimising it over any parametrisation of W needs R and B alone,
+with R the covariance of x and B that of y with x. So minimizing it over any parametrisation of W needs R and B alone,
 not the data; the bias follows (b = mean(y) - W mean(x)). Where x comes from a network that is compressed already and y
 from the original, the solution makes up for what the layers before did wrong (the asymmetric reconstruction of Zhang et
 al., "Accelerating Very Deep Convolutional Networks for Classification and Detection", TPAMI 2016).

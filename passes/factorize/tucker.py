@@ -7,7 +7,7 @@ ICLR 2016) writes a kernel K of shape (out, in, taps) as a core between two matr
 
 The bases are those of the Gram matrices of the unfoldings, the second mode's after the first has been truncated
 (ST-HOSVD, Vannieuwenhoven et al. 2012), then refined by higher-order orthogonal iteration (De Lathauwer et al. 2000),
-in which large modes are not diagonalised (:mod:`.eigenbases`). A Gram matrix has the side of one mode only, so this
+in which large modes are not diagonalized (:mod:`.eigenbases`). A Gram matrix has the side of one mode only, so this
 costs a small part of an SVD of the unfolding; what its squared condition loses lies far below the error of any
 truncation. Bases are orthonormal, so the kernel is given back exactly at full rank.
 

@@ -3,7 +3,7 @@
 Nakajima, Sugiyama, Babacan and Tomioka, "Global Analytic Solution of Fully-observed Variational Bayesian Matrix
 Factorization", JMLR 14 (2013): with Gaussian noise of variance s2 on an L x M matrix (L <= M), the best rank is the
 number of singular values above ``sqrt(s2 * M * (1 + t) * (1 + a / t))``, where a is L / M and t is the zero of
-``phi(t) + phi(t / a)`` with ``phi(z) = log(z + 1) / z - 1 / 2``. The noise is what minimises the free energy, which
+``phi(t) + phi(t / a)`` with ``phi(z) = log(z + 1) / z - 1 / 2``. The noise is what minimizes the free energy, which
 depends on the singular values only: a search over one number.
 
 Only squared singular values are needed, which are the eigenvalues of the Gram matrix of the smaller side.

@@ -67,8 +67,8 @@ class Budget:
     def check(self) -> None:
         """Raises a UsageError that names the least share where no ranks meet it."""
         if not self.reachable:
-            mend = "raise the budget, lower min_rank or multiple, or prune first"
-            raise unreachable("factorize", self.unit, self.share, self._least, self.total, mend)
+            fix = "raise the budget, lower min_rank or multiple, or prune first"
+            raise unreachable("factorize", self.unit, self.share, self._least, self.total, fix)
 
     def spend(self, ctx: Context, evidence: Evidence | None) -> list[Choice | str]:
         """What each layer becomes, or why it stays whole."""

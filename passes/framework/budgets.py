@@ -52,7 +52,7 @@ class UnreachableBudget(UsageError):
     """No ranks, or no number of channels, meet a budget; what else a user may have done wrong is no such error."""
 
 
-def unreachable(place: str, unit: Unit, share: float, least: float, total: int, mend: str) -> UnreachableBudget:
+def unreachable(place: str, unit: Unit, share: float, least: float, total: int, fix: str) -> UnreachableBudget:
     """The refusal of a budget that nothing meets. The share that it names can be met when it is asked for.
 
     Args:
@@ -61,13 +61,13 @@ def unreachable(place: str, unit: Unit, share: float, least: float, total: int, 
         share: what was asked for.
         least: the least that the network can come to cost.
         total: what it costs.
-        mend: what to do about it.
+        fix: what to do about it.
     """
     return UnreachableBudget(
         f"{place}: {unit}",
         f"the network cannot be brought to {share:.4g} of its {WORDS[unit]}; "
         f"the least that can be reached is {_up(least, total)}",
-        mend,
+        fix,
     )
 
 

@@ -50,7 +50,7 @@ class RecipeResolver(Protocol):
         ...
 
     def model(self, path: str, where: str) -> Graph:
-        """The network of an ONNX file, normalised as the one that is compiled."""
+        """The network of an ONNX file, normalized as the one that is compiled."""
         ...
 
 

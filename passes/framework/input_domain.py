@@ -43,8 +43,8 @@ def folded(graph: Graph, name: str) -> tuple[np.ndarray, np.ndarray] | None:
     sizes = {1, shape[1] if len(shape) > 1 else 1}
     fits = all(v.ndim == 1 and v.size in sizes and np.isfinite(v).all() for v in (scale, offset))
     if not fits or not scale.all():
-        mend = "remove it from the model's metadata, or export the network again"
-        raise InputError(f"metadata '{_KEY}{name}'", "is no scale and offset of that input", mend)
+        fix = "remove it from the model's metadata, or export the network again"
+        raise InputError(f"metadata '{_KEY}{name}'", "is no scale and offset of that input", fix)
     return scale, offset
 
 

@@ -23,13 +23,13 @@ class Choosy(Protocol):
     def skip(self) -> tuple[str, ...]: ...
 
 
-def check_patterns(step: Choosy, names: list[str], kind: str, mend: str) -> None:
+def check_patterns(step: Choosy, names: list[str], kind: str, fix: str) -> None:
     """Raises a UsageError where a pattern matches none of ``names``, which are names of ``kind``."""
     for option, patterns in (("only", step.only), ("skip", step.skip)):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise UsageError(
-                    f"{step.name}: {option}", f"'{pattern}' matches no {kind}{did_you_mean(pattern, names)}", mend
+                    f"{step.name}: {option}", f"'{pattern}' matches no {kind}{did_you_mean(pattern, names)}", fix
                 )
 
 

@@ -195,7 +195,7 @@ class PassManager:
         self, error: EdgecError, before: Graph, rest: Sequence[Planned], target: Target | None
     ) -> InternalError:
         if self.repro is None:
-            return InternalError(error.where, error.what, error.mend)
+            return InternalError(error.where, error.what, error.fix)
         folder = write_reproducer(self.repro, before, rest, self.reference.feeds(before), error, target)
         return InternalError(error.where, error.what, f"the model before it and the rest of the recipe are in {folder}")
 
@@ -205,4 +205,4 @@ def _placed(error: EdgecError, item: Planned) -> EdgecError:
     name = item.step.name
     if error.where != name and not error.where.startswith(f"{name}: "):
         return error
-    return type(error)(item.where + error.where.removeprefix(name), error.what, error.mend)
+    return type(error)(item.where + error.where.removeprefix(name), error.what, error.fix)

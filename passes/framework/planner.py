@@ -189,7 +189,7 @@ def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | No
     try:
         kind = pass_class(name)
     except UsageError as error:
-        raise UsageError(where, error.what, error.mend) from error
+        raise UsageError(where, error.what, error.fix) from error
     fields = [item.name for item in dataclasses.fields(kind)]
     for key in options:
         if key not in fields:
@@ -200,7 +200,7 @@ def make(name: str, options: Mapping[str, Any], where: str, *, unknown: str | No
         made: Pass = TypeAdapter(kind).validate_python(dict(options))
     except PydanticUserError as error:  # a third party's fields
         fault = not_usable(name, error)
-        raise UsageError(where, fault.what, fault.mend) from error
+        raise UsageError(where, fault.what, fault.fix) from error
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"])
@@ -218,5 +218,5 @@ def _out_of_order(step: Pass, fact: str, place: str, ended: Mapping[str, str], f
             f"move '{step.name}' above it",
         )
     givers = [name for name, kind in usable_passes().items() if fact in kind.gives]
-    mend = f"put {' or '.join(repr(g) for g in givers)} before it" if givers else "give a model that is"
-    return UsageError(file, f"{place} '{step.name}' needs a '{fact}' graph, which this is not", mend)
+    fix = f"put {' or '.join(repr(g) for g in givers)} before it" if givers else "give a model that is"
+    return UsageError(file, f"{place} '{step.name}' needs a '{fact}' graph, which this is not", fix)

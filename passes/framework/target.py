@@ -1,4 +1,4 @@
-"""What a pass may know of the device that it compiles for: the quantisation scheme, the operators, the memory.
+"""What a pass may know of the device that it compiles for: the quantization scheme, the operators, the memory.
 
 The profiles themselves are YAML files beside the backends (``backends/targets``), one per board; this is their shape.
 """

@@ -1,7 +1,7 @@
 """Sums from which the least-squares correction of a layer follows, and that correction.
 
 With patches x and the residual r = (what the original network computed) - (what the layer computes now), the weights
-and bias get the D and d that minimise ``sum |r - D x - d|^2 + ridge * |D|^2``. The ridge pulls towards the weights as
+and bias get the D and d that minimize ``sum |r - D x - d|^2 + ridge * |D|^2``. The ridge pulls towards the weights as
 they are, so few data change little; the bias is free of it, so a residual that is constant is removed exactly. How
 much ridge is best, how far each output channel should follow the correction, and whether any correction is of use, is
 judged on images that it was not taken from: on each half of them, or each of a few folds, what the others give.

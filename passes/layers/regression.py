@@ -12,7 +12,7 @@ _RIDGE = 1e-7
 
 
 class Regression:
-    """The weights W (groups, out, in) that minimise tr(W N W^T) - 2 tr(W B^T) in each group.
+    """The weights W (groups, out, in) that minimize tr(W N W^T) - 2 tr(W B^T) in each group.
 
     Args:
         normal: N, (groups, in, in), symmetric, positive but for rounding.

@@ -216,8 +216,8 @@ class _Grid:
 
     def _refuse(self, node: Node | None, what: str) -> None:
         where = "the network" if node is None else f"node '{node.name or node.op}'"
-        mend = "use a smaller block, cut the network there, or make it independent of the image's size"
-        raise InputError(f"overlay: {where}", what, mend)
+        fix = "use a smaller block, cut the network there, or make it independent of the image's size"
+        raise InputError(f"overlay: {where}", what, fix)
 
 
 @rules(*_WHOLE)

@@ -62,7 +62,12 @@ class Prune(Pass):
 
     name: ClassVar[str] = "prune"
     effect: ClassVar[Effect] = "lossy"
-    methods: ClassVar[tuple[str, ...]] = ("structured pruning", "channel pruning", "importance", "least-squares reconstruction")
+    methods: ClassVar[tuple[str, ...]] = (
+        "structured pruning",
+        "channel pruning",
+        "importance",
+        "least-squares reconstruction",
+    )
     needs: ClassVar[frozenset[str]] = frozenset({"float"})
     shares: ClassVar[frozenset[str]] = frozenset({"params", "macs"})
 
@@ -267,8 +272,8 @@ class Prune(Pass):
         removed = select(offers, costs, budget.limit)
         if removed is None:
             least = costs.total([int(offer.allowed[-1]) for offer in offers])
-            mend = "raise the budget, lower least or multiple, or factorize too"
-            raise unreachable("prune", budget.unit, self._keep, least, budget.total, mend)
+            fix = "raise the budget, lower least or multiple, or factorize too"
+            raise unreachable("prune", budget.unit, self._keep, least, budget.total, fix)
         return removed
 
 

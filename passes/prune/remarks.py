@@ -83,7 +83,7 @@ def _data(cut: Cut) -> str:
     if cut.judged.constant:
         said += f", {cut.judged.constant} constant on the calibration data"
     if cut.judged.rows is not None and cut.judged.rows < 2 * cut.judged.group.width:
-        said += f", judged on {cut.judged.rows} observations only: regularised"
+        said += f", judged on {cut.judged.rows} observations only: regularized"
     return said
 
 
@@ -92,5 +92,5 @@ def _fit(refit: Refit | None) -> str:
         return ""
     if refit.obstacle is not None:
         return f"; {'bias' if refit.after < refit.before else 'nothing'} fitted: {refit.obstacle}"
-    few = f" on {refit.rows} observations of {refit.features} features: regularised"
+    few = f" on {refit.rows} observations of {refit.features} features: regularized"
     return f"; fitted{few if refit.rows < 2 * refit.features else ''}"

@@ -86,7 +86,7 @@ class Quantize(Pass):
     skip: Annotated[list[str] | None, Field(description="keep the nodes with these names in float")] = None
     effort: Annotated[
         Literal["fast", "balanced", "max"],
-        Field(description="fast rounds; balanced chooses weights by layer; max also equalises channels and trains"),
+        Field(description="fast rounds; balanced chooses weights by layer; max also equalizes channels and trains"),
     ] = "balanced"
     precision: Annotated[
         Literal["int8", "auto"],
@@ -141,8 +141,8 @@ class Quantize(Pass):
             store_weights(graph, self.weights_only, self._kept_float, self.per_channel, ctx)
             return
         if scheme is None and self.strict:
-            mend = "take the target out, or leave out 'strict' to get it in float"
-            raise UsageError("quantize: strict", f"{target.title} has no 8-bit arithmetic", mend)
+            fix = "take the target out, or leave out 'strict' to get it in float"
+            raise UsageError("quantize: strict", f"{target.title} has no 8-bit arithmetic", fix)
         if scheme is None:
             ctx.missed("the network", f"{target.title} has no 8-bit arithmetic: it stays in float")
             return
@@ -153,7 +153,7 @@ class Quantize(Pass):
             bound_masks(graph, ctx, self.samples, histograms=counts(self._calibrator()))
         if self.effort == "max" or (self.effort == "balanced" and not self.per_channel):
             rounding = Rounding(scheme.symmetric, scheme.rounds == "inputs", self.per_channel)
-            # What equal channels cost the weights is partly mended later: with time for it, what is left then decides.
+            # What equal channels cost the weights is partly fixed later: with time for it, what is left then decides.
             attempt = self._attempt(graph, scheme, target, ctx, recovered=self.effort == "max")
             equalize(graph, rounding, attempt, ctx)
         share = self.split_channels if self.split_channels is not None else _SPLIT[self.effort]

@@ -20,14 +20,14 @@ TRAIN = "train"
 
 
 @contextmanager
-def torch_wanted(where: str, mend: str = "") -> Iterator[None]:
-    """Around an import that needs torch: where it is missing the user is told so, and by ``mend`` what else helps."""
+def torch_wanted(where: str, fix: str = "") -> Iterator[None]:
+    """Around an import that needs torch: where it is missing the user is told so, and by ``fix`` what else helps."""
     try:
         yield
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise UsageError(where, "needs torch, which is not installed", f"pip install 'edgec[torch]'{mend}") from None
+        raise UsageError(where, "needs torch, which is not installed", f"pip install 'edgec[torch]'{fix}") from None
 
 
 @dataclass(frozen=True)

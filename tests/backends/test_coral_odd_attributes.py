@@ -17,7 +17,7 @@ HUGE = 2**40
 
 
 def _equal(lab, make, shapes, opset=17, tolerance=1e-5):
-    """Legalised, lowered and run in LiteRT, against the graph as it was; returns the operators of the file."""
+    """Legalized, lowered and run in LiteRT, against the graph as it was; returns the operators of the file."""
     graph = lab.build(make, shapes, opset)
     feeds = lab.noise(graph)
     wanted = Session(graph).run(feeds)

@@ -190,9 +190,9 @@ def test_the_model_that_came_furthest_gives_the_status(orin: Bench) -> None:
 
 
 def test_slower_than_asked(nano: Bench) -> None:
-    mend = "a higher power mode (nvpmodel) and 'sudo jetson_clocks' may help"
+    fix = "a higher power mode (nvpmodel) and 'sudo jetson_clocks' may help"
     refused(
-        nano, 13, f"model_fp16.onnx: takes 2.000 ms, and 1.5 ms are allowed; {mend}", arguments=("--max-latency", "1.5")
+        nano, 13, f"model_fp16.onnx: takes 2.000 ms, and 1.5 ms are allowed; {fix}", arguments=("--max-latency", "1.5")
     )
     assert nano.run("--max-latency", "2.5")[0] == 0
 

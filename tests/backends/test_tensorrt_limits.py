@@ -169,7 +169,7 @@ def test_every_row_has_a_case_and_a_source() -> None:
     assert {row[0] for row in ROWS} == {limit.name for limit in LIMITS}
     for limit in (*LIMITS, *TYPE_LIMITS):
         assert "release/" in limit.source, limit.name
-        assert "report" not in limit.mend
+        assert "report" not in limit.fix
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row[0] not in NO_GRAPH], ids=lambda row: row[0])
@@ -302,7 +302,7 @@ def test_what_is_said_of_a_type() -> None:
     graph = model("y = Cast <to = 1> (x)", "(uint8[2,3] x) => (float[2,3] y)", opset=13)
     graph.ir_version = 7
     (finding,) = lint(graph, rules((8, 4), ORIN))
-    assert (finding.where, finding.what, finding.mend) == (
+    assert (finding.where, finding.what, finding.fix) == (
         "tensor 'x'", "is uint8, which TensorRT 8.4 has not", "cast it to float32 or int32 in the network",
     )  # fmt: skip
 
@@ -313,12 +313,12 @@ def test_what_is_said_of_a_form() -> None:
     graph.ir_version = 7
     (finding,) = lint(graph, rules((8, 2), ORIN))
     assert finding.what == "gives the positions of its maxima, which TensorRT 8.2 does not"
-    assert finding.mend == "replace it in the network"
+    assert finding.fix == "replace it in the network"
     cubic = model('[r] y = Resize <mode = "cubic"> (x, , s)', LARGER, "float[4] s", opset=13, **LAST)
     cubic.ir_version = 7
     (finding,) = lint(cubic, rules((8, 2), ORIN))
     assert (finding.where, finding.what) == ("node 'r'", "is cubic, and TensorRT 8.2 knows nearest and linear")
-    assert finding.mend == "replace it in the network, or compile for a board with TensorRT 8.5 or later"
+    assert finding.fix == "replace it in the network, or compile for a board with TensorRT 8.5 or later"
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "tensorrt-parser.md"

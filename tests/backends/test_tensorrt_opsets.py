@@ -137,8 +137,8 @@ def test_tables_name_what_there_is() -> None:
     allowed = {("Pad", "mode"), ("Cast", "to")}
     assert {key for key in REFUSED if key not in named} <= allowed
     assert {op for op in NEW_OPERATORS if schema_of(op, 13) is not None} == set()
-    for what, mend in (*REFUSED.values(), *NEW_OPERATORS.values()):
-        assert what and mend and "report" not in mend
+    for what, fix in (*REFUSED.values(), *NEW_OPERATORS.values()):
+        assert what and fix and "report" not in fix
 
 
 # -- types -------------------------------------------------------------------------------------------------------------

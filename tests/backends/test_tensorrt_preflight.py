@@ -11,8 +11,8 @@ from bundles import LOGGED, Bench, bench, refused
 
 def test_no_trtexec(nano: Bench) -> None:
     (nano.root / "usr/src/tensorrt/bin/trtexec").unlink()
-    mend = "install it with 'sudo apt install libnvinfer-bin', or set TRTEXEC to its path"
-    refused(nano, 10, f"trtexec: is not there; {mend}")
+    fix = "install it with 'sudo apt install libnvinfer-bin', or set TRTEXEC to its path"
+    refused(nano, 10, f"trtexec: is not there; {fix}")
 
 
 def test_a_trtexec_that_does_not_start(nano: Bench) -> None:

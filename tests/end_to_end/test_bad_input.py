@@ -190,7 +190,7 @@ def test_recipe_that_is_no_yaml(earlier: Path, edgec: Edgec) -> None:
 
 
 def test_every_mistake_of_a_recipe_is_told_at_once(earlier: Path, edgec: Edgec) -> None:
-    edit(earlier / "compress.yaml", "- quantize", "- quantise")
+    edit(earlier / "compress.yaml", "- quantize", "- quantize")
     edit(earlier / "compress.yaml", "energy: 0.999", "energie: 1")
     status, _, err = edgec(*ARGUMENTS)
     assert status == 2
@@ -201,12 +201,12 @@ def test_every_mistake_of_a_recipe_is_told_at_once(earlier: Path, edgec: Edgec) 
 
 
 def test_unknown_pass(earlier: Path, edgec: Edgec) -> None:
-    edit(earlier / "compress.yaml", "- quantize", "- quantise")
+    edit(earlier / "compress.yaml", "- quantize", "- quantize")
     refused(
         earlier,
         edgec,
         2,
-        "compress.yaml: line 9: passes[3]: no pass named 'quantise'. Did you mean 'quantize'? "
+        "compress.yaml: line 9: passes[3]: no pass named 'quantize'. Did you mean 'quantize'? "
         "'edgec passes' lists them",
     )
 
@@ -243,13 +243,13 @@ def test_missing_recipe(earlier: Path, edgec: Edgec) -> None:
 def test_empty_image_folder(earlier: Path, edgec: Edgec) -> None:
     for path in (earlier / "good").iterdir():
         path.unlink()
-    mend = "put images into it (.png, .jpg, .jpeg, .bmp, .tif, .tiff, .webp, .pgm, .ppm, .pnm, .gif)"
+    fix = "put images into it (.png, .jpg, .jpeg, .bmp, .tif, .tiff, .webp, .pgm, .ppm, .pnm, .gif)"
     refused(
         earlier,
         edgec,
         3,
-        f"compress.yaml: line 3: data.calibration.images: 'good': holds no image; {mend}\n"
-        f"edgec: compress.yaml: line 4: data.eval.ok: 'good': holds no image; {mend}",
+        f"compress.yaml: line 3: data.calibration.images: 'good': holds no image; {fix}\n"
+        f"edgec: compress.yaml: line 4: data.eval.ok: 'good': holds no image; {fix}",
     )
 
 

@@ -18,7 +18,7 @@ COUNT = 24
 
 
 def network() -> onnx.ModelProto:
-    """Red, green and blue by how much a channel leads; gray where none leads by one normalised unit.
+    """Red, green and blue by how much a channel leads; gray where none leads by one normalized unit.
 
     What arrives at its BatchNormalization has the statistics of the right preprocessing.
     """

@@ -185,21 +185,21 @@ SEQUENCE = "edgec: model.onnx: output 'y': is a sequence, or an optional without
 
 
 @pytest.mark.parametrize(
-    ("body", "mend"),
+    ("body", "fix"),
     [
         ("r = Relu(x) y = SplitToSequence<axis=1>(r)", "end the network before it with --cut r"),
         ("y = SplitToSequence<axis=1>(x)", "take it out of the model's outputs"),
     ],
 )
 def test_an_output_that_is_no_tensor(
-    body: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edgec: Edgec
+    body: str, fix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edgec: Edgec
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = f'<ir_version: 8, opset_import: ["" : 17]> net (float[1,4] x) => (seq(float[1,1]) y) {{ {body} }}'
     onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
     (tmp_path / "compress.yaml").write_text("passes: [fold]\ntargets: [cpu]\n")
-    assert edgec(*RUN) == (3, "", f"{SEQUENCE}{mend}\n")
-    if "--cut" in mend:
+    assert edgec(*RUN) == (3, "", f"{SEQUENCE}{fix}\n")
+    if "--cut" in fix:
         assert edgec(*RUN, "--cut", "r")[0] == 0
 
 

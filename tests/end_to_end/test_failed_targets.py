@@ -124,10 +124,10 @@ def test_a_fault_of_one_backend(
     monkeypatch.setattr(CoralBackend, stage, broken)
     status, _, err = edgec(*RUN)
     assert status == 70
-    mend = "the model before it and the rest of the recipe are in "
-    assert err.startswith(f"edgec: {said}; {mend}repro/coral-dev-board-")
+    fix = "the model before it and the rest of the recipe are in "
+    assert err.startswith(f"edgec: {said}; {fix}repro/coral-dev-board-")
     assert err.count("\n") == 1
-    repro = two / err.rstrip().rpartition(mend)[2]
+    repro = two / err.rstrip().rpartition(fix)[2]
     assert type(raised).__name__ in (repro / "traceback.txt").read_text()
     assert not (two / "out" / "coral-dev-board").exists()
     assert report_of(two)["targets"]["coral-dev-board"]["exit_status"] == 70
@@ -136,7 +136,7 @@ def test_a_fault_of_one_backend(
         str(repro / "model.onnx"), "-O", str(repro / "compress.yaml"), "-q", "--no-timing", "-o", "b"
     )
     assert status == 70
-    assert again.startswith(f"edgec: {said.removeprefix('coral-dev-board: ')}; {mend}repro/coral-dev-board-")
+    assert again.startswith(f"edgec: {said.removeprefix('coral-dev-board: ')}; {fix}repro/coral-dev-board-")
 
 
 def test_traceback_shows_where_it_comes_from(two: Path, edgec: Edgec) -> None:

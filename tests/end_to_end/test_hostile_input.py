@@ -102,7 +102,7 @@ def test_data_that_leave(earlier: Path, edgec: Edgec, function: str) -> None:
     (earlier / "leaving.py").write_text(f"import sys\ndef samples():\n    {function}\n")
     edit(earlier / "compress.yaml", "{images: good}", "{python: 'leaving:samples'}")
     said = {"sys.exit(0)": " (0)"}.get(function, "")
-    refused(earlier, edgec, 3, f"python: leaving:samples: failed with SystemExit{said}; mend the function")
+    refused(earlier, edgec, 3, f"python: leaving:samples: failed with SystemExit{said}; fix the function")
 
 
 def test_data_that_print_leave_the_report_alone(job: Path, edgec: Edgec) -> None:

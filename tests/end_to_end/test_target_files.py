@@ -1,4 +1,4 @@
-"""Target files that a package brings: a wrong key or type is refused in one line that says how to mend it."""
+"""Target files that a package brings: a wrong key or type is refused in one line that says how to fix it."""
 
 from __future__ import annotations
 

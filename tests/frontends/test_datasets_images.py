@@ -265,7 +265,7 @@ LABELS = [
         "y.csv: line 2: the label 'nan' is not a number; write the position of the class, from 0",
     ),
     ("y.json", "[1]", 'y.json: is not a mapping; write {"file": label, ...}'),
-    ("y.json", "{", "y.json: line 1: is not JSON (Expecting property name enclosed in double quotes); mend it there"),
+    ("y.json", "{", "y.json: line 1: is not JSON (Expecting property name enclosed in double quotes); fix it there"),
     ("y.json", '{"00.png": true}', "y.json: '00.png': the label true is not a number; write a number"),
     ("y.json", '{"00.png": []}', "y.json: '00.png': the label [] is not a number; write a number"),
     ("y.json", b"\xff", "y.json: is not UTF-8 text; save it as UTF-8"),

@@ -154,7 +154,7 @@ def test_a_user_s_metric(arrays: Path) -> None:
     assert measured(opened({"arrays": Path("classes.npz"), "metric": "python:judge:labels"}), identity) == 3
     for name, message in [
         ("words", "python:judge:words: returned 'good', not a number; return the metric's value"),
-        ("fails", "python:judge:fails: failed with KeyError ('z'); mend the function"),
+        ("fails", "python:judge:fails: failed with KeyError ('z'); fix the function"),
     ]:
         with pytest.raises(EdgecError) as caught:
             measured(opened({"arrays": Path("ok.npz"), "metric": f"python:judge:{name}"}), identity)

@@ -290,12 +290,12 @@ _EVAL = "call module.eval() before torch.export, and give functions training=sel
         (
             "nets:broken",
             "cannot be traced by torch.export (KeyError: 'depth', at nets.py line 42); "
-            "mend the module until torch.export.export(module, inputs) takes it",
+            "fix the module until torch.export.export(module, inputs) takes it",
         ),
         (
             "nets:misfit",
             "cannot be traced by torch.export (a and b must have same reduction dim, but got [2, 4] X [3, 2], "
-            "at nets.py line 19); mend the module until torch.export.export(module, inputs) takes it",
+            "at nets.py line 19); fix the module until torch.export.export(module, inputs) takes it",
         ),
         (
             "nets:misnamed",
@@ -312,7 +312,7 @@ _EVAL = "call module.eval() before torch.export, and give functions training=sel
         ("nets:twice", "has two ends named 'a'; name each input and output once"),
         ("nets:unknown", "returned dict as names; return a dictionary with input_names and output_names"),
         ("nets:scripted", "is TorchScript, which torch.export does not take; give the module that it was made of"),
-        ("nets:fails", "failed with OSError (no such weights); mend the function"),
+        ("nets:fails", "failed with OSError (no such weights); fix the function"),
     ],
 )
 def test_functions_that_give_no_network(functions: Path, function: str, line: str) -> None:

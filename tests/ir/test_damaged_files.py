@@ -1,4 +1,4 @@
-"""Files that are no models, or no whole ones: one line that names the file, the place and the mend."""
+"""Files that are no models, or no whole ones: one line that names the file, the place and the fix."""
 
 from __future__ import annotations
 

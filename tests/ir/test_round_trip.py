@@ -27,7 +27,7 @@ def node_tests() -> dict[str, onnx.ModelProto]:
         return {case.name: case.model for case in collect_testcases(None)}
 
 
-def normalised(model: onnx.ModelProto) -> bytes:
+def normalized(model: onnx.ModelProto) -> bytes:
     """The model's bytes without what carries no meaning: empty names, the order of attributes and of initializers."""
     twin = onnx.ModelProto()
     twin.CopyFrom(model)
@@ -69,7 +69,7 @@ def test_every_node_test_model_survives(node_tests: dict[str, onnx.ModelProto]) 
         made, left_out = to_proto(from_proto(model), inline=lambda constant: True)
         assert not left_out
         assert model.SerializeToString(deterministic=True) == before, f"{name}: the source message was changed"
-        if normalised(made) != normalised(model):
+        if normalized(made) != normalized(model):
             lost.append(name)
     assert sorted(lost) == sorted(EXCLUDED)
 
@@ -91,8 +91,8 @@ def test_node_test_models_survive_a_file(node_tests: dict[str, onnx.ModelProto],
     path = tmp_path / "model.onnx"
     for name, model in list(node_tests.items())[::9]:
         save(from_proto(model), path)
-        assert normalised(onnx.load(path)) == normalised(to_proto(load(path), inline=lambda constant: True)[0]), name
-        assert normalised(onnx.load(path)) == normalised(model), name
+        assert normalized(onnx.load(path)) == normalized(to_proto(load(path), inline=lambda constant: True)[0]), name
+        assert normalized(onnx.load(path)) == normalized(model), name
 
 
 def test_everything_around_the_network_survives_a_file(small_file: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_everything_around_the_network_survives_a_file(small_file: Path, tmp_pat
     copied = tmp_path / "copied.onnx"
     save(load(small_file), copied)
     after = onnx.load(copied)
-    assert normalised(after) == normalised(before)
+    assert normalized(after) == normalized(before)
     assert after.ir_version == 8
     assert [(item.domain, item.version) for item in after.opset_import] == [("", 17), ("ai.onnx.ml", 3)]
     assert (after.producer_name, after.producer_version) == ("trainer", "1.5")

@@ -35,7 +35,7 @@ class Subject:
     """A network and its samples.
 
     Attributes:
-        graph: normalised, batch 1.
+        graph: normalized, batch 1.
         pool: samples to calibrate with, (128, ...) of its one input.
         unseen: samples to measure on, (count, ...).
     """

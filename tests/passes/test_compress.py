@@ -144,8 +144,8 @@ def test_a_budget_below_all_reach_names_what_can_be_reached(with_data: bool) -> 
     assert print_graph(graph) == before
     said, least = str(caught.value).split("can be reached is ")
     assert said == ("compress: params: the network cannot be brought to 0.01 of its parameters; the least that ")
-    least, mend = least.split("; ")
-    assert mend == "raise the budget, or lower least, min_rank or multiple"
+    least, fix = least.split("; ")
+    assert fix == "raise the budget, or lower least, min_rank or multiple"
     total = Cost(graph).params
     run_pass(Compress(params=float(least), least=2), graph, data=given)
     assert Cost(graph).params <= float(least) * total

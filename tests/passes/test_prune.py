@@ -215,10 +215,10 @@ def test_too_few_data_are_said_and_do_no_harm() -> None:
     ctx = run_pass(Prune(ratio=0.25), few, data={"calibration": data(graph, 8)})
     assert did(ctx)[0] == (
         "a",
-        "30 of 40 channels kept, 3 constant on the calibration data, judged on 8 observations only: regularised",
+        "30 of 40 channels kept, 3 constant on the calibration data, judged on 8 observations only: regularized",
     )
     assert did(ctx)[1][1] in (
-        "all channels kept (a model's output); fitted on 8 observations of 30 features: regularised",
+        "all channels kept (a model's output); fitted on 8 observations of 30 features: regularized",
         "all channels kept (a model's output); bias fitted: its features are too many",
     )
     run_pass(Prune(ratio=0.25, refit=False), none, data={"calibration": data(graph, 8)})

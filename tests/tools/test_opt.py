@@ -40,7 +40,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         steps = parse_pipeline(text)
     except UsageError as error:
         assert error.where == f"-p '{text}'"
-        assert error.mend
+        assert error.fix
     else:
         assert all(name for name, _ in steps)
 

@@ -321,7 +321,7 @@ def test_only_refusals_of_the_output_are_the_outputs(place: Path) -> None:
     with pytest.raises(PermissionError) as caught, output_folder(place):
         raise data
     assert caught.value is data
-    with pytest.raises(UsageError) as refusal, writing(Path("ir"), mend="give another folder with --dump-ir"):
+    with pytest.raises(UsageError) as refusal, writing(Path("ir"), fix="give another folder with --dump-ir"):
         Path("out-of-the-way/ir").mkdir()
     assert str(refusal.value) == (
         "ir: cannot be written (no such file or directory); give another folder with --dump-ir"

@@ -38,17 +38,17 @@ def write_json(path: Path, value: Dict[str, Any]) -> None:
 
 def read_manifest() -> Dict[str, Any]:
     """manifest.json, every file that it lists being what it was."""
-    mend = "copy the bundle again"
+    fix = "copy the bundle again"
     try:
         manifest = dict(json.loads(Path("manifest.json").read_text(encoding="utf-8")))
         known, hashes = manifest["format"] == 1, dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise Refusal(PREFLIGHT, "manifest.json", "is not there or cannot be read", mend) from None
+        raise Refusal(PREFLIGHT, "manifest.json", "is not there or cannot be read", fix) from None
     if not known:
-        raise Refusal(PREFLIGHT, "manifest.json", "is of a format that this run.py does not know", mend)
+        raise Refusal(PREFLIGHT, "manifest.json", "is of a format that this run.py does not know", fix)
     for name, expected in hashes.items():
         if not Path(name).is_file():
-            raise Refusal(PREFLIGHT, name, "is missing", mend)
+            raise Refusal(PREFLIGHT, name, "is missing", fix)
         if sha256(Path(name)) != expected:
-            raise Refusal(PREFLIGHT, name, "was changed: it is not what manifest.json lists", mend)
+            raise Refusal(PREFLIGHT, name, "was changed: it is not what manifest.json lists", fix)
     return manifest

@@ -76,8 +76,8 @@ def outputs_of(tool: Trtexec, manifest: Dict[str, Any], model: Dict[str, Any], e
     status, text = tool.call(f"{engine.stem}-check", [*flags, "--iterations=1", "--warmUp=0", "--duration=0"])
     if status != 0:
         forget(Path(f"{engine}.json"))  # the next run builds it anew
-        what, mend = why(status, text)
-        raise Refusal(ACCURACY, model["file"], f"its engine does not run ({what})", mend)
+        what, fix = why(status, text)
+        raise Refusal(ACCURACY, model["file"], f"its engine does not run ({what})", fix)
     try:
         return exported(out)
     except (OSError, ValueError, KeyError, TypeError):

@@ -7,12 +7,12 @@ STAGES = {PREFLIGHT: "preflight", BUILD: "build", ACCURACY: "accuracy", LATENCY:
 
 
 class Refusal(Exception):
-    """What stops a run or a model: the exit status, where, what is wrong, the mend."""
+    """What stops a run or a model: the exit status, where, what is wrong, the fix."""
 
-    def __init__(self, status: int, where: str, what: str, mend: str) -> None:
-        self.status, self.where, self.what, self.mend = status, where, what, mend
-        super().__init__(f"{where}: {what}; {mend}")
+    def __init__(self, status: int, where: str, what: str, fix: str) -> None:
+        self.status, self.where, self.what, self.fix = status, where, what, fix
+        super().__init__(f"{where}: {what}; {fix}")
 
     def as_json(self) -> Dict[str, str]:
         """For the report."""
-        return {"stage": STAGES[self.status], "where": self.where, "what": self.what, "mend": self.mend}
+        return {"stage": STAGES[self.status], "where": self.where, "what": self.what, "fix": self.fix}

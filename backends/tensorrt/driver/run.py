@@ -191,8 +191,8 @@ def main() -> int:
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = f"cannot be read or written ({(error.strerror or 'unknown reason').lower()})"
-        mend = "free some space and run again" if full else "copy the bundle to a folder of your own"
-        say(str(Refusal(WRITING, str(error.filename or "this folder"), what, mend)), sys.stderr)
+        fix = "free some space and run again" if full else "copy the bundle to a folder of your own"
+        say(str(Refusal(WRITING, str(error.filename or "this folder"), what, fix)), sys.stderr)
         return WRITING
 
 

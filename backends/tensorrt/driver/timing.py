@@ -25,8 +25,8 @@ def measure(tool: Trtexec, manifest: Dict[str, Any], model: Dict[str, Any], engi
     flags += [f"--iterations={runs + SPARE_RUNS}", *tool.only("--useCudaGraph", "--noDataTransfers", "--useSpinWait")]
     status, text = tool.call(f"{engine.stem}-time", flags)
     if status != 0:
-        what, mend = why(status, text)
-        raise Refusal(LATENCY, model["file"], f"its engine cannot be timed ({what})", mend)
+        what, fix = why(status, text)
+        raise Refusal(LATENCY, model["file"], f"its engine cannot be timed ({what})", fix)
     try:
         times = [float(row["computeMs"]) for row in json.loads(out.read_text(encoding="utf-8"))]
     except (OSError, ValueError, KeyError, TypeError):

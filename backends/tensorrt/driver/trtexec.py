@@ -29,8 +29,8 @@ class Trtexec:
     def __init__(self) -> None:
         path = os.environ.get("TRTEXEC") or found_program("trtexec", "usr/src/tensorrt/bin")
         if not path or not os.access(path, os.X_OK):
-            mend = "install it with 'sudo apt install libnvinfer-bin', or set TRTEXEC to its path"
-            raise Refusal(PREFLIGHT, path or "trtexec", "is not there", mend)
+            fix = "install it with 'sudo apt install libnvinfer-bin', or set TRTEXEC to its path"
+            raise Refusal(PREFLIGHT, path or "trtexec", "is not there", fix)
         self.path = path
         _, text = self.call("help", ["--help"])
         number = re.search(r"\[TensorRT v(\d+)\]", text)
@@ -75,11 +75,11 @@ class Trtexec:
 
 
 def why(status: int, text: str) -> Tuple[str, str]:
-    """What went wrong in trtexec by its log, and the mend."""
+    """What went wrong in trtexec by its log, and the fix."""
     errors = re.findall(r"\[E\] (?:\[TRT\] )?(.*)", text)
     if ran_out_of_memory(status, text):
-        mend = "close what else runs (sudo systemctl isolate multi-user.target), or add swap, and run again"
-        return "there is not enough memory" + (", and trtexec was killed" if status < 0 else ""), mend
+        fix = "close what else runs (sudo systemctl isolate multi-user.target), or add swap, and run again"
+        return "there is not enough memory" + (", and trtexec was killed" if status < 0 else ""), fix
     if re.search(r"No space left|Saving engine to file failed", text):
         return "the disk is full", "free some space and run again"
     if "Failed to parse onnx file" in text:

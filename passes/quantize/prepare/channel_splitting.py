@@ -73,7 +73,7 @@ def split_channels(
         graph: float and sorted.
         share: of its multiply-accumulates, how many may be added.
         ready: how it will be quantized.
-        quantized: a graph with its activations rounded, and its weights as they are: what is wrong with those is mended
+        quantized: a graph with its activations rounded, and its weights as they are: what is wrong with those is fixed
             later, and would hide what is gained here.
         multiple: of channels, that the target's kernels like; a group that has such a number keeps one.
         ctx: the calibration data; it is told what was gained.

@@ -1,6 +1,6 @@
 """Channels of activations made about equally wide, so that the one scale that they share has fine steps for all.
 
-Cross-layer equalisation (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV
+Cross-layer equalization (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV
 2019), by what the channels hold on calibration data. A channel is multiplied by a number where a layer computes it, and
 divided where one reads it, through whatever stands between (:mod:`.channel_streams`): the float network stays what it
 was. How far channels are drawn together is chosen for each stream by the noise that is left: of activations, whose
@@ -87,7 +87,7 @@ def take_up(graph: Graph, changes: Mapping[Node, Change], ctx: Context) -> None:
 
 
 def equalize(graph: Graph, rounding: Rounding, attempt: Try, ctx: Context) -> None:
-    """Equalises the channels of ``graph``, where the quantized network comes closer to the float one by that.
+    """Equalizes the channels of ``graph``, where the quantized network comes closer to the float one by that.
 
     Args:
         graph: float and sorted.

@@ -82,7 +82,7 @@ class Learner(torch.nn.Module):
 
     Args:
         network: the graph's module.
-        objective: what is minimised.
+        objective: what is minimized.
         entrance: from the original's feeds to the network's.
         segments: of gradient checkpointing.
         low: compute in bfloat16 where that is safe.

@@ -130,7 +130,7 @@ def factor(schedule: str, step: int, steps: int, rise: float = _RISE) -> float:
 def step_size(parameter: torch.Tensor) -> float:
     """By what the rate is multiplied for a kernel: its size as a part of what one has when it is made, a power of two.
 
-    Optimizers that take steps of one size in all weights were made for kernels as they are initialised, of about
+    Optimizers that take steps of one size in all weights were made for kernels as they are initialized, of about
     1 / sqrt(inputs). Here a kernel may have taken in the scale of raw pixels, or be a factor of another: a step that
     is small beside one can wipe out the other. Biases and scales are multiplied by one.
     """

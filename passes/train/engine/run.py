@@ -84,8 +84,8 @@ class _Run:
         self.teacher: Graph | None = None
         distance = self._distance(task, options.teaching) if options.teaching is not None else None
         if task is None and distance is None:
-            mend = "add labels to data.train, name a loss, or write teacher: original"
-            raise UsageError(where, "nothing says what the network should compute", mend)
+            fix = "add labels to data.train, name a loss, or write teacher: original"
+            raise UsageError(where, "nothing says what the network should compute", fix)
         self.entrance = Entrance({tensor.name: input_domain.folded(graph, tensor.name) for tensor in graph.inputs})
         low = options.precision == "bfloat16" or (
             options.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -103,7 +103,7 @@ class _Run:
             ctx.seed, ctx.progress,
         )  # fmt: skip
 
-    # -- what is minimised ------------------------------------------------------------------------------------------
+    # -- what is minimized ------------------------------------------------------------------------------------------
 
     def _distance(self, task: Task | None, teaching: Teaching) -> Distance:
         where, original = f"{self.options.name}: teacher", teaching.teacher == "original"
