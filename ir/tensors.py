@@ -95,7 +95,7 @@ class Constant:
         self.name = name
         self.inputs, self.outputs = Inputs(), Outputs()
         self.inputs.owner = self.outputs.owner = self
-        self._hold(values)
+        self.hold(values)
 
     @property
     def values(self) -> np.ndarray:
@@ -104,9 +104,10 @@ class Constant:
 
     @values.setter
     def values(self, values: np.ndarray) -> None:
-        self._hold(values)
+        self.hold(values)
 
-    def _hold(self, values: np.ndarray | Stored) -> None:
+    def hold(self, values: np.ndarray | Stored) -> None:
+        """Makes this array the elements, or what lies at a place in a file (:attr:`held` of a constant)."""
         if isinstance(values, np.ndarray):
             values = values.view() if values.dtype.kind not in "UST" else values.astype(object)
             values.flags.writeable = False

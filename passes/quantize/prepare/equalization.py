@@ -23,6 +23,7 @@ from edgec.passes.calibration.runner import Tapped, batches, stream
 from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.rewriter import Rewriter
+from edgec.passes.framework.transaction import Transaction
 from edgec.passes.layers.affine import Affine, take_up_after, take_up_before
 from edgec.passes.quantize.mixed_precision import Try
 from edgec.passes.quantize.prepare.equalization_groups import SHIFTED, Stream, streams
@@ -103,20 +104,14 @@ def equalize(graph: Graph, rounding: Rounding, attempt: Try, ctx: Context) -> No
         return
     judge = SqnrEvaluator(graph, ctx, split(batches(graph, ctx), 1))
     before = judge.sqnr_db(attempt({})[0].quantized)
-    values = {constant: constant.values for constant in graph.constants()}
-    reads = {node: (list(node.inputs), dict(node.attrs)) for node in changes}
+    transaction = Transaction(graph)
     take_up(graph, changes, ctx)
     after = judge.sqnr_db(attempt({})[0].quantized)
     figures = {"before_db": before, "after_db": after, "layers": len(changes)}
     if after > before + _LEAST_GAIN_DB:
         ctx.did("the network", "channels made about equally wide, before anything was rounded", **figures)
         return
-    for constant, old in values.items():
-        constant.values = old
-    for node, (inputs, attributes) in reads.items():
-        node.inputs[:] = inputs
-        node.attrs.clear()
-        node.attrs.update(attributes)
+    transaction.undo()
     what = f"channels stay as they are: equally wide, they gave {after:.1f} dB instead of {before:.1f} dB"
     ctx.missed("the network", what, **figures)
 

@@ -25,6 +25,7 @@ from edgec.passes.calibration.batch_split import Split, spread
 from edgec.passes.calibration.prefix_cache import Resuming
 from edgec.passes.calibration.runner import Tapped
 from edgec.passes.framework.context import Context
+from edgec.passes.framework.transaction import Transaction
 from edgec.passes.quantize.pair import Pair
 from edgec.passes.quantize.recover.block_network import BlockNetwork, Examples
 from edgec.passes.quantize.recover.blocks import Block, find_blocks
@@ -157,15 +158,14 @@ def _reconstructed(pair: Pair, block: Block, seen: _Seen, ctx: Context, number: 
     error = _judged(pair, block, seen)
     before = error()
     learnt = learn_rounding(network, seen.examples.first(seen.fit), before, _STEPS, ctx.threads, ctx.seed + number)
-    kept = {constant: constant.values for layer in block.layers for constant in _constants(layer)}
+    transaction = Transaction(pair.quantized, [constant for layer in block.layers for constant in _constants(layer)])
     for layer, (integers, bias) in zip(block.layers, learnt, strict=True):
         layer.weight.values = integers.astype(layer.weight.dtype)
         values = layer.values()
         layer.write(replace(values, bias=bias.astype(np.float64).reshape(values.bias.shape) / layer.factor))
     if error() < before:
         return True
-    for constant, held in kept.items():
-        constant.values = held
+    transaction.undo()
     return False
 
 

@@ -16,6 +16,7 @@ from edgec.passes.calibration.runner import batches
 from edgec.passes.calibration.sqnr_evaluator import SqnrEvaluator
 from edgec.passes.factorize.layers import find_layers
 from edgec.passes.framework.context import Context
+from edgec.passes.framework.transaction import Transaction
 from edgec.passes.layers.linear import output_channels
 from edgec.passes.quantize.pair import Pair
 from edgec.passes.quantize.placement.placement import Site
@@ -124,7 +125,7 @@ class _Gate:
     def pass_through(self, step: Callable[[], str], verb: str, least: float = 0.0, **figures: float) -> None:
         """Takes a step and reports it, or undoes it where the outputs are not closer by more than ``least`` dB."""
         network = self.pair.quantized
-        kept = {constant: constant.values for constant in network.constants()}
+        transaction = Transaction(network, network.constants())
         before = self.judge.sqnr_db(network)
         what = step()
         after = self.judge.sqnr_db(network)
@@ -135,8 +136,7 @@ class _Gate:
             self.met = meets
             self.ctx.did("the network", f"weights and biases {what}", **figures)
             return
-        for constant, values in kept.items():
-            constant.values = values
+        transaction.undo()
         what = f"gave {after:.1f} dB instead of {before:.1f} dB on {self.judged}"
         if closer:
             what += ", and missed what is asked"

@@ -17,6 +17,7 @@ from edgec.ir.torch_module.layout import channels_last
 from edgec.ir.torch_module.module import TorchModule
 from edgec.passes.framework import input_domain
 from edgec.passes.framework.context import Context, RecipeResolver
+from edgec.passes.framework.transaction import Transaction
 from edgec.passes.train.engine.checkpoints import Checkpoint
 from edgec.passes.train.engine.distance import Distance
 from edgec.passes.train.engine.feeding import Batch, Entrance, Feeding
@@ -190,11 +191,10 @@ class _Run:
         """
         if not history.best:
             return 0
-        before = {constant: constant.values for constant in self.graph.constants()}
+        transaction = Transaction(self.graph, self.graph.constants())
         changed = self.learner.network.cpu().write_back()
         if any(constant.dtype != np.float32 for constant in changed) and not self._holds(history):
-            for constant, values in before.items():
-                constant.values = values
+            transaction.undo()
             history.best, history.kept = 0, history.start
             return 0
         return len(changed)
