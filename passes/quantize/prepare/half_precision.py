@@ -13,6 +13,7 @@ import numpy as np
 
 from edgec.ir.graph import Constant, Graph, Node, Variable, onnx_dtype, producer
 from edgec.ir.shapes import Shapes
+from edgec.passes.framework.context import Context
 
 _FLOAT = onnx_dtype(np.float32)
 # Attributes that say in which type an operator gives its result.
@@ -33,6 +34,16 @@ def half_type(graph: Graph, shapes: Shapes) -> str | None:
                 if dtype is not None and is_half(dtype):
                     return str(dtype.name)
     return None
+
+
+def widen_halves(graph: Graph, ctx: Context) -> None:
+    """Makes a network of half floats one of float32."""
+    half = half_type(graph, ctx.get(Shapes))
+    if half is None:
+        return
+    to_float32(graph, ctx.get(Shapes))
+    ctx.changed()
+    ctx.did("the network", f"computes in float32 instead of {half}, to be quantized")
 
 
 def to_float32(graph: Graph, shapes: Shapes) -> None:
