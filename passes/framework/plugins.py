@@ -8,12 +8,13 @@ from __future__ import annotations
 import warnings
 from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgec.ir.errors import EdgecError, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+    from importlib.resources.abc import Traversable
 
 
 class LeftOut(UserWarning):
@@ -31,6 +32,8 @@ def registered(group: str, kind: str) -> dict[str, EntryPoint]:
     Raises:
         UsageError: two packages register different things under one name.
     """
+    from importlib.metadata import entry_points  # 10 ms, which commands that ask for no plug-in need not wait
+
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=group):
         known = found.get(entry.name)
@@ -62,6 +65,8 @@ def folder_of(entry: EntryPoint, kind: str) -> Traversable | None:
     Raises:
         UsageError: the package cannot be imported.
     """
+    from importlib.resources import files
+
     package = entry.module.split(".")[0]
     try:
         return files(package) if hasattr(import_module(package), "__path__") else None

@@ -190,7 +190,7 @@ def test_recipe_that_is_no_yaml(earlier: Path, edgec: Edgec) -> None:
 
 
 def test_every_mistake_of_a_recipe_is_told_at_once(earlier: Path, edgec: Edgec) -> None:
-    edit(earlier / "compress.yaml", "- quantize", "- quantize")
+    edit(earlier / "compress.yaml", "- quantize", "- quantise")
     edit(earlier / "compress.yaml", "energy: 0.999", "energie: 1")
     status, _, err = edgec(*ARGUMENTS)
     assert status == 2
@@ -201,12 +201,12 @@ def test_every_mistake_of_a_recipe_is_told_at_once(earlier: Path, edgec: Edgec) 
 
 
 def test_unknown_pass(earlier: Path, edgec: Edgec) -> None:
-    edit(earlier / "compress.yaml", "- quantize", "- quantize")
+    edit(earlier / "compress.yaml", "- quantize", "- quantise")
     refused(
         earlier,
         edgec,
         2,
-        "compress.yaml: line 9: passes[3]: no pass named 'quantize'. Did you mean 'quantize'? "
+        "compress.yaml: line 9: passes[3]: no pass named 'quantise'. Did you mean 'quantize'? "
         "'edgec passes' lists them",
     )
 

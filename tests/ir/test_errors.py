@@ -27,7 +27,7 @@ def test_place_fault_and_mend(kind: type[EdgecError], status: int) -> None:
 
 
 def test_suggestions() -> None:
-    assert did_you_mean("quantize", ["fold", "quantize"]) == ". Did you mean 'quantize'?"
+    assert did_you_mean("quantise", ["fold", "quantize"]) == ". Did you mean 'quantize'?"
     assert did_you_mean("nothing", ["fold", "quantize"]) == ""
     assert did_you_mean("x", []) == ""
 

@@ -29,8 +29,8 @@ def test_a_sound_recipe_is_split_where_the_target_begins_to_matter() -> None:
 
 
 def test_unknown_pass() -> None:
-    assert message(("quantize", {})) == (
-        "compress.yaml: passes[0]: no pass named 'quantize'. Did you mean 'quantize'? 'edgec passes' lists them"
+    assert message(("quantise", {})) == (
+        "compress.yaml: passes[0]: no pass named 'quantise'. Did you mean 'quantize'? 'edgec passes' lists them"
     )
 
 
@@ -72,7 +72,7 @@ def test_missing_data() -> None:
 
 
 def test_every_mistake_is_reported_at_once() -> None:
-    lines = message(("quantize", {}), ("factorize", {"parms": 1})).splitlines()
+    lines = message(("quantise", {}), ("factorize", {"parms": 1})).splitlines()
     assert len(lines) == 2
     assert "passes[0]" in lines[0]
     assert "passes[1]" in lines[1]
@@ -126,7 +126,7 @@ def test_what_stands_in_repeat() -> None:
     inner = {"repeat": {"times": 2, "passes": ["fold"]}}
     text = message(("repeat", {"times": 2, "passes": [inner]}))
     assert text == f"{where}passes[0]: repeat cannot stand in repeat; multiply their times"
-    text = message(("repeat", {"times": 2, "passes": ["fold", "quantize"]}))
+    text = message(("repeat", {"times": 2, "passes": ["fold", "quantise"]}))
     assert text.splitlines()[0] == (
-        f"{where}round 1 of 2: passes[1]: no pass named 'quantize'. Did you mean 'quantize'? 'edgec passes' lists them"
+        f"{where}round 1 of 2: passes[1]: no pass named 'quantise'. Did you mean 'quantize'? 'edgec passes' lists them"
     )
