@@ -12,6 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from edgec.backends.coral.lowering import RULES
+from edgec.backends.defined_operators import inline_definition, tidy
 from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable, static_shape, variable_of
 from edgec.ir.rules import registering
 from edgec.ir.shapes import Shapes
@@ -40,21 +42,43 @@ class TFLiteOperators(Legalization):
 def rewrite(graph: Graph) -> int:
     """Rewrites the graph in place; returns how many nodes were replaced."""
     done, seen = 0, set[Node]()
-    while fresh := [node for node in graph.nodes if node not in seen]:  # what rules make may have rules of its own
-        seen.update(fresh)
-        before = done
-        for node in fresh:
-            rule = _REWRITES.get(node.op) if node.domain in ("", "ai.onnx") else None
-            if rule is not None and node.outputs:
-                done += rule(graph, node)
-        if done == before:
-            break
-        graph.sort()
-        Shapes(graph).annotate(graph)
-    if done:
+    while changed := _by_rules(graph, seen) or _by_definition(graph):
+        done += changed
         graph.sort()
         graph.remove_dead()
+        Shapes(graph).annotate(graph)
     return done
+
+
+def _by_rules(graph: Graph, seen: set[Node]) -> int:
+    """Rewrites nodes that were not seen before; what rules make may have rules of its own, in the next round."""
+    fresh = [node for node in graph.nodes if node not in seen]
+    seen.update(fresh)
+    changed = 0
+    for node in fresh:
+        rule = _REWRITES.get(node.op) if node.domain in ("", "ai.onnx") else None
+        if rule is not None and node.outputs:
+            changed += rule(graph, node)
+    return changed
+
+
+def _by_definition(graph: Graph) -> int:
+    """Puts ONNX's own definition in the place of what has no rule in the lowering, or not in that form."""
+    unknown = [node for node in graph.nodes if node.domain in ("", "ai.onnx") and _is_unknown(graph, node)]
+    if not unknown:
+        return 0
+    shapes = Shapes(graph)
+    changed = sum(inline_definition(graph, node, shapes) for node in unknown)
+    if changed:
+        graph.sort()
+        tidy(graph)
+    return changed
+
+
+def _is_unknown(graph: Graph, node: Node) -> bool:
+    if node.op not in RULES:
+        return True
+    return node.op == "LayerNormalization" and any(t.outputs or t in graph.outputs for t in node.outputs[1:])
 
 
 def known(tensor: Tensor) -> np.ndarray | None:

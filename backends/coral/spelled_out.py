@@ -11,45 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from edgec.backends.coral.legalize import known, rewrites, shaped
+from edgec.backends.coral.legalize import known, rewrites
+from edgec.backends.coral.steps import Steps, is_float
 from edgec.ir.graph import Graph, Node, Tensor, Variable
-
-
-class _Steps:
-    """Writes what a node consists of, each step named for the node."""
-
-    def __init__(self, graph: Graph, node: Node) -> None:
-        self.graph, self.node = graph, node
-        self.count = 0
-
-    def __call__(self, op: str, *inputs: Tensor | float, **attrs: Any) -> Variable:
-        tensors = [self.number(x) if isinstance(x, int | float) else x for x in inputs]
-        self.count += 1
-        made = self.graph.op(op, tensors, name=f"{self.node.name}.{op.lower()}{self.count}", **attrs)
-        first = next((x for x in tensors if isinstance(x, Variable)), None)
-        made.dtype = None if first is None else first.dtype
-        return made
-
-    def number(self, value: float) -> Tensor:
-        """A number as a constant."""
-        return self.graph.const(f"{self.node.name}.{value:g}", np.float32(value))
-
-    def done(self, made: Variable) -> bool:
-        """The node's result is this."""
-        self.graph.replace(self.node, shaped(made, self.node.outputs[0]))
-        return True
-
-
-def _is_float(node: Node) -> bool:
-    return node.inputs[0].dtype == np.float32
-
 
 # From this opset on a reduction takes its axes as an input; the sum alone did so earlier.
 _AXES_AS_INPUT = {"ReduceSum": 13}
 _ALL_AXES_AS_INPUT = 18
 
 
-def _reduced(steps: _Steps, op: str, x: Tensor) -> Variable:
+def _reduced(steps: Steps, op: str, x: Tensor) -> Variable:
     """``op`` over the axes that the node names, in the form in which ``op`` takes them."""
     node, graph = steps.node, steps.graph
     attrs, axes = dict(node.attrs), list(node.inputs[1:])
@@ -61,30 +32,30 @@ def _reduced(steps: _Steps, op: str, x: Tensor) -> Variable:
 @rewrites("ReduceL1")
 def reduce_l1(graph: Graph, node: Node) -> bool:
     """The sum of what is positive."""
-    steps = _Steps(graph, node)
-    return _is_float(node) and steps.done(_reduced(steps, "ReduceSum", steps("Abs", node.inputs[0])))
+    steps = Steps(graph, node)
+    return is_float(node) and steps.done(_reduced(steps, "ReduceSum", steps("Abs", node.inputs[0])))
 
 
 @rewrites("ReduceSumSquare")
 def reduce_sum_square(graph: Graph, node: Node) -> bool:
     """The sum of squares."""
-    steps, x = _Steps(graph, node), node.inputs[0]
-    return _is_float(node) and steps.done(_reduced(steps, "ReduceSum", steps("Mul", x, x)))
+    steps, x = Steps(graph, node), node.inputs[0]
+    return is_float(node) and steps.done(_reduced(steps, "ReduceSum", steps("Mul", x, x)))
 
 
 @rewrites("ReduceLogSum")
 def reduce_log_sum(graph: Graph, node: Node) -> bool:
     """The logarithm of a sum."""
-    steps = _Steps(graph, node)
-    return _is_float(node) and steps.done(steps("Log", _reduced(steps, "ReduceSum", node.inputs[0])))
+    steps = Steps(graph, node)
+    return is_float(node) and steps.done(steps("Log", _reduced(steps, "ReduceSum", node.inputs[0])))
 
 
 @rewrites("ReduceLogSumExp")
 def reduce_log_sum_exp(graph: Graph, node: Node) -> bool:
     """The same of exponentials, less the greatest of them, so that none overflows."""
-    if not _is_float(node) or not node.attrs.get("keepdims", 1):
+    if not is_float(node) or not node.attrs.get("keepdims", 1):
         return False
-    steps, x = _Steps(graph, node), node.inputs[0]
+    steps, x = Steps(graph, node), node.inputs[0]
     top = _reduced(steps, "ReduceMax", x)
     powers = steps("Exp", steps("Sub", x, top))
     return steps.done(steps("Add", steps("Log", _reduced(steps, "ReduceSum", powers)), top))
@@ -93,15 +64,15 @@ def reduce_log_sum_exp(graph: Graph, node: Node) -> bool:
 @rewrites("Reciprocal")
 def reciprocal(graph: Graph, node: Node) -> bool:
     """1 / x."""
-    steps = _Steps(graph, node)
-    return _is_float(node) and steps.done(steps("Div", 1.0, node.inputs[0]))
+    steps = Steps(graph, node)
+    return is_float(node) and steps.done(steps("Div", 1.0, node.inputs[0]))
 
 
 @rewrites("Mean")
 def mean(graph: Graph, node: Node) -> bool:
     """A sum by its number of terms."""
-    steps = _Steps(graph, node)
-    if not _is_float(node):
+    steps = Steps(graph, node)
+    if not is_float(node):
         return False
     total: Tensor = node.inputs[0]
     for term in node.inputs[1:]:
@@ -112,15 +83,15 @@ def mean(graph: Graph, node: Node) -> bool:
 @rewrites("Softsign")
 def softsign(graph: Graph, node: Node) -> bool:
     """x / (1 + |x|)."""
-    steps, x = _Steps(graph, node), node.inputs[0]
-    return _is_float(node) and steps.done(steps("Div", x, steps("Add", steps("Abs", x), 1.0)))
+    steps, x = Steps(graph, node), node.inputs[0]
+    return is_float(node) and steps.done(steps("Div", x, steps("Add", steps("Abs", x), 1.0)))
 
 
 @rewrites("ThresholdedRelu")
 def thresholded_relu(graph: Graph, node: Node) -> bool:
     """x above alpha, else 0."""
-    steps, x = _Steps(graph, node), node.inputs[0]
-    if not _is_float(node):
+    steps, x = Steps(graph, node), node.inputs[0]
+    if not is_float(node):
         return False
     return steps.done(_chosen(steps, _above(steps, x, float(node.attrs.get("alpha", 1.0))), x, 0.0))
 
@@ -128,23 +99,23 @@ def thresholded_relu(graph: Graph, node: Node) -> bool:
 @rewrites("Shrink")
 def shrink(graph: Graph, node: Node) -> bool:
     """x nearer to zero by bias beyond lambd on either side, else 0."""
-    if not _is_float(node):
+    if not is_float(node):
         return False
-    steps, x = _Steps(graph, node), node.inputs[0]
+    steps, x = Steps(graph, node), node.inputs[0]
     bias, edge = float(node.attrs.get("bias", 0.0)), float(node.attrs.get("lambd", 0.5))
     below = _above(steps, steps("Mul", x, -1.0), edge)
     left = _chosen(steps, below, steps("Add", x, bias), 0.0)
     return steps.done(_chosen(steps, _above(steps, x, edge), steps("Sub", x, bias), left))
 
 
-def _above(steps: _Steps, x: Tensor, edge: float) -> Variable:
+def _above(steps: Steps, x: Tensor, edge: float) -> Variable:
     """Where x is above a number."""
     made = steps("Greater", x, edge)
     made.dtype = np.dtype(bool)
     return made
 
 
-def _chosen(steps: _Steps, where: Variable, x: Tensor, other: Tensor | float) -> Variable:
+def _chosen(steps: Steps, where: Variable, x: Tensor, other: Tensor | float) -> Variable:
     """x there, and the other elsewhere; a product with 0 and 1 would make infinite numbers none."""
     made = steps("Where", where, x, other)
     made.dtype = np.dtype(np.float32)
@@ -154,9 +125,9 @@ def _chosen(steps: _Steps, where: Variable, x: Tensor, other: Tensor | float) ->
 @rewrites("LpNormalization")
 def lp_normalization(graph: Graph, node: Node) -> bool:
     """x by its norm along an axis."""
-    if not _is_float(node):
+    if not is_float(node):
         return False
-    steps, x, order = _Steps(graph, node), node.inputs[0], int(node.attrs.get("p", 2))
+    steps, x, order = Steps(graph, node), node.inputs[0], int(node.attrs.get("p", 2))
     axis = [int(node.attrs.get("axis", -1))]
     powers = steps("Abs", x) if order == 1 else steps("Mul", x, x)
     attrs: dict[str, Any] = {"keepdims": 1}
@@ -172,9 +143,9 @@ def lp_normalization(graph: Graph, node: Node) -> bool:
 def rms_normalization(graph: Graph, node: Node) -> bool:
     """x by the root of the mean of its squares over the last axes, scaled."""
     x = node.inputs[0]
-    if not _is_float(node) or x.shape is None:
+    if not is_float(node) or x.shape is None:
         return False
-    steps, rank = _Steps(graph, node), len(x.shape)
+    steps, rank = Steps(graph, node), len(x.shape)
     axis = int(node.attrs.get("axis", -1)) % rank
     attrs = {"keepdims": 1, "axes": list(range(axis, rank))} if graph.opset < 18 else {"keepdims": 1}
     axes = [] if graph.opset < 18 else [graph.const(f"{node.name}.axes", np.arange(axis, rank, dtype=np.int64))]
@@ -187,13 +158,13 @@ def rms_normalization(graph: Graph, node: Node) -> bool:
 def hardmax(graph: Graph, node: Node) -> bool:
     """1 at the first of the greatest along an axis, 0 elsewhere."""
     x = node.inputs[0]
-    if not _is_float(node) or x.shape is None or graph.opset < 13:
+    if not is_float(node) or x.shape is None or graph.opset < 13:
         return False
     axis = int(node.attrs.get("axis", -1)) % len(x.shape)
     size = x.shape[axis]
     if not isinstance(size, int):
         return False
-    steps = _Steps(graph, node)
+    steps = Steps(graph, node)
     place = steps("ArgMax", x, axis=axis, keepdims=0)
     place.dtype = np.dtype(np.int64)
     place.shape = [s for a, s in enumerate(x.shape) if a != axis]
@@ -209,11 +180,11 @@ def lp_pool(graph: Graph, node: Node) -> bool:
     """The root of a sum of squares in each window, or the sum of what is positive: an average by the window's size."""
     order, kernel = int(node.attrs.get("p", 2)), node.attrs.get("kernel_shape")
     plain = node.attrs.get("auto_pad", "NOTSET") == "NOTSET" and not node.attrs.get("ceil_mode", 0)
-    if not _is_float(node) or order not in (1, 2) or kernel is None or len(kernel) != 2 or not plain:
+    if not is_float(node) or order not in (1, 2) or kernel is None or len(kernel) != 2 or not plain:
         return False
     if any(int(step) != 1 for step in node.attrs.get("dilations", ())):
         return False
-    steps, x = _Steps(graph, node), node.inputs[0]
+    steps, x = Steps(graph, node), node.inputs[0]
     attrs = {key: value for key, value in node.attrs.items() if key in ("kernel_shape", "pads", "strides")}
     powers = steps("Abs", x) if order == 1 else steps("Mul", x, x)
     total = steps("Mul", steps("AveragePool", powers, count_include_pad=1, **attrs), float(np.prod(kernel)))
@@ -223,9 +194,9 @@ def lp_pool(graph: Graph, node: Node) -> bool:
 @rewrites("Sinh", "Cosh")
 def hyperbolic(graph: Graph, node: Node) -> bool:
     """Half the difference, or the sum, of two exponentials."""
-    if not _is_float(node):
+    if not is_float(node):
         return False
-    steps, x = _Steps(graph, node), node.inputs[0]
+    steps, x = Steps(graph, node), node.inputs[0]
     rising, falling = steps("Exp", x), steps("Exp", steps("Mul", x, -1.0))
     return steps.done(steps("Mul", steps("Sub" if node.op == "Sinh" else "Add", rising, falling), 0.5))
 
@@ -233,16 +204,16 @@ def hyperbolic(graph: Graph, node: Node) -> bool:
 @rewrites("Tan")
 def tangent(graph: Graph, node: Node) -> bool:
     """Sine by cosine."""
-    steps, x = _Steps(graph, node), node.inputs[0]
-    return _is_float(node) and steps.done(steps("Div", steps("Sin", x), steps("Cos", x)))
+    steps, x = Steps(graph, node), node.inputs[0]
+    return is_float(node) and steps.done(steps("Div", steps("Sin", x), steps("Cos", x)))
 
 
 @rewrites("IsNaN")
 def is_nan(graph: Graph, node: Node) -> bool:
     """What is not equal to itself."""
-    if not _is_float(node):
+    if not is_float(node):
         return False
-    steps, x = _Steps(graph, node), node.inputs[0]
+    steps, x = Steps(graph, node), node.inputs[0]
     equal = steps("Equal", x, x)
     equal.dtype = np.dtype(bool)
     made = steps("Not", equal)
@@ -254,7 +225,7 @@ def is_nan(graph: Graph, node: Node) -> bool:
 def cumulative_sum(graph: Graph, node: Node) -> bool:
     """A product with a triangle of ones along the axis."""
     x, axis = node.inputs[0], known(node.inputs[1])
-    if not _is_float(node) or axis is None or x.shape is None:
+    if not is_float(node) or axis is None or x.shape is None:
         return False
     place = int(axis.reshape(-1)[0]) % len(x.shape)
     size = x.shape[place]
@@ -263,7 +234,7 @@ def cumulative_sum(graph: Graph, node: Node) -> bool:
     ones = np.triu(np.ones((size, size), np.float32), 1 if node.attrs.get("exclusive", 0) else 0)
     if node.attrs.get("reverse", 0):
         ones = ones.T
-    steps = _Steps(graph, node)
+    steps = Steps(graph, node)
     weights = graph.const(f"{node.name}.ones", np.ascontiguousarray(ones))
     last = len(x.shape) - 1
     if len(x.shape) == 1:

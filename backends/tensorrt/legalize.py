@@ -13,6 +13,8 @@ from typing import ClassVar
 
 import onnx
 
+from edgec.backends.defined_operators import inline_definition, tidy
+
 # Imported for the rewrites that they register.
 from edgec.backends.tensorrt import (  # noqa: F401
     activations,
@@ -23,18 +25,14 @@ from edgec.backends.tensorrt import (  # noqa: F401
     selections,
 )
 from edgec.backends.tensorrt.byte_tensors import cast_bytes_first
-from edgec.backends.tensorrt.defined_operators import inline_definition
 from edgec.backends.tensorrt.parser_limits import beyond
 from edgec.backends.tensorrt.spelling import REWRITES, Writer
 from edgec.backends.tensorrt.versions import Rules
 from edgec.ir.errors import EmitError
 from edgec.ir.graph import Constant, Graph, Node, Tensor
 from edgec.ir.shapes import Shapes
-from edgec.passes.fold.constants import fold_constants
-from edgec.passes.fold.identities import OPERATORS, fold_identity, fold_views
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.legalization import Legalization
-from edgec.passes.framework.rewriter import Rewriter
 
 _NOT_THE_PARSERS = frozenset({"Constant", "QuantizeLinear", "DequantizeLinear"})
 _STANDARD = ("", "ai.onnx", None)
@@ -70,18 +68,8 @@ def rewrite(graph: Graph, rules: Rules, where: str) -> int:
         done += changed
         graph.sort()
         graph.remove_dead()
-        _tidy(graph)
+        tidy(graph)
     return done
-
-
-def _tidy(graph: Graph) -> None:
-    """Computes what rewrites left to be computed from constants and shapes, and drops what changes nothing."""
-    ctx = Context(graph)
-    fold_constants(graph, ctx)
-    rw = Rewriter(graph, ctx)
-    views = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
-    rw.run({**{op: [fold_identity] for op in OPERATORS}, **{op: [fold_identity, fold_views] for op in views}})
-    rw.finish()
 
 
 def _operators(graph: Graph, rules: Rules, where: str) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
+from edgec.backends.defined_operators import is_defined
 from edgec.backends.registry import target
 from edgec.backends.tensorrt import legalize
-from edgec.backends.tensorrt.defined_operators import is_defined
 from edgec.backends.tensorrt.half import in_half
 from edgec.backends.tensorrt.older_opset import default, lower_opset, needed_opset, schema_of, takes
 from edgec.backends.tensorrt.opset_rules import MEANINGS, NEW_OPERATORS, REFUSED, RULES

@@ -40,7 +40,20 @@ from edgec.passes.framework.context import Context
 from edgec.passes.framework.settling import settle
 
 TOLERANCE = 1e-4
-TYPES = {"float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "bool"}
+TYPES = {
+    "float32",
+    "float16",
+    "float64",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "bool",
+}
 OTHERS = re.compile(
     "Sequence|Optional|String|Regex|TfIdf|ImageDecoder|STFT|DFT|Window|MelWeight|Random|Bernoulli|Multinomial"
     "|Loss$|Adam|Adagrad|Momentum|Gradient|^Loop$|^Scan$|LabelEncoder|ArrayFeature|TreeEnsemble|Binarizer|BitCast"
@@ -88,7 +101,7 @@ def cases(only: list[str]) -> list[Case]:
         operators = {node.op_type for node in test.model.graph.node}
         domains = {node.domain for node in test.model.graph.node}
         operator = test.model.graph.node[0].op_type
-        if domains - {"", "ai.onnx"} or any(OTHERS.search(op) for op in operators) or only and operator not in only:
+        if domains - {"", "ai.onnx"} or any(OTHERS.search(op) for op in operators) or (only and operator not in only):
             continue
         inputs, outputs = test.data_sets[0]
         arrays = [*inputs, *outputs]

@@ -8,6 +8,10 @@ import onnx.inliner
 from edgec.ir.graph import Graph, Node, Tensor, Variable
 from edgec.ir.protos import from_proto, to_proto
 from edgec.ir.shapes import Shapes
+from edgec.passes.fold.constants import fold_constants
+from edgec.passes.fold.identities import OPERATORS, fold_identity, fold_views
+from edgec.passes.framework.context import Context
+from edgec.passes.framework.rewriter import Rewriter
 
 
 def is_defined(op: str, opset: int) -> bool:
@@ -26,7 +30,10 @@ def inline_definition(graph: Graph, node: Node, shapes: Shapes) -> bool:
     message, left_out = to_proto(alone, inline=lambda constant: True)
     assert not left_out, "all constants were asked for in the message"
     message.ir_version = onnx.IR_VERSION
-    body = onnx.inliner.inline_selected_functions(message, [("", node.op)], inline_schema_functions=True)
+    try:
+        body = onnx.inliner.inline_selected_functions(message, [("", node.op)], inline_schema_functions=True)
+    except RuntimeError:  # it wants the types of inputs that are left out
+        return False
     inlined = from_proto(body, source=node.name)
     # A body of the body would read names of the graph around it; only definitions of rare operators have any.
     if any(each.op == node.op or any(each.subgraphs()) for each in inlined.nodes):
@@ -87,3 +94,13 @@ def _there(graph: Graph, node: Node, tensor: Tensor, place: dict[Tensor, Tensor]
         assert values is not None, "a body reads its inputs, constants and what it computes"
         place[tensor] = graph.const(f"{node.name}.{tensor.name}", values)
     return place[tensor]
+
+
+def tidy(graph: Graph) -> None:
+    """Computes what definitions left to be computed from constants and shapes, and drops what changes nothing."""
+    ctx = Context(graph)
+    fold_constants(graph, ctx)
+    rw = Rewriter(graph, ctx)
+    views = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
+    rw.run({**{op: [fold_identity] for op in OPERATORS}, **{op: [fold_identity, fold_views] for op in views}})
+    rw.finish()
