@@ -24,14 +24,17 @@ MODULES = (
     "normalization",
     "pooling",
     "qdq",
+    "quantized_operators",
     "ranking",
     "recurrent",
     "repeating",
     "resampling",
     "shaping",
     "slicing",
+    "spelled_integers",
     "spelled_out",
     "transposed",
+    "trigonometry",
 )
 
 

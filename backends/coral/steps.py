@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.backends.coral.legalize import shaped
-from edgec.ir.graph import Graph, Node, Tensor, Variable
+from edgec.ir.graph import Constant, Graph, Node, Tensor, Variable
 
 # Operators whose results are truths, or places, whatever they read.
 _TRUTHS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor", "IsNaN"})
@@ -47,6 +47,8 @@ class Steps:
         """``x`` as numbers of another type."""
         if x.dtype == dtype:
             return x
+        if isinstance(x, Constant):
+            return self.graph.const(f"{x.name}.{np.dtype(dtype).name}", x.values.astype(dtype))
         from onnx.helper import np_dtype_to_tensor_dtype
 
         step = self("Cast", x, to=np_dtype_to_tensor_dtype(np.dtype(dtype)))
