@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgec.backends.coral import layout
 from edgec.backends.coral.lowering import Lowering, lowers, refusal
+from edgec.backends.coral.places import element_places, from_the_front, row_places
 from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.graph import Node
@@ -68,114 +69,20 @@ def gather(low: Lowering, node: Node) -> None:
 
 @lowers("GatherElements")
 def gather_elements(low: Lowering, node: Node) -> None:
-    """GATHER of single elements, by their places in the memory: index times stride, and where the other axes are."""
+    """GATHER of single elements, by their places in the memory."""
     source = low.value(node.inputs[0])
-    rank = len(source.shape)
-    axis = int(node.attrs.get("axis", 0)) % rank
-    indices = _counted(low, node, low.value(node.inputs[1]), source.shape[axis])
-    strides = _strides(source.shape)
-    others = [0 if a == axis else stride for a, stride in enumerate(strides)]
-    places = _plus(low, node, _times(low, node, indices, strides[axis]), _places_of_rows(indices.shape, others))
+    axis = int(node.attrs.get("axis", 0)) % len(source.shape)
+    places = element_places(low, node, source.shape, low.value(node.inputs[1]), axis)
     low.set(node.outputs[0], _elements(low, node, source, places))
 
 
 @lowers("GatherND")
 def gather_nd(low: Lowering, node: Node) -> None:
-    """GATHER of rows by their places: each coordinate times its stride, summed, and where the batch is."""
+    """GATHER of rows, by their places in the memory."""
     source, indices = low.value(node.inputs[0]), low.value(node.inputs[1])
     batch = int(node.attrs.get("batch_dims", 0))
-    depth = indices.shape[-1]
-    sizes, rest = source.shape[batch : batch + depth], source.shape[batch + depth :]
-    lead = indices.shape[:-1]
-    parts = _coordinates(low, node, indices, depth)
-    strides = _strides(source.shape[: batch + depth])
-    places: Value | None = None
-    for part, size, stride in zip(parts, sizes, strides[batch:], strict=True):
-        term = _times(low, node, _counted(low, node, part, size), stride)
-        places = term if places is None else _sum(low, node, places, term)
-    assert places is not None
-    places = _plus(low, node, places, _places_of_rows(lead, strides[:batch]))
-    low.set(node.outputs[0], _elements(low, node, source, places, rest))
-
-
-def _places_of_rows(shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
-    """Where in memory the batch of each index begins: the first coordinates of its own place, times their strides."""
-    places = np.zeros(tuple(shape), np.int64)
-    for axis, stride in enumerate(strides):
-        places += stride * np.arange(shape[axis]).reshape([-1 if a == axis else 1 for a in range(len(shape))])
-    return places
-
-
-def _strides(shape: Sequence[int]) -> list[int]:
-    """How far apart in row-major memory neighbours along each axis are."""
-    return [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
-
-
-def _coordinates(low: Lowering, node: Node, indices: Value, depth: int) -> list[Value]:
-    """Each coordinate of indices by itself."""
-    if indices.is_constant:
-        return [constant(f"{node.name}.at{n}", indices.known()[..., n]) for n in range(depth)]
-    rank = len(indices.shape)
-    indices = low.arranged(low.cast(indices, np.dtype(np.int32)), range(rank))
-    if depth == 1:
-        return [indices.reshaped(indices.shape[:-1])]
-    parts = []
-    for number in range(depth):
-        begin = low.ints(f"{node.name}.begin{number}", [*[0] * (rank - 1), number])
-        size = low.ints(f"{node.name}.size", [*indices.shape[:-1], 1])
-        shape = (*indices.shape[:-1], 1)
-        part = low.emit(
-            "SLICE",
-            [indices, begin, size],
-            shape,
-            indices,
-            schema.SliceOptionsT(),
-            shape=shape,
-            permutation=range(rank),
-        )
-        parts.append(part.reshaped(shape[:-1]))
-    return parts
-
-
-def _counted(low: Lowering, node: Node, indices: Value, size: int) -> Value:
-    """Indices in int32 and ONNX's order, counted from the front."""
-    if indices.is_constant:
-        numbers = indices.known()
-        return constant(f"{node.name}.indices", np.where(numbers < 0, numbers + size, numbers).astype(np.int32))
-    indices = low.arranged(low.cast(indices, np.dtype(np.int32)), range(len(indices.shape)))
-    return _from_the_front(low, node, indices, size)
-
-
-def _times(low: Lowering, node: Node, indices: Value, stride: int) -> Value:
-    if stride == 1:
-        return indices
-    if indices.is_constant:
-        return constant(indices.name, indices.known() * np.int32(stride))
-    return _step(low, "MUL", indices, _number(node, stride, indices), schema.MulOptionsT())
-
-
-def _plus(low: Lowering, node: Node, indices: Value, numbers: np.ndarray) -> Value:
-    if not numbers.any():
-        return indices
-    if indices.is_constant:
-        return constant(indices.name, (indices.known() + numbers).astype(np.int32))
-    held = low.arranged(constant(f"{node.name}.offsets", numbers.astype(np.int32)), range(numbers.ndim))
-    return _step(low, "ADD", indices, held, schema.AddOptionsT())
-
-
-def _sum(low: Lowering, node: Node, left: Value, right: Value) -> Value:
-    if left.is_constant:
-        left, right = right, left
-    if left.is_constant:
-        return constant(left.name, left.known() + right.known())
-    if right.is_constant:
-        return _plus(low, node, left, right.known())
-    right = low.laid(right, left.order, left.stored)
-    return _step(low, "ADD", left, right, schema.AddOptionsT())
-
-
-def _number(node: Node, value: int, like: Value) -> Value:
-    return constant(f"{node.name}.{value}", np.full([1] * max(len(like.stored), 1), value, np.int32))
+    places = row_places(low, node, source.shape, indices, batch)
+    low.set(node.outputs[0], _elements(low, node, source, places, source.shape[batch + indices.shape[-1] :]))
 
 
 def _elements(low: Lowering, node: Node, source: Value, places: Value, rest: Sequence[int] = ()) -> Value:
@@ -206,25 +113,12 @@ def _flat(low: Lowering, source: Value, rows: tuple[int, ...]) -> Value:
     return low.arranged(source, range(len(source.shape))).reshaped(rows)
 
 
-def _step(low: Lowering, kind: str, left: Value, right: Value, options: object, dtype: type = np.int32) -> Value:
-    return low.emit(kind, [left, right], left.stored, left, options, dtype=np.dtype(dtype))
-
-
 def _table(low: Lowering, source: Value) -> Value:
     """A known table: int8 with one scale stays so, anything else is of floats, or of integers without a scale."""
     quantization = source.quantization
     if quantization is None or (not quantization.per_channel and source.known().dtype == np.int8):
         return source
     return low.real(source)
-
-
-def _from_the_front(low: Lowering, node: Node, indices: Value, count: int) -> Value:
-    """``indices + count`` where they are negative."""
-
-    zero, size = (constant(f"{node.name}.{n}", np.array([n], np.int32)) for n in (0, count))
-    less = _step(low, "LESS", indices, zero, schema.LessOptionsT(), np.bool_)
-    negative = low.cast(less, np.dtype(np.int32))
-    return _step(low, "ADD", indices, _step(low, "MUL", negative, size, schema.MulOptionsT()), schema.AddOptionsT())
 
 
 @lowers("OneHot")
@@ -240,7 +134,7 @@ def one_hot(low: Lowering, node: Node) -> None:
     axis = int(node.attrs.get("axis", -1)) % (rank + 1)
     indices = low.arranged(indices, range(rank))
     count = int(depth.reshape(-1)[0])
-    indices = _from_the_front(low, node, indices, count)
+    indices = from_the_front(low, node, indices, count)
     shape = (*indices.shape[:axis], count, *indices.shape[axis:])
     options = schema.OneHotOptionsT()
     options.axis = axis

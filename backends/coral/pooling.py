@@ -1,8 +1,8 @@
 """Pooling and reductions.
 
 Sources: ONNX operators MaxPool, AveragePool, GlobalAveragePool, GlobalMaxPool, ReduceMean, ReduceSum, ReduceMax,
-ReduceMin; TFLite operators MAX_POOL_2D and AVERAGE_POOL_2D (input and output share their scale), MEAN, SUM,
-REDUCE_MAX, REDUCE_MIN.
+ReduceMin, ReduceProd; TFLite operators MAX_POOL_2D and AVERAGE_POOL_2D (input and output share their scale), MEAN, SUM,
+REDUCE_MAX, REDUCE_MIN, REDUCE_PROD.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from edgec.backends.coral.slicing import held_permutation
 from edgec.backends.coral.value import Value, constant
 from edgec.ir.graph import Node, Tensor, producer
 
-_REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX", "ReduceMin": "REDUCE_MIN"}
+_REDUCTIONS = {
+    "ReduceMean": "MEAN",
+    "ReduceSum": "SUM",
+    "ReduceMax": "REDUCE_MAX",
+    "ReduceMin": "REDUCE_MIN",
+    "ReduceProd": "REDUCE_PROD",
+}
 _NOT_NEGATIVE = frozenset(("Sigmoid", "Softmax"))
 # Operators of one tensor whose result has no sign that their input has not, and how many of them are looked through.
 _SIGN_KEPT = frozenset(
@@ -225,7 +231,7 @@ def _reduce(low: Lowering, node: Node, kind: str, source: Value, axes: Sequence[
     else:
         to = low.destination(node)
         tensor, quantization = to.tensor, to.quantization
-        integer = low.is_integer(node, [source], quantization)
+        integer = kind != "REDUCE_PROD" and low.is_integer(node, [source], quantization)
     if not integer:
         source, quantization = low.wide(low.real(source)), None
     permutation = held_permutation(low, source)

@@ -29,6 +29,7 @@ MODULES = (
     "recurrent",
     "repeating",
     "resampling",
+    "scattering",
     "shaping",
     "slicing",
     "spelled_integers",

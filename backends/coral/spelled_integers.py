@@ -14,7 +14,6 @@ from edgec.backends.coral.lowering import Lowering, lowers, refusal
 from edgec.backends.coral.steps import Steps, is_float, sizes
 from edgec.ir.graph import Graph, Node, Tensor
 
-
 #: Elements along the axis of a product that is written out.
 _MOST_PRODUCTS = 64
 
