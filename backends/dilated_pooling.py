@@ -17,6 +17,9 @@ from edgec.ir.graph import Graph, Node, Variable
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.legalization import Legalization
 
+# Few runtimes convolve over three.
+_MOST_AXES = 2
+
 
 @dataclass(frozen=True)
 class DilatedPooling(Legalization):
@@ -46,6 +49,8 @@ def _rewrite(graph: Graph, node: Node) -> bool:
         return False
     window = list(attrs["kernel_shape"])
     rank, channels = len(window), shape[1]
+    if rank > _MOST_AXES:
+        return False
     pads = (
         list(attrs.get("pads") or [0] * (2 * rank)) if attrs.get("auto_pad", "NOTSET") == "NOTSET" else [0] * 2 * rank
     )

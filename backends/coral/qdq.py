@@ -59,8 +59,13 @@ def _spelled_out(low: Lowering, node: Node, value: Value) -> None:
     scale, zero = low.static(node, 1, "scale"), low.static(node, 2, "zero-point")
     assert scale is not None
     shape = [1] * len(value.shape)
-    if scale.size > 1:
-        shape[int(node.attrs.get("axis", 1))] = -1
+    axis, block = int(node.attrs.get("axis", 1)) % max(len(shape), 1), int(node.attrs.get("block_size", 0))
+    if block:  # a scale for each so many elements along the axis
+        scale = np.repeat(scale, block, axis).take(range(value.shape[axis]), axis)
+        zero = None if zero is None else np.repeat(zero, block, axis).take(range(value.shape[axis]), axis)
+        shape = list(scale.shape)
+    elif scale.size > 1:
+        shape[axis] = -1
     made = low.cast(value, np.dtype(np.float32))
     for label, numbers, kind, options in (
         ("zero", zero, "SUB", schema.SubOptionsT()),

@@ -14,6 +14,7 @@ GROUP, KIND = "edgec.coral_rules", "rule of the coral backend for"
 MODULES = (
     "activation",
     "comparison",
+    "contraction",
     "convolution",
     "elementwise",
     "exponential",
@@ -22,6 +23,7 @@ MODULES = (
     "legalize_resize",
     "matrix",
     "normalization",
+    "pool_axes",
     "pooling",
     "qdq",
     "quantized_operators",
@@ -29,6 +31,7 @@ MODULES = (
     "recurrent",
     "repeating",
     "resampling",
+    "sampling",
     "scattering",
     "shaping",
     "slicing",

@@ -87,7 +87,7 @@ def identity_matrix(graph: Graph, node: Node) -> bool:
     if shape is None or len(shape) != 2:
         return False
     dtype = tensor_dtype_to_np_dtype(node.attrs["dtype"]) if "dtype" in node.attrs else node.inputs[0].dtype
-    values = np.eye(*shape, k=int(node.attrs.get("k", 0)), dtype=dtype)
+    values = np.eye(shape[0], shape[1], int(node.attrs.get("k", 0))).astype(dtype)
     return Steps(graph, node).done(graph.const(f"{node.name}.values", values))
 
 

@@ -175,22 +175,6 @@ def hardmax(graph: Graph, node: Node) -> bool:
     return steps.done(made)
 
 
-@rewrites("LpPool")
-def lp_pool(graph: Graph, node: Node) -> bool:
-    """The root of a sum of squares in each window, or the sum of what is positive: an average by the window's size."""
-    order, kernel = int(node.attrs.get("p", 2)), node.attrs.get("kernel_shape")
-    plain = node.attrs.get("auto_pad", "NOTSET") == "NOTSET" and not node.attrs.get("ceil_mode", 0)
-    if not is_float(node) or order not in (1, 2) or kernel is None or len(kernel) != 2 or not plain:
-        return False
-    if any(int(step) != 1 for step in node.attrs.get("dilations", ())):
-        return False
-    steps, x = Steps(graph, node), node.inputs[0]
-    attrs = {key: value for key, value in node.attrs.items() if key in ("kernel_shape", "pads", "strides")}
-    powers = steps("Abs", x) if order == 1 else steps("Mul", x, x)
-    total = steps("Mul", steps("AveragePool", powers, count_include_pad=1, **attrs), float(np.prod(kernel)))
-    return steps.done(total if order == 1 else steps("Sqrt", total))
-
-
 @rewrites("Sinh", "Cosh")
 def hyperbolic(graph: Graph, node: Node) -> bool:
     """Half the difference, or the sum, of two exponentials."""
