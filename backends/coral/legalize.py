@@ -47,6 +47,10 @@ def rewrite(graph: Graph) -> int:
         graph.sort()
         graph.remove_dead()
         Shapes(graph).annotate(graph)
+    if done:
+        tidy(graph)
+        graph.sort()
+        graph.remove_dead()
     return done
 
 

@@ -1,7 +1,7 @@
 """Pooling that TFLite's windows do not do: over three dimensions, dilated, or of powers; one axis after the other.
 
-The greatest, and the sum, of a window are those along one axis of those along the others. Along an axis they are those of
-a few strided slices, one for each tap. Sources: ONNX operators MaxPool, AveragePool and LpPool.
+The greatest, and the sum, of a window are those along one axis of those along the others. Along an axis they are those
+of a few strided slices, one for each tap. Sources: ONNX operators MaxPool, AveragePool, LpPool and LRN.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def lp_pool(graph: Graph, node: Node) -> bool:
 
 @rewrites("LRN")
 def local_response(graph: Graph, node: Node) -> bool:
-    """x by a power of the sum of squares of its neighbours among the channels: a 1x1 convolution with a band of ones."""
+    """x by a power of the sum of squares of its neighbours among the channels: a 1x1 convolution with a band."""
     shape, x = sizes(node.inputs[0]), node.inputs[0]
     if not is_float(node) or shape is None or len(shape) < 3:
         return False

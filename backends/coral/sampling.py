@@ -1,4 +1,4 @@
-"""Sampling at computed places: GridSample and DeformConv by GATHER of pixels, AffineGrid by a product with known places.
+"""Sampling at computed places: GridSample and DeformConv by GATHER of pixels, AffineGrid, Col2Im and MaxUnpool.
 
 A pixel is a row of its channels. What lies between pixels is a sum of those around it, weighted axis by axis; what lies
 outside is zero, the border's, or reflected. Sources: ONNX operators of these names and their reference implementation;

@@ -11,6 +11,7 @@ from edgec.passes.framework.context import Context
 from edgec.passes.framework.target import Scheme, Target
 from edgec.passes.quantize.placement.input_placement import place_at_inputs
 from edgec.passes.quantize.placement.lost_parts import lost_parts
+from edgec.passes.quantize.placement.place_deciding import place_deciding
 from edgec.passes.quantize.placement.placement import KeepFloat, Placement, candidates, place
 from edgec.passes.quantize.placement.uneven_concat import uneven_joins
 from edgec.passes.quantize.placement.unquantized_outputs import unrounded_ends
@@ -74,7 +75,8 @@ def prepare(
     Raises:
         InputError: there are no samples, or a tensor is not finite on one.
     """
-    shapes, coarse = ctx.get(Shapes), dict[Node, str]()
+    shapes = ctx.get(Shapes)
+    coarse = place_deciding(graph, shapes)
     placing = place if scheme.rounds == "all" else place_at_inputs
     while True:
         placement = placing(graph, scheme, shapes, target.title, lambda node: keep_float(node) or coarse.get(node))

@@ -2,7 +2,7 @@
 
     python tests/bench/bench_node_tests.py [--only OPERATOR ...] [--markdown FILE] [--peer]
 
-Each test of ``onnx.backend.test`` whose tensors are numbers or booleans, with inputs of fixed sizes, is opened as a
+Each test of ``onnx.backend.test`` whose tensors are numbers or booleans, none of them empty, is opened as a
 user's model would be, lowered to TFLite, run in LiteRT, and compared with the test's own outputs: to 1e-4 of what an
 output can be, exactly where they are integers. Left out are tests of strings, sequences, optionals and complex numbers,
 of random numbers, of training, of types that are no weights of a vision network (float8, int4, bfloat16), and of
@@ -107,7 +107,7 @@ def cases(only: list[str]) -> list[Case]:
             continue
         inputs, outputs = test.data_sets[0]
         arrays = [*inputs, *outputs]
-        if not all(isinstance(x, np.ndarray) and x.dtype.name in TYPES for x in arrays):
+        if not all(isinstance(x, np.ndarray) and x.dtype.name in TYPES and x.size for x in arrays):
             continue
         if any(not value.type.HasField("tensor_type") for value in (*test.model.graph.input, *test.model.graph.output)):
             continue
@@ -135,7 +135,7 @@ CONSTANTS = {
 
 
 def with_constants(case: Case) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """The model with the operands of :data:`CONSTANTS` and the axes of reductions inside, and the feeds that are left."""
+    """The model with :data:`CONSTANTS` and the axes of reductions inside, and the feeds that are left."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     graph = model.graph
@@ -200,7 +200,7 @@ def tried(chosen: list[Case]) -> Tally:
                 got = computed(case, Path(folder))
             except EdgecError as error:
                 tally.refused[case.operator].append((case.name, str(error).replace(folder, ".")))
-            except Exception:  # noqa: BLE001: each of them is counted
+            except Exception:  # noqa: BLE001
                 tally.crashed[case.operator].append((case.name, traceback.format_exc().strip().splitlines()[-1]))
             else:
                 wrong = difference(case, got or [])
@@ -236,7 +236,7 @@ def by_peer(chosen: list[Case]) -> Counter[str]:
                 wrong = difference(case, run_file(file, feeds, len(case.outputs)))
             except (subprocess.SubprocessError, ValueError):
                 came["refused"] += 1
-            except Exception:  # noqa: BLE001: so is whatever the peer wrote and does not run
+            except Exception:  # noqa: BLE001
                 came["does not run"] += 1
             else:
                 came["matched" if wrong is None else "wrong"] += 1
@@ -261,9 +261,9 @@ def table(tally: Tally) -> str:
     came = ("matched", "refused", "disputed", "wrong", "crashed")
     counts = {name: sum(map(len, getattr(tally, name).values())) for name in came}
     lines = [
-        f"{sum(counts.values())} tests of {len(operators)} operators: {counts['matched']} match, {counts['refused']} are"
-        f" refused, {counts['disputed']} match onnxruntime and not the test, {counts['wrong']} compute something else,"
-        f" {counts['crashed']} end otherwise.",
+        f"{sum(counts.values())} tests of {len(operators)} operators: {counts['matched']} match,"
+        f" {counts['refused']} are refused, {counts['disputed']} match onnxruntime and not the test,"
+        f" {counts['wrong']} compute something else, {counts['crashed']} end otherwise.",
         "",
         "| operator | match | refused | why |",
         "|---|---|---|---|",
