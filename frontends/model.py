@@ -50,6 +50,8 @@ def open_model(
     outputs: Sequence[str] = (),
     usual: Pins | None = None,
     notes: list[str] | None = None,
+    *,
+    keep_open: bool = False,
 ) -> Graph:
     """The graph of an ONNX file as passes see it; its weights are mapped, not read into memory.
 
@@ -59,6 +61,7 @@ def open_model(
         outputs: tensors or nodes to cut the network at; its own outputs by default.
         usual: shapes for inputs that are open and not pinned, where they fit.
         notes: takes up, in a sentence each, what was decided for the user and changed in the network.
+        keep_open: leave open dimensions open where nothing is pinned.
 
     Raises:
         InputError: the file is no usable model; the line names the node, weight or input, and the fix.
@@ -80,7 +83,8 @@ def open_model(
     _check_structure(graph, source)
     settle_constants(graph)
     notes = [] if notes is None else notes
-    pin(graph, pins or {}, source, usual, notes)
+    if pins or not keep_open:
+        pin(graph, pins or {}, source, usual, notes)
     _check_inputs(graph, source)
     _check_weights(graph, source)
     widen(graph, notes)

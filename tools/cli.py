@@ -193,6 +193,28 @@ def _inspect_sensitivity(options: argparse.Namespace) -> int:
     return 0
 
 
+def _describe_simplify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", type=Path, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("-o", dest="output", type=Path, required=True, metavar="FILE", help="the ONNX file to write")
+    parser.add_argument("--no-check", action="store_true", help="do not run both networks and compare them")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME:SHAPE",
+        help="pin open dimensions, as in image:1x3x224x224, or a value, as in sr=16000; open ones stay open without",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+
+
+def _simplify(options: argparse.Namespace) -> int:
+    from edgec.frontends.sources import source_of
+    from edgec.tools.simplify import SimplifyJob, simplify
+
+    simplify(SimplifyJob(source_of(options.model), options.output, pins_of(options), not options.no_check))
+    return 0
+
+
 def _describe_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("-O", dest="recipe", type=Path, required=True, metavar="RECIPE", help="for its data")
@@ -312,6 +334,7 @@ def _answer(arguments: list[str]) -> int:
 
 COMMANDS = {
     "inspect": Command("MODEL", "prints a network layer by layer with its cost", _describe_inspect, _inspect),
+    "simplify": Command("MODEL", "folds what can be computed, into an ONNX file", _describe_simplify, _simplify),
     "check": Command("MODEL", "tries the usual preprocessings on your data", _describe_check, _check),
     "run": Command("DIR", "runs what was emitted on your data", _describe_run, _run_emitted),
     "passes": Command("[PASS]", "lists the passes, or the options of one", _describe_passes, _passes),

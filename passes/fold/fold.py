@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from edgec.ir.branches import inline_taken_branches
 from edgec.ir.graph import Graph, Node
 from edgec.passes.fold.affine import fold_affine, matmul_to_gemm
 from edgec.passes.fold.composites import fold_gelu, fold_layer_normalization
 from edgec.passes.fold.constants import fold_constants
+from edgec.passes.fold.duplicates import share_duplicates
 from edgec.passes.fold.identities import OPERATORS, fold_identity, fold_relu, fold_views
 from edgec.passes.fold.pad import fold_pad
 from edgec.passes.fold.resize import fold_resize
@@ -53,6 +56,10 @@ class Fold(Pass):
     effect: ClassVar[Effect] = "exact"
     methods: ClassVar[tuple[str, ...]] = ("constant folding", "BatchNormalization folding", "operator fusion")
 
+    share_weights: Annotated[
+        bool, Field(description="keep weights that are equal once; layers that are trained or pruned share them then")
+    ] = False
+
     def run(self, graph: Graph, ctx: Context) -> None:
         """Folds ``graph`` in place, in time that grows with its number of nodes."""
         graph.sort()
@@ -67,3 +74,6 @@ class Fold(Pass):
         rw = Rewriter(graph, ctx)
         rw.run(RULES)
         rw.finish()
+        graph.sort()
+        if share_duplicates(graph, ctx, weights=self.share_weights):
+            ctx.changed()

@@ -24,7 +24,7 @@ Edgec = Callable[..., tuple[int, str, str]]
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["edgec", ""], ["inspect", "check", "run", "passes", "targets", "schema", "completion", FILES]),
+        (["edgec", ""], ["inspect", "simplify", "check", "run", "passes", "targets", "schema", "completion", FILES]),
         (["edgec", "ins"], ["inspect", FILES]),
         (["edgec", "model.onnx", ""], []),
         (["edgec", "model.onnx", "-O", ""], [FILES]),
