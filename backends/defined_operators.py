@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import onnx
 import onnx.inliner
 
@@ -96,10 +98,15 @@ def _there(graph: Graph, node: Node, tensor: Tensor, place: dict[Tensor, Tensor]
     return place[tensor]
 
 
-def tidy(graph: Graph) -> None:
-    """Computes what definitions left to be computed from constants and shapes, and drops what changes nothing."""
+def tidy(graph: Graph, spared: Container[Node] = ()) -> None:
+    """Computes what definitions left to be computed from constants and shapes, and drops what changes nothing.
+
+    Args:
+        graph: sorted.
+        spared: nodes that are not computed now: weights that a network holds as float16 are to stay so.
+    """
     ctx = Context(graph)
-    fold_constants(graph, ctx)
+    fold_constants(graph, ctx, spared)
     rw = Rewriter(graph, ctx)
     views = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
     rw.run({**{op: [fold_identity] for op in OPERATORS}, **{op: [fold_identity, fold_views] for op in views}})

@@ -13,7 +13,9 @@ def registering(rules: dict[str, Rule]) -> Callable[..., Callable[[Rule], Rule]]
 
     def of(*operators: str) -> Callable[[Rule], Rule]:
         def register(rule: Rule) -> Rule:
-            rules.update(dict.fromkeys(operators, rule))
+            for operator in operators:
+                assert operator not in rules, f"two rules for {operator}"
+                rules[operator] = rule
             return rule
 
         return register

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 
 from edgec.backends.coral import check, compiler, interpreter, ports, verdict
+from edgec.backends.coral.flatbuffer import File
 from edgec.backends.coral.input_shift import InputShift
 from edgec.backends.coral.interpreter import Interpreter
 from edgec.backends.coral.legalize import TFLiteOperators
@@ -55,6 +56,44 @@ def lower(graph: Graph, board: str = "", cuttable: frozenset[str] | None = None)
     except EmitError as error:
         where = f"{board}: {error.where}" if board else error.where
         raise EmitError(where, error.what, error.fix) from None
+
+
+@dataclass(frozen=True)
+class Written:
+    """A TFLite file in its folder.
+
+    Attributes:
+        file: what is in it.
+        report: what check.json says of any: inputs, outputs, operators, what was measured.
+        notes: what the user should know.
+        sqnr_db: the file in LiteRT against the graph.
+    """
+
+    file: File
+    report: dict[str, Any]
+    notes: list[str]
+    sqnr_db: float
+
+
+def write(graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds]) -> Written:
+    """Writes model.tflite, and compares it in LiteRT with ``graph``.
+
+    Raises:
+        EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.
+    """
+    lowered = lower(graph, target.name)
+    contents = lowered.file.to_bytes()
+    checked = check.check(graph, lowered, contents, list(probes) or seeded_feeds(graph))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL).write_bytes(contents)
+    report: dict[str, Any] = {
+        "files": {MODEL: sha256(folder / MODEL)},
+        "inputs": [{**entry, "folded": _folded(graph, entry["name"])} for entry in ports.described(lowered.inputs)],
+        "outputs": ports.described(lowered.outputs),
+        "operators": _counts(lowered),
+        "check": checked.report,
+    }
+    return Written(lowered.file, report, [*lowered.notes, *checked.notes], checked.sqnr_db)
 
 
 @dataclass(frozen=True)
@@ -120,23 +159,11 @@ class CoralBackend:
             EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.
         """
         usable = _usable_memory(target)
-        lowered = lower(graph, target.name)
-        contents = lowered.file.to_bytes()
-        checked = check.check(graph, lowered, contents, list(probes) or seeded_feeds(graph))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MODEL).write_bytes(contents)
-        judged = verdict.verdict(lowered.file, usable)
+        written = write(graph, target, folder, probes)
+        judged = verdict.verdict(written.file, usable)
         compiled = compiler.compile_file(folder)
-
-        report: dict[str, Any] = {
-            "files": {MODEL: sha256(folder / MODEL)},
-            "inputs": [{**entry, "folded": _folded(graph, entry["name"])} for entry in ports.described(lowered.inputs)],
-            "outputs": ports.described(lowered.outputs),
-            "operators": _counts(lowered),
-            "check": checked.report,
-            "edge_tpu": judged.as_dict(),
-        }
-        notes = [*lowered.notes, *checked.notes]
+        report = {**written.report, "edge_tpu": judged.as_dict()}
+        notes = list(written.notes)
         fits: bool | None = judged.fits if target.parameter_bytes is not None else None
         files = [MODEL, CHECK]
         if compiled is None:
@@ -147,7 +174,7 @@ class CoralBackend:
             fits = fits if compiled.fits is None else compiled.fits
         report["notes"] = notes
         (folder / CHECK).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        return Emitted(files, MODEL, checked.sqnr_db, fits, notes, report)
+        return Emitted(files, MODEL, written.sqnr_db, fits, notes, report)
 
     def runner(self, graph: Graph, folder: Path) -> Runner:
         """Runs model.tflite on feeds in float and in ONNX's layout, of the graph's batch or multiples of it."""

@@ -41,14 +41,14 @@ class TFLiteOperators(Legalization):
 
 def rewrite(graph: Graph) -> int:
     """Rewrites the graph in place; returns how many nodes were replaced."""
-    done, seen = 0, set[Node]()
-    while changed := _by_rules(graph, seen) or _by_definition(graph):
+    done, seen, own = 0, set[Node](), set(graph.nodes)
+    while changed := _by_rules(graph, seen) or _by_definition(graph, own):
         done += changed
         graph.sort()
         graph.remove_dead()
         Shapes(graph).annotate(graph)
     if done:
-        tidy(graph)
+        tidy(graph, own)
         graph.sort()
         graph.remove_dead()
     return done
@@ -66,7 +66,7 @@ def _by_rules(graph: Graph, seen: set[Node]) -> int:
     return changed
 
 
-def _by_definition(graph: Graph) -> int:
+def _by_definition(graph: Graph, own: set[Node]) -> int:
     """Puts ONNX's own definition in the place of what has no rule in the lowering, or not in that form."""
     unknown = [node for node in graph.nodes if node.domain in ("", "ai.onnx") and _is_unknown(graph, node)]
     if not unknown:
@@ -75,7 +75,7 @@ def _by_definition(graph: Graph) -> int:
     changed = sum(inline_definition(graph, node, shapes) for node in unknown)
     if changed:
         graph.sort()
-        tidy(graph)
+        tidy(graph, own)
     return changed
 
 
@@ -188,17 +188,6 @@ def division(graph: Graph, node: Node) -> bool:
     inverse = 1 / divisor.astype(np.float64)
     made = _with(graph, node, "Mul", node.inputs[0], inverse, "inverse")
     graph.replace(node, shaped(made, node.outputs[0]))
-    return True
-
-
-@rewrites("Pow")
-def power(graph: Graph, node: Node) -> bool:
-    """A square is a multiplication."""
-    exponent = known(node.inputs[1])
-    if exponent is None or exponent.size != 1 or float(exponent.reshape(-1)[0]) != 2.0:
-        return False
-    x = node.inputs[0]
-    graph.replace(node, shaped(graph.op("Mul", [x, x], name=f"{node.name}.square"), node.outputs[0]))
     return True
 
 

@@ -161,8 +161,6 @@ class Lowering(Emission):
                 f"its shape {tensor.shape} is not static",
                 f"pin it with --input {tensor.name}:{_pinned(tensor.shape)}",
             )
-        if 0 in shape:
-            raise EmitError(f"input '{tensor.name}'", "it has no elements", "give the model an input that has some")
         kind = FLOAT32 if tensor.dtype is None else np.dtype(tensor.dtype)
         # The file computes in float32 whatever the precision of the model.
         dtype = FLOAT32 if kind.kind == "f" else kind

@@ -158,9 +158,12 @@ def bit_shift(graph: Graph, node: Node) -> bool:
 
 
 @rewrites("Pow")
-def whole_power(graph: Graph, node: Node) -> bool:
-    """Base and exponent of one type: POW takes no two."""
+def power(graph: Graph, node: Node) -> bool:
+    """A square is a multiplication; for any other, base and exponent are of one type: POW takes no two."""
     x, exponent = node.inputs
+    number = known(exponent)
+    if number is not None and number.size == 1 and float(number.reshape(-1)[0]) == 2.0:
+        return Steps(graph, node).done(Steps(graph, node)("Mul", x, x))
     if x.dtype is None or exponent.dtype is None or x.dtype == exponent.dtype:
         return False
     steps = Steps(graph, node)

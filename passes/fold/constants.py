@@ -6,6 +6,8 @@ follows where the first one made shapes known.
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 
 from edgec.ir.errors import InputError
@@ -26,13 +28,19 @@ _RANDOM = frozenset(
 )
 
 
-def fold_constants(graph: Graph, ctx: Context) -> None:
-    """Replaces what can be computed now by constants; reports what was computed and what was not, and why."""
+def fold_constants(graph: Graph, ctx: Context, spared: Container[Node] = ()) -> None:
+    """Replaces what can be computed now by constants; reports what was computed and what was not, and why.
+
+    Args:
+        graph: sorted.
+        ctx: is told.
+        spared: nodes that stay.
+    """
     refused: dict[Node, str] = {}
     while True:
         rw = Rewriter(graph, ctx)
         progress = _fold_shapes(rw)
-        chosen = _choose(rw, refused)
+        chosen = _choose(rw, refused, spared)
         if chosen:
             progress = _evaluate(rw, chosen, refused) or progress
         rw.finish()
@@ -88,13 +96,13 @@ def _put(rw: Rewriter, out: Tensor, values: np.ndarray | Stored) -> None:
     rw.graph.replace_uses(out, made)
 
 
-def _choose(rw: Rewriter, refused: dict[Node, str]) -> list[Node]:
+def _choose(rw: Rewriter, refused: dict[Node, str], spared: Container[Node]) -> list[Node]:
     """The nodes to evaluate, in order; those that only feed each other included."""
     known: set[Tensor] = set()
     chosen: list[Node] = []
     total = 0
     for node in rw.graph.nodes:
-        if node in refused or not node.outputs or rw.gone(node):
+        if node in refused or node in spared or not node.outputs or rw.gone(node):
             continue
         if not all(not t.name or rw.is_fixed(t) or t in known for t in node.inputs):
             continue

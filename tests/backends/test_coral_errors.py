@@ -16,8 +16,8 @@ IMAGE = (1, 4, 6, 6)
 OUT = "replace it in the model"
 
 REFUSALS = {
-    "Erf": (
-        lambda b, x: b("Erf", x),
+    "Det": (
+        lambda b, x: b("Det", x),
         [IMAGE],
         f"the coral backend cannot lower it; {OUT}",
     ),
@@ -181,27 +181,27 @@ def test_refusals(lab, case):
 
 
 def test_refusals_come_before_calibration(lab):
-    graph = lab.build(lambda b, x: b("Erf", x), [IMAGE])
-    with pytest.raises(EmitError, match=r"^coral-dev-board: node 'erf' \(Erf\): "):
+    graph = lab.build(lambda b, x: b("Det", x), [IMAGE])
+    with pytest.raises(EmitError, match=r"^coral-dev-board: node 'det' \(Det\): "):
         legalize(graph, CoralBackend(), target("coral-dev-board"))
 
 
 def test_the_cut_is_at_a_tensor_that_the_model_has(lab):
-    graph = lab.build(lambda b, x: b("Erf", b("Neg", b("HardSwish", b("Relu", x)))), [IMAGE])
+    graph = lab.build(lambda b, x: b("Det", b("Neg", b("HardSwish", b("Relu", x)))), [IMAGE])
     relu, swish, neg, _ = (node.outputs[0] for node in graph.nodes)
     relu.name, swish.name, neg.name = "relu", "swish", "neg"
     with pytest.raises(EmitError) as caught:
         legalize(graph, CoralBackend(), target("coral-dev-board"))
     assert str(caught.value) == (
-        "coral-dev-board: node 'erf' (Erf): the coral backend cannot lower it; "
+        "coral-dev-board: node 'det' (Det): the coral backend cannot lower it; "
         "cut the network before it with --cut relu, or replace it in the model"
     )
 
 
 def test_a_node_without_a_name_is_named_for_its_output(lab):
-    graph = lab.build(lambda b, x: b("Erf", x), [IMAGE])
+    graph = lab.build(lambda b, x: b("Det", x), [IMAGE])
     graph.nodes[0].name = ""
-    with pytest.raises(EmitError, match=r"^node 'y0' \(Erf\): "):
+    with pytest.raises(EmitError, match=r"^node 'y0' \(Det\): "):
         lower(graph)
 
 

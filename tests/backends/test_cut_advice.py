@@ -49,7 +49,7 @@ def test_a_detector_is_cut_at_all_that_its_outputs_need(lab):
 def test_all_that_cannot_be_lowered_is_cut_at_once(lab):
     def make(b, x):
         x = b("Relu", x)
-        return [b("Cast", b("NonZero", b("Sigmoid", x)), to=1), b("Erf", b("Tanh", x)), b("Erf", x)]
+        return [b("Cast", b("NonZero", b("Sigmoid", x)), to=1), b("Det", b("Tanh", x)), b("Det", x)]
 
     graph = _named(lab, make)
     with pytest.raises(EmitError) as caught:
@@ -70,7 +70,7 @@ def test_an_input_is_no_place_to_cut(lab):
 
 
 def test_only_what_the_model_has_is_named(lab):
-    graph = _named(lab, lambda b, x: b("Erf", b("Neg", b("Relu", x))))
+    graph = _named(lab, lambda b, x: b("Det", b("Neg", b("Relu", x))))
     assert carriers(graph, [graph.nodes[-1]], {"relu"}) == ["relu"]
     assert carriers(graph, [graph.nodes[-1]], set()) == []
 

@@ -194,7 +194,7 @@ def test_all_in_float_is_the_float_network() -> None:
         return {}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgec.passes.quantize.quantize.ends_in_float", keep)
+        patch.setattr("edgec.passes.quantize.stages.ends_in_float", keep)
         quantized(graph, samples())
     whole = ends._in_float(pair_of[0], sites)
     feeds = samples()[0]

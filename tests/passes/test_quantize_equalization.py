@@ -18,6 +18,7 @@ from edgec.passes.quantize.prepare.equalization import equalized, take_up
 from edgec.passes.quantize.prepare.equalization_groups import streams
 from edgec.passes.quantize.prepare.stream_noise import End, Rounding
 from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.stages import Quantization
 from edgec.testing import Samples, assert_same, did, missed, model, networks, outputs, run_pass
 
 CPU = target("cpu")
@@ -172,7 +173,8 @@ def test_it_is_undone_where_it_does_not_help(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(equalization, "SqnrEvaluator", Judging)
     ctx = context(graph)
-    attempt = Quantize(effort="fast")._attempt(graph, CPU.scheme, CPU, ctx)
+    assert CPU.scheme is not None
+    attempt = Quantization(graph, Quantize(effort="fast")._settings(), CPU.scheme, CPU, ctx).attempt()
     equalization.equalize(graph, ASYMMETRIC, attempt, ctx)
     what = "channels stay as they are: equally wide, they gave 39.0 dB instead of 40.0 dB"
     assert missed(ctx) == [("the network", what)]

@@ -16,7 +16,7 @@ from edgec.ir.shapes import Shapes
 from edgec.passes.calibration.batch_split import Split
 from edgec.passes.factorize.layers import find_layers
 from edgec.passes.framework.context import Context, RunConfig
-from edgec.passes.quantize import quantize
+from edgec.passes.quantize import stages
 from edgec.passes.quantize.pair import Pair
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.recover import recovery, rounded_training
@@ -322,7 +322,7 @@ def test_training_that_does_not_help_is_undone(monkeypatch: pytest.MonkeyPatch) 
         return "trained for nothing"
 
     balanced, _ = quantized(BALANCED)
-    monkeypatch.setattr(quantize, "equalize", lambda *_: None)
+    monkeypatch.setattr(stages, "equalize", lambda *_: None)
     monkeypatch.setattr(recovery, "reconstruct", unreconstructed)
     monkeypatch.setattr(recovery, "train_rounded", worse)
     most, ctx = quantized(Quantize(effort="max"))

@@ -1,0 +1,1 @@
+"""Boards with an Arm Ethos-U NPU: TFLite, compiled by Vela."""
