@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict
 
 from edgec.backends.coral import check, compiler, interpreter, ports, verdict
+from edgec.backends.coral.board_folder import write_board_files
 from edgec.backends.coral.flatbuffer import File
 from edgec.backends.coral.input_shift import InputShift
 from edgec.backends.coral.interpreter import Interpreter
@@ -64,12 +65,14 @@ class Written:
 
     Attributes:
         file: what is in it.
+        files: what was written for it, check.json included, which the caller writes.
         report: what check.json says of any: inputs, outputs, operators, what was measured.
         notes: what the user should know.
         sqnr_db: the file in LiteRT against the graph.
     """
 
     file: File
+    files: list[str]
     report: dict[str, Any]
     notes: list[str]
     sqnr_db: float
@@ -83,9 +86,11 @@ def write(graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds]) -
     """
     lowered = lower(graph, target.name)
     contents = lowered.file.to_bytes()
-    checked = check.check(graph, lowered, contents, list(probes) or seeded_feeds(graph))
+    feeds = list(probes) or seeded_feeds(graph)
+    checked = check.check(graph, lowered, contents, feeds)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).write_bytes(contents)
+    beside = write_board_files(folder, lowered, contents, feeds)
     report: dict[str, Any] = {
         "files": {MODEL: sha256(folder / MODEL)},
         "inputs": [{**entry, "folded": _folded(graph, entry["name"])} for entry in ports.described(lowered.inputs)],
@@ -93,7 +98,8 @@ def write(graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds]) -
         "operators": _counts(lowered),
         "check": checked.report,
     }
-    return Written(lowered.file, report, [*lowered.notes, *checked.notes], checked.sqnr_db)
+    notes = [*lowered.notes, *checked.notes]
+    return Written(lowered.file, [MODEL, CHECK, *beside], report, notes, checked.sqnr_db)
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ class CoralBackend:
         report = {**written.report, "edge_tpu": judged.as_dict()}
         notes = list(written.notes)
         fits: bool | None = judged.fits if target.parameter_bytes is not None else None
-        files = [MODEL, CHECK]
+        files = list(written.files)
         if compiled is None:
             notes += judged.notes()
         else:

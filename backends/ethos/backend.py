@@ -61,7 +61,7 @@ class EthosBackend(CoralBackend):
         options = validated(_Options, target.options, f"target '{target.name}': options")
         written = write(graph, target, folder, probes)
         compiled = vela.compile_file(folder, options.accelerator, options.system_config, options.memory_mode)
-        report, notes, files = dict(written.report), list(written.notes), [MODEL, CHECK]
+        report, notes, files = dict(written.report), list(written.notes), list(written.files)
         fits: bool | None = None
         if compiled is not None:
             named = [{"operator": kind, "tensor": tensor, "why": why} for kind, tensor, why in compiled.on_cpu]

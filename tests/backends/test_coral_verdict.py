@@ -164,7 +164,7 @@ def test_without_the_compiler(graph, tmp_path, monkeypatch):
         "estimated; see coral.ai/docs/edgetpu/compiler"
     ]
     emitted = CoralBackend().emit(graph, target("coral-dev-board"), tmp_path / "out", [])
-    assert emitted.files == ["model.tflite", "check.json"]
+    assert emitted.files == ["model.tflite", "check.json", "run.py", "golden.npz"]
     assert "edgetpu_compiler" not in emitted.check
 
 
@@ -179,7 +179,14 @@ echo log > "$out/model_edgetpu.log"
     monkeypatch.setenv("PATH", _program(tmp_path, script), prepend=":")
     assert CoralBackend().missing() == []
     emitted = CoralBackend().emit(graph, target("coral-dev-board"), tmp_path / "out", [])
-    assert emitted.files == ["model.tflite", "check.json", "edgetpu.log", "model_edgetpu.tflite"]
+    assert emitted.files == [
+        "model.tflite",
+        "check.json",
+        "run.py",
+        "golden.npz",
+        "edgetpu.log",
+        "model_edgetpu.tflite",
+    ]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(emitted.files)
     assert emitted.check["edgetpu_compiler"]["mapped"] == 62
     assert emitted.fits is False, "the log says that parameters stream"

@@ -47,13 +47,13 @@ def test_all_operators_run_on_the_npu(lab: Any, name: str, board: str, tmp_path:
     graph = lab.build(make, [shape])
     feeds = lab.noise(graph)
     emitted = EthosBackend().emit(lab.quantized(graph, feeds), target(board), tmp_path, [feeds])
-    assert emitted.files == ["model.tflite", "check.json", "model_vela.tflite"]
+    assert emitted.files == ["model.tflite", "check.json", "run.py", "golden.npz", "model_vela.tflite"]
     report = json.loads((tmp_path / "check.json").read_text())
     assert report == emitted.check
     assert report["vela"]["cpu_operators"] == 0 and report["vela"]["on_cpu"] == []
     assert emitted.notes[-1] == f"All {sum(report['operators'].values())} operators run on the NPU."
     assert report["vela"]["inference_ms"] > 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["check.json", "model.tflite", "model_vela.tflite"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(emitted.files)
     assert b"ethos-u" in (tmp_path / "model_vela.tflite").read_bytes()
 
 
@@ -87,7 +87,7 @@ def test_without_vela(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     graph = lab.build(make, [shape])
     feeds = lab.noise(graph)
     emitted = EthosBackend().emit(lab.quantized(graph, feeds), target("ethos-u65"), tmp_path, [feeds])
-    assert emitted.files == ["model.tflite", "check.json"] and "vela" not in emitted.check
+    assert emitted.files == ["model.tflite", "check.json", "run.py", "golden.npz"] and "vela" not in emitted.check
     assert backend("ethos").missing() == [
         "Vela is not installed, so nothing says what the NPU would run: pip install 'edgec[vela]'"
     ]
