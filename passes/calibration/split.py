@@ -63,7 +63,11 @@ def partition(identities: Mapping[str, Sequence[bytes]], hold_out: float, judged
         for role, able in (("train", spare), ("calibration", range(len(calibration)))):
             distinct = _distinct(able, identities.get(role, ()))
             if len(distinct) >= _FEWEST_TO_SHARE:
-                unseen_role, unseen = role, _spread(distinct, min(len(distinct) // _SET_ASIDE, _MOST_SET_ASIDE))
+                count = min(len(distinct) // _SET_ASIDE, _MOST_SET_ASIDE)
+                # A few training samples that are calibrated on, too, stay what they are wherever that can be.
+                trained = set(train) if role == "calibration" else set()
+                others = [index for index in distinct if identities[role][index] not in trained]
+                unseen_role, unseen = role, _spread(others if len(others) >= count else distinct, count)
                 break
     reported = {identities[unseen_role][index] for index in unseen} if unseen_role not in (None, "eval") else set()
     held = _held_out(train, calibration, reported, hold_out)

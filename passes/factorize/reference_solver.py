@@ -27,13 +27,13 @@ class TensorlyTucker(TuckerMethod):
         from tensorly.decomposition import partial_tucker
         from tensorly.tenalg import multi_mode_dot
 
-        if not kernel.any():
+        (rank_out, rank_in), taps = ranks, kernel.shape[2]
+        if not kernel.any() or rank_out > rank_in * taps or rank_in > rank_out * taps:  # it warns, and fills up
             return super().solve(kernel, ranks)
         kernel = kernel.astype(np.promote_types(kernel.dtype, np.float32), copy=False)
         (core, (last, first)), _ = partial_tucker(kernel, rank=list(ranks), modes=[0, 1], init="svd", random_state=0)
         missing = norm(kernel - multi_mode_dot(core, [last, first], modes=[0, 1]))
         out, into, _ = kernel.shape
-        rank_out, rank_in = ranks
         if rank_in == into:  # the basis of a whole mode is a rotation: the mode stays as it is
             core, first = np.einsum("abt,ib->ait", core, first), None
         if rank_out == out:
@@ -52,7 +52,9 @@ class TensorlyCp(CpMethod):
         if not tensor.any():
             return super().solve(tensor, rank)
         tensor = tensor.astype(np.float64)
-        weights, factors = parafac(tensor, rank, init="svd", random_state=0, n_iter_max=200)
+        least = min(min(size, tensor.size // size) for size in tensor.shape)
+        start = "svd" if rank <= least else "random"
+        weights, factors = parafac(tensor, rank, init=start, random_state=0, n_iter_max=200)
         norms = np.stack([np.linalg.norm(factor, axis=0) for factor in factors])
         each = np.abs(weights * norms.prod(axis=0)) ** (1 / len(factors))
         even = [factor / np.maximum(of_mode, 1e-30) * each for factor, of_mode in zip(factors, norms, strict=True)]

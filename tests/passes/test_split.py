@@ -79,3 +79,10 @@ def test_enough_are_held_out_to_choose_by(count: int, held: int) -> None:
     parts = partition({"train": [f"sample {number}".encode() for number in range(count)]}, 0.1)
     assert len(parts.validation) == held
     assert not set(parts.validation) & set(parts.fit["train"]) | set(parts.validation) & set(parts.unseen)
+
+
+def test_a_training_sample_that_is_calibrated_on_stays_one() -> None:
+    calibration = [str(number).encode() for number in (6, 7, 1, 0, 2, 3, 4, 5)]
+    parts = partition({"calibration": calibration, "train": [b"1"]}, 0.0)
+    assert parts.fit["train"] == (0,)
+    assert parts.unseen_role == "calibration" and len(parts.unseen) == 2
