@@ -151,4 +151,4 @@ def test_the_reference_solver_comes_near_ours(method: str) -> None:
         ctx = run_pass(Factorize(method=method, rank=0.25, solver=solver), one)
         errors[solver] = ctx.done[0].figures["relative_error"]
     assert errors["edgec"] != errors["tensorly"]  # each did its own work
-    assert errors["edgec"] == pytest.approx(errors["tensorly"], rel=0.02)
+    assert 0.9 * errors["tensorly"] < errors["edgec"] < 1.02 * errors["tensorly"]
