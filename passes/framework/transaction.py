@@ -43,7 +43,8 @@ class Transaction:
         for one, nodes, inputs, outputs in self._graphs:
             before = set(nodes)
             for node in [node for node in one.nodes if node not in before]:
-                node.inputs, node.outputs = [], []  # type: ignore[assignment]  # what it read no longer has it as reader
+                node.inputs.clear()  # what it read no longer has it as a reader
+                node.outputs.clear()
             one.nodes = NodeList(nodes)
             one.inputs, one.outputs = inputs, outputs
         for variable, held in self._variables.items():

@@ -46,6 +46,8 @@ def test_a_budget_is_met_or_refused(network: Graph, unit: str, part: float, with
     found = outputs(network)["y"]
     assert found.shape == outputs(before)["y"].shape
     assert np.isfinite(found).all()
+    unused = [r.what for r in ctx.left if r.node == "the calibration data"]
+    assert len(unused) <= with_data and all(what.startswith("nothing is fitted to them: ") for what in unused)
     done, left = [r.node for r in ctx.done], [r.node for r in ctx.left if r.node != "the calibration data"]
     assert sorted(done + left) == sorted(node.name for node in before.nodes if node.op in LINEAR)
 
