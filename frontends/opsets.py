@@ -29,8 +29,10 @@ WORKING = 17
 CHECKED = 10
 # What rounding may move an output by, in units of the last place of its largest value.
 _ROUNDING = 4096
-# Where exporters spell a Gelu out with an Erf, the opset that has it as an operator.
-WITH_GELU = 20
+# The opsets that have as one operator what exporters spell out: Gelu and Mish.
+WITH_GELU, WITH_MISH = 20, 18
+# The factor by which a Gelu by Tanh is known.
+_OF_TANH_GELU = 0.044715
 
 
 def inline_functions(graph: Graph, source: str) -> Graph:
@@ -67,7 +69,9 @@ def check_versions(graph: Graph, source: str) -> None:
 
 
 def upgrade(graph: Graph, source: str, notes: list[str]) -> Graph:
-    """``graph`` in opset 17 where it is older, in opset 20 where it has an Erf; as it is where it is newer.
+    """``graph`` in opset 17 where it is older, in 18 or 20 where it seems to spell out a Mish or a Gelu.
+
+    As it is where it is newer.
 
     Where it is of opset 10 or older, both are run on noise and compared, if onnxruntime takes it as it is.
 
@@ -80,7 +84,7 @@ def upgrade(graph: Graph, source: str, notes: list[str]) -> Graph:
         InputError: its upgrade fails, or computes something else.
     """
     version = graph.opset
-    wanted = WITH_GELU if any(node.op == "Erf" for node in graph.nodes) else WORKING
+    wanted = _wanted(graph)
     if version >= wanted:
         return graph
     original = graph.copy() if version <= CHECKED else None
@@ -98,6 +102,20 @@ def upgrade(graph: Graph, source: str, notes: list[str]) -> Graph:
     if original is not None:
         _check_same(original, upgraded, source, notes)
     return upgraded
+
+
+def _wanted(graph: Graph) -> int:
+    """The opset that what exporters spell out in ``graph`` asks for."""
+    operators = {node.op for node in graph.nodes}
+    if "Erf" in operators or ("Tanh" in operators and any(map(_is_tanh_gelu_factor, graph.constants()))):
+        return WITH_GELU
+    return WITH_MISH if {"Softplus", "Tanh", "Mul"} <= operators else WORKING
+
+
+def _is_tanh_gelu_factor(constant: Constant) -> bool:
+    if constant.dtype.kind != "f" or constant.nbytes > 8 or not constant.nbytes:
+        return False
+    return abs(float(constant.values.reshape(-1)[0]) - _OF_TANH_GELU) < 1e-6
 
 
 def _least_ir_version(opset: int) -> int:

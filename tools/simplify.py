@@ -61,7 +61,7 @@ def simplify(job: SimplifyJob) -> None:
         graph = open_model(path, job.pins, notes=notes, keep_open=True)
         before = Counter(node.op for inside in graph.graphs() for node in inside.nodes)
         size = graph_bytes(graph)
-        step = Planned(Fold(share_weights=True), "simplify", job.model.name)
+        step = Planned(Fold(share_weights=True, keep_batch=False), "simplify", job.model.name)
         if job.check:
             reference, said = _reference(graph, job.model.name)
             PassManager(reference, repro=job.output.parent / "repro").run(graph, [step])

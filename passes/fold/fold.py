@@ -4,19 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from edgec.ir.branches import inline_taken_branches
 from edgec.ir.graph import Graph, Node
+from edgec.passes.fold.activations import (
+    fold_gelu,
+    fold_hard_sigmoid,
+    fold_hard_swish,
+    fold_mish,
+    fold_softmax,
+    fold_softplus,
+    fold_tanh_gelu,
+)
 from edgec.passes.fold.affine import fold_affine, matmul_to_gemm
-from edgec.passes.fold.composites import fold_gelu, fold_layer_normalization
 from edgec.passes.fold.constants import fold_constants
 from edgec.passes.fold.duplicates import share_duplicates
 from edgec.passes.fold.identities import OPERATORS, fold_identity, fold_relu, fold_views
+from edgec.passes.fold.normalizations import fold_normalization
 from edgec.passes.fold.pad import fold_pad
 from edgec.passes.fold.resize import fold_resize
+from edgec.passes.fold.sequences import (
+    REDUCTIONS,
+    fold_bounds,
+    fold_casts,
+    fold_concats,
+    fold_factors,
+    fold_pads,
+    fold_reductions,
+    fold_reshapes_around,
+    fold_slices,
+)
+from edgec.passes.fold.transposes import fold_transpose
+from edgec.passes.fold.view_chains import VIEWS, fold_view_chain
 from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
 from edgec.passes.framework.rewriter import Rewriter
@@ -28,13 +51,28 @@ def _rules() -> dict[str, Sequence[Rule]]:
     rules: dict[str, list[Rule]] = {op: [fold_identity] for op in OPERATORS}
     for rule, operators in (
         (fold_views, ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")),
+        (fold_transpose, ("Transpose",)),
+        (fold_reshapes_around, ("Reshape",)),
+        (fold_slices, ("Slice",)),
+        (fold_concats, ("Concat",)),
+        (fold_casts, ("Cast",)),
+        (fold_bounds, ("Min", "Max")),
+        (fold_reductions, REDUCTIONS),
         (fold_relu, ("Relu", "Clip")),
+        (fold_pads, ("Pad",)),
         (fold_pad, ("Pad",)),
         (fold_resize, ("Resize",)),
         (fold_gelu, ("Erf",)),
-        (fold_layer_normalization, ("Sqrt",)),
+        (fold_tanh_gelu, ("Tanh",)),
+        (fold_hard_sigmoid, ("Clip",)),
+        (fold_hard_swish, ("HardSigmoid",)),
+        (fold_softplus, ("Exp",)),
+        (fold_softmax, ("Exp",)),
+        (fold_mish, ("Softplus",)),
+        (fold_normalization, ("Sqrt",)),
         (matmul_to_gemm, ("Add",)),
         (fold_affine, ("BatchNormalization", "Add", "Sub", "Mul", "Div")),
+        (fold_factors, ("Add", "Sub", "Mul", "Div")),
     ):
         for op in operators:
             rules.setdefault(op, []).append(rule)
@@ -42,6 +80,8 @@ def _rules() -> dict[str, Sequence[Rule]]:
 
 
 RULES = _rules()
+# The order of sets differs from run to run.
+_VIEWS = sorted(VIEWS)
 
 
 @dataclass(frozen=True)
@@ -59,6 +99,9 @@ class Fold(Pass):
     share_weights: Annotated[
         bool, Field(description="keep weights that are equal once; layers that are trained or pruned share them then")
     ] = False
+    keep_batch: Annotated[
+        bool, Field(description="keep what lets several samples be run together, such as Transposes of an axis of 1")
+    ] = True
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Folds ``graph`` in place, in time that grows with its number of nodes."""
@@ -72,7 +115,8 @@ class Fold(Pass):
             ctx.changed()
             fold_constants(graph, ctx)
         rw = Rewriter(graph, ctx)
-        rw.run(RULES)
+        chains = partial(fold_view_chain, keep_batch=self.keep_batch)
+        rw.run({**RULES, **{op: [*RULES[op], chains] for op in _VIEWS}})
         rw.finish()
         graph.sort()
         if share_duplicates(graph, ctx, weights=self.share_weights):

@@ -42,6 +42,7 @@ class Rewriter:
         self._own = set(graph.nodes)
         self._gone: set[Node] = set()
         self._new: dict[Node, list[Node]] = {}
+        self._late: list[Node] = []
         self._pending: deque[Node] = deque(graph.nodes)
         self._waiting: set[Node] = set(graph.nodes)
         self._missed: dict[Node, str] = {}
@@ -146,6 +147,14 @@ class Rewriter:
         self.touch(node)
         self._release(old)
 
+    def set_inputs(self, node: Node, inputs: Sequence[Tensor]) -> None:
+        """Makes a node read other tensors than it did, in number, too."""
+        old = list(node.inputs)
+        node.inputs[:] = list(inputs)
+        self.touch(node)
+        for tensor in old:
+            self._release(tensor)
+
     def insert(
         self,
         before: Node,
@@ -168,6 +177,22 @@ class Rewriter:
         self._new.setdefault(before, []).append(node)
         self.touch(node)
         return output
+
+    def insert_for(self, output: Variable, op: str, inputs: Sequence[Tensor], *, name: str, **attrs: Any) -> None:
+        """A new node that computes a tensor which no node computes any more; the graph is sorted in the end."""
+        node = Node(op, self.graph.fresh(name), {k: v for k, v in attrs.items() if v is not None}, inputs, [output])
+        self._own.add(node)
+        self._late.append(node)
+        self.touch(node)
+
+    def renew_output(self, node: Node, place: int, shape: tuple[int | None, ...] | None) -> Variable:
+        """Gives a node another result, of another shape, in the place of one; who read that one still does."""
+        old = node.outputs[place]
+        new = Variable(self.graph.fresh(f"{old.name}.in_front"), self.dtype(old), shape)
+        self._shown[new] = shape
+        node.outputs[place] = new
+        self.touch(node)
+        return new
 
     def free_outputs(self, node: Node) -> list[Variable]:
         """Takes a node's outputs from it, for another node to compute; the node then goes with :meth:`remove`."""
@@ -230,9 +255,9 @@ class Rewriter:
 
     def finish(self) -> None:
         """Brings the graph's list of nodes up to date and reports what was missed."""
-        if self._gone or self._new:
+        if self._gone or self._new or self._late:
             kept: list[Node] = []
-            for node in self.graph.nodes:
+            for node in (*self.graph.nodes, *self._late):
                 stack = [(node, iter(self._new.get(node, ())))]
                 while stack:
                     current, earlier = stack[-1]
@@ -244,6 +269,8 @@ class Rewriter:
                     if current not in self._gone:
                         kept.append(current)
             self.graph.nodes[:] = kept
+            if self._late:
+                self.graph.sort()
             self.ctx.changed()
         for node in self.graph.nodes:
             if node in self._missed:

@@ -1,4 +1,4 @@
-"""fold: Gelu and LayerNormalization that an exporter spelt out."""
+"""fold: Gelu and LayerNormalization that an exporter spelled out."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_gelu(case: str) -> None:
     before = graph.copy()
     ctx = run_pass(Fold(), graph)
     assert operators(graph) == ["MatMul", "Gelu", "MatMul"]
-    assert "the end of a Gelu that was spelt out: became one" in [what for _, what in did(ctx)]
+    assert "the end of a Gelu that was spelled out: became one" in [what for _, what in did(ctx)]
     assert_same(before, graph)
 
 
