@@ -23,7 +23,8 @@ from edgec.passes.fold.activations import (
 from edgec.passes.fold.affine import fold_affine, matmul_to_gemm
 from edgec.passes.fold.constants import fold_constants
 from edgec.passes.fold.duplicates import share_duplicates
-from edgec.passes.fold.identities import OPERATORS, fold_identity, fold_relu, fold_views
+from edgec.passes.fold.factors import fold_factors, fold_product_factors
+from edgec.passes.fold.identities import OPERATORS, fold_expand, fold_identity, fold_relu, fold_views
 from edgec.passes.fold.normalizations import fold_normalization
 from edgec.passes.fold.pad import fold_pad
 from edgec.passes.fold.resize import fold_resize
@@ -32,13 +33,14 @@ from edgec.passes.fold.sequences import (
     fold_bounds,
     fold_casts,
     fold_concats,
-    fold_factors,
     fold_pads,
+    fold_pooled_mean,
     fold_reductions,
     fold_reshapes_around,
     fold_slices,
 )
 from edgec.passes.fold.transposes import fold_transpose
+from edgec.passes.fold.unstacking import fold_unstacking, fold_views_of_parts
 from edgec.passes.fold.view_chains import VIEWS, fold_view_chain
 from edgec.passes.framework.base import Effect, Pass
 from edgec.passes.framework.context import Context
@@ -58,6 +60,11 @@ def _rules() -> dict[str, Sequence[Rule]]:
         (fold_casts, ("Cast",)),
         (fold_bounds, ("Min", "Max")),
         (fold_reductions, REDUCTIONS),
+        (fold_pooled_mean, ("GlobalAveragePool", "ReduceMean")),
+        (fold_expand, ("Expand",)),
+        (fold_unstacking, ("Split",)),
+        (fold_views_of_parts, ("Gather",)),
+        (fold_product_factors, ("MatMul",)),
         (fold_relu, ("Relu", "Clip")),
         (fold_pads, ("Pad",)),
         (fold_pad, ("Pad",)),

@@ -14,6 +14,10 @@ from edgec.passes.fold.pad import NON_NEGATIVE, pads_of
 from edgec.passes.framework.rewriter import Rewriter, quoted
 
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+_BROADCASTING = frozenset(
+    {"Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod"}
+    | {"Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor"}
+)
 
 
 def fold_identity(rw: Rewriter, node: Node) -> bool:
@@ -59,6 +63,24 @@ def fold_views(rw: Rewriter, node: Node) -> bool:
     rw.did(node, f"joined with {quoted(first)} to one Reshape")
     rw.set_input(node, 1, rw.graph.const(f"{node.name or 'reshape'}.shape", np.array(shape, np.int64)))
     rw.set_input(node, 0, first.inputs[0])
+    return True
+
+
+def fold_expand(rw: Rewriter, node: Node) -> bool:
+    """Removes an Expand whose readers broadcast by themselves, to no other shape than before."""
+    out, x = node.outputs[0], node.inputs[0]
+    readers, shape, small = rw.readers(out), rw.static(out), rw.static(x)
+    if not readers or shape is None or small is None:
+        return False
+    for reader in readers:
+        others = [rw.static(t) for t in reader.inputs if t is not out]
+        if reader.op not in _BROADCASTING or None in others or rw.static(reader.outputs[0]) is None:
+            return False
+        shapes = [small, *(other for other in others if other is not None)]
+        if np.broadcast_shapes(*shapes) != rw.static(reader.outputs[0]):
+            return False
+    rw.did(node, f"{', '.join(map(quoted, readers))} broadcast by themselves: removed")
+    rw.replace(node, x)
     return True
 
 

@@ -1,4 +1,4 @@
-"""Two operators in a row that are one: Slices, Pads, Concats, Casts, factors, bounds, reductions, Reshapes."""
+"""Two operators in a row that are one: Slices, Pads, Concats, Casts, bounds, reductions, Reshapes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from edgec.passes.framework.rewriter import Rewriter, quoted
 
 # What an end of a Slice says that means all there is.
 _ALL = 1 << 30
-# Terms above it are taken for a trick that rounds, which adds and subtracts a large number.
-_LARGEST_TERM = 4096.0
 # Reductions of which two in a row are one.
 REDUCTIONS = (
     *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSumExp"),
@@ -25,11 +23,13 @@ _LONGEST_CHAIN = 16
 def fold_slices(rw: Rewriter, node: Node) -> bool:
     """A Slice of a Slice along other axes is one Slice, and along the same one where both step forwards by 1."""
     first = producer(node.inputs[0])
-    if first is None or first.op != "Slice" or not rw.single_use(node.inputs[0]):
+    if first is None or first.op != "Slice" or not rw.owns(first):
         return False
+    readers = rw.readers(node.inputs[0])
+    if readers is None or any(reader.op != "Slice" for reader in readers):
+        return False  # it stays for the sake of others
     inner, outer = _cuts(rw, first), _cuts(rw, node)
-    shape = rw.shape(first.inputs[0])
-    if inner is None or outer is None or shape is None:
+    if inner is None or outer is None or rw.shape(first.inputs[0]) is None:
         return False
     joined = dict(inner)
     for axis, (start, end, step) in outer.items():
@@ -114,34 +114,6 @@ def fold_casts(rw: Rewriter, node: Node) -> bool:
     return True
 
 
-def fold_factors(rw: Rewriter, node: Node) -> bool:
-    """Multiplications and divisions by numbers in a row are one Mul, additions of numbers one Add."""
-    x, value = with_number(rw, node)
-    first = None if x is None else producer(x)
-    if x is None or first is None or not rw.single_use(x):
-        return False
-    scales, shifts = ("Mul", "Div"), ("Add", "Sub")
-    kinds = scales if node.op in scales else shifts
-    if first.op not in kinds:
-        return False
-    start, earlier = with_number(rw, first)
-    if start is None or (node.op == "Div" and value == 0) or (first.op == "Div" and earlier == 0):
-        return False
-    if kinds is scales:
-        joined = (value if node.op == "Mul" else 1 / value) * (earlier if first.op == "Mul" else 1 / earlier)
-    elif max(abs(value), abs(earlier)) > _LARGEST_TERM:
-        return False
-    else:
-        joined = (value if node.op == "Add" else -value) + (earlier if first.op == "Add" else -earlier)
-    kind = rw.dtype(x)
-    if kind is None or kind.kind != "f" or not _is_plain(joined, kind):
-        return False
-    rw.did(node, f"joined with {quoted(first)}")
-    node.op = kinds[0]
-    rw.set_inputs(node, [start, rw.graph.const(f"{node.name or 'factor'}.joined", np.array(joined, kind))])
-    return True
-
-
 def fold_bounds(rw: Rewriter, node: Node) -> bool:
     """A Min and a Max with numbers in a row, in either order, are one Clip."""
     first = producer(node.inputs[0]) or producer(node.inputs[-1])
@@ -186,6 +158,28 @@ def fold_reductions(rw: Rewriter, node: Node) -> bool:
     else:
         rw.set_input(node, 1, rw.graph.const(f"{node.name or 'reduce'}.axes", np.array(axes, np.int64)))
     rw.set_input(node, 0, first.inputs[0])
+    return True
+
+
+def fold_pooled_mean(rw: Rewriter, node: Node) -> bool:
+    """The mean over all places needs no AveragePool in front of it that takes every place once."""
+    pool = producer(node.inputs[0])
+    if pool is None or pool.op != "AveragePool" or not rw.single_use(node.inputs[0]):
+        return False
+    shape, small = rw.static(pool.inputs[0]), rw.static(node.inputs[0])
+    if shape is None or small is None:
+        return False
+    spatial = list(range(2, len(shape)))
+    if node.op == "ReduceMean" and not set(spatial) <= set(_reduced(rw, node, len(shape)) or ()):
+        return False
+    kernel = [int(k) for k in pool.attrs["kernel_shape"]]
+    if any(int(p) for p in pool.attrs.get("pads", [0])) or any(int(d) != 1 for d in pool.attrs.get("dilations", [1])):
+        return False
+    steps = [int(s) for s in pool.attrs.get("strides", [1] * len(kernel))]
+    if steps != kernel or any(shape[axis] != small[axis] * k for axis, k in zip(spatial, kernel, strict=True)):
+        return False
+    rw.did(node, f"{quoted(pool)} in front of it is a mean of its own: not needed")
+    rw.set_input(node, 0, pool.inputs[0])
     return True
 
 
@@ -277,10 +271,3 @@ def _holds(wide: np.dtype, narrow: np.dtype) -> bool:
     if "V" in (wide.kind, narrow.kind) or (narrow.kind in "iu" and narrow.itemsize == 8 and wide.kind == "f"):
         return False  # a float64 does not hold every integer of 64 bits, though numpy calls that safe
     return bool(np.can_cast(narrow, wide, "safe"))
-
-
-def _is_plain(value: float, kind: np.dtype) -> bool:
-    """Whether a number is neither lost nor infinite in a type."""
-    with np.errstate(over="ignore", under="ignore"):
-        stored = float(np.asarray(value, kind))
-    return bool(np.isfinite(stored)) and (stored != 0 or value == 0)
