@@ -26,6 +26,7 @@ class Shapes:
     def __init__(self, graph: Graph, analyses: Analyses | None = None) -> None:
         self._shape: dict[Tensor, tuple[int | None, ...] | None] = {}
         self._dtype: dict[Tensor, np.dtype | None] = {}
+        self._named: dict[Tensor, tuple[int | str | None, ...]] = {}
         with uncollected():
             variables = graph.variables()
             inferred = infer(graph).graph
@@ -62,10 +63,18 @@ class Shapes:
         self._shape[variable] = tuple(
             [d.dim_value or (0 if d.HasField("dim_value") else None) for d in tensor.shape.dim]
         )
+        if None in (self._shape[variable] or ()):
+            self._named[variable] = tuple(
+                [d.dim_param or None if not d.HasField("dim_value") else d.dim_value for d in tensor.shape.dim]
+            )
 
     def shape(self, tensor: Tensor) -> tuple[int | None, ...] | None:
         """Dimensions, ``None`` for one that is unknown, or ``None`` where not even the rank is known."""
         return self._shape.get(tensor) if isinstance(tensor, Variable) else tensor.shape
+
+    def named(self, tensor: Tensor) -> tuple[int | str | None, ...] | None:
+        """Dimensions with the names of those that are open: two of one name are always equal."""
+        return self._named.get(tensor) or self.shape(tensor)
 
     def static(self, tensor: Tensor) -> tuple[int, ...]:
         """Dimensions that must all be known; raises :class:`InputError` naming the tensor otherwise."""

@@ -19,6 +19,8 @@ def fold_affine(rw: Rewriter, node: Node) -> bool:
     before = _into_the_layers_behind(rw, node)
     if before is None:
         return True
+    if normalization and _into_the_branches(rw, node):
+        return True
     reason = after or before
     if normalization and affine_of(rw, node) is None:
         return rw.missed(node, "its statistics are computed when the network runs")
@@ -95,6 +97,50 @@ def _into_the_layers_behind(rw: Rewriter, node: Node) -> str | None:
         rw.set_input(layer, 0, found[0])
     rw.did(node, f"folded into {names}")
     return None
+
+
+def _into_the_branches(rw: Rewriter, node: Node) -> bool:
+    """Folds a BatchNormalization behind a Concat of channels, or a sum, into the layers that feed it, all of them."""
+    found = affine_of(rw, node)
+    if found is None:
+        return False
+    shares = _shares(rw, found[0], found[1])
+    if shares is None or any(take_up_after(rw, layer, affine, dry=True) for layer, affine in shares):
+        return False
+    for layer, affine in shares:
+        take_up_after(rw, layer, affine)
+    rw.did(node, f"folded into {', '.join(quoted(layer) for layer, _ in shares)}")
+    rw.replace(node, found[0])
+    return True
+
+
+def _shares(rw: Rewriter, x: Tensor, affine: Affine) -> list[tuple[Node, Affine]] | None:
+    """What each layer that feeds ``x`` has to compute of its result; ``None`` where something else feeds it."""
+    source = producer(x)
+    if source is None or not rw.single_use(x):
+        return None
+    if source.op in LINEAR and source.domain in ("", "ai.onnx"):
+        return [(source, affine)] if source.op != "MatMul" and rw.is_fixed(source.inputs[1]) else None
+    shapes = [rw.shape(tensor) for tensor in source.inputs]
+    parts: list[Affine] = []
+    if source.op == "Concat" and int(source.attrs.get("axis", 0)) == 1:
+        start = 0
+        for shape in shapes:
+            if shape is None or len(shape) < 2 or shape[1] is None:
+                return None
+            parts.append(affine.part(start, start + shape[1]))
+            start += shape[1]
+    elif (
+        source.op == "Add"
+        and shapes[0] is not None
+        and shapes[0] == shapes[1]
+        and source.inputs[0] is not source.inputs[1]
+    ):
+        parts = [affine, Affine.of(affine.scale, 0.0)]
+    else:
+        return None
+    several = [_shares(rw, tensor, part) for tensor, part in zip(source.inputs, parts, strict=True)]
+    return None if None in several else [share for shares in several for share in shares or ()]
 
 
 def _channel_axis(rw: Rewriter, layer: Node, tensor: Tensor) -> int:

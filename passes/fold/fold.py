@@ -21,11 +21,14 @@ from edgec.passes.fold.activations import (
     fold_tanh_gelu,
 )
 from edgec.passes.fold.affine import fold_affine, matmul_to_gemm
+from edgec.passes.fold.channel_order import fold_channel_shuffle
 from edgec.passes.fold.constants import fold_constants
 from edgec.passes.fold.duplicates import share_duplicates
 from edgec.passes.fold.factors import fold_factors, fold_product_factors
 from edgec.passes.fold.identities import OPERATORS, fold_expand, fold_identity, fold_relu, fold_views
+from edgec.passes.fold.joined_layers import fold_branches, fold_layers_in_a_row
 from edgec.passes.fold.normalizations import fold_normalization
+from edgec.passes.fold.open_shapes import fold_open_shapes
 from edgec.passes.fold.pad import fold_pad
 from edgec.passes.fold.resize import fold_resize
 from edgec.passes.fold.sequences import (
@@ -39,6 +42,7 @@ from edgec.passes.fold.sequences import (
     fold_reshapes_around,
     fold_slices,
 )
+from edgec.passes.fold.space_to_depth import fold_space_to_depth
 from edgec.passes.fold.transposes import fold_transpose
 from edgec.passes.fold.unstacking import fold_unstacking, fold_views_of_parts
 from edgec.passes.fold.view_chains import VIEWS, fold_view_chain
@@ -79,6 +83,10 @@ def _rules() -> dict[str, Sequence[Rule]]:
         (fold_normalization, ("Sqrt",)),
         (matmul_to_gemm, ("Add",)),
         (fold_affine, ("BatchNormalization", "Add", "Sub", "Mul", "Div")),
+        (fold_branches, ("Add",)),
+        (fold_layers_in_a_row, ("Conv",)),
+        (fold_space_to_depth, ("Concat", "SpaceToDepth", "Reshape")),
+        (fold_channel_shuffle, ("Reshape",)),
         (fold_factors, ("Add", "Sub", "Mul", "Div")),
     ):
         for op in operators:
@@ -119,6 +127,9 @@ class Fold(Pass):
         while gone := inline_taken_branches(graph):
             for name, branch in gone:
                 ctx.did(name, f"its condition is a constant: became its {branch}")
+            ctx.changed()
+            fold_constants(graph, ctx)
+        while fold_open_shapes(graph, ctx):
             ctx.changed()
             fold_constants(graph, ctx)
         rw = Rewriter(graph, ctx)

@@ -28,7 +28,7 @@ def fold_slices(rw: Rewriter, node: Node) -> bool:
     readers = rw.readers(node.inputs[0])
     if readers is None or any(reader.op != "Slice" for reader in readers):
         return False  # it stays for the sake of others
-    inner, outer = _cuts(rw, first), _cuts(rw, node)
+    inner, outer = cuts(rw, first), cuts(rw, node)
     if inner is None or outer is None or rw.shape(first.inputs[0]) is None:
         return False
     joined = dict(inner)
@@ -80,11 +80,11 @@ def fold_concats(rw: Rewriter, node: Node) -> bool:
     axis = _axis(rw, node)
     if axis is None:
         return False
-    if split is not None and split.op == "Split" and list(split.outputs) == list(node.inputs):
-        if _axis(rw, split) == axis:
-            rw.did(node, f"puts together what {quoted(split)} took apart: removed")
-            rw.replace(node, split.inputs[0])
-            return True
+    whole = split is not None and split.op == "Split" and list(split.outputs) == list(node.inputs)
+    if split is not None and whole and _axis(rw, split) == axis:
+        rw.did(node, f"puts together what {quoted(split)} took apart: removed")
+        rw.replace(node, split.inputs[0])
+        return True
     inner = [producer(tensor) for tensor in node.inputs]
     joins = [
         source is not None and source.op == "Concat" and rw.single_use(tensor) and _axis(rw, source) == axis
@@ -237,7 +237,7 @@ def _data_input(rw: Rewriter, node: Node) -> Tensor:
     return Variable.empty()
 
 
-def _cuts(rw: Rewriter, node: Node) -> dict[int, tuple[int, int, int]] | None:
+def cuts(rw: Rewriter, node: Node) -> dict[int, tuple[int, int, int]] | None:
     """Start, end and step by axis of a Slice; ``None`` where something of it is computed."""
     rank = rw.rank(node.inputs[0])
     if rank is None or len(node.inputs) < 3:

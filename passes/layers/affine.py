@@ -48,6 +48,10 @@ class Affine:
         wide = (values if values.size == 1 else np.repeat(values, times) for values in (self.scale, self.offset))
         return Affine(*wide)
 
+    def part(self, start: int, end: int) -> Affine:
+        """Of some of the channels."""
+        return Affine(*(v if v.size == 1 else v[start:end] for v in (self.scale, self.offset)))
+
     @property
     def shifts(self) -> bool:
         """Whether the offset is anything but zero."""

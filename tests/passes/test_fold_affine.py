@@ -111,14 +111,14 @@ def test_batch_normalization_in_front_of_an_unpadded_convolution(filecheck: Chec
 def test_batch_normalization_read_by_two_layers_goes_into_both() -> None:
     graph = model(
         "[bn] a = BatchNormalization(x, gamma, beta, mean, var)\n"
-        "[one] b = Conv(a, w)\n[two] c = Conv(a, v)\n[add] y = Add(b, c)",
+        "[one] b = Conv(a, w)\n[two] c = Conv(a, v)\n[max] y = Max(b, c)",
         "(float[1,4,5,5] x) => (float[1,6,h,w] y)",
         f"float[6,4,3,3] w, float[6,4,3,3] v, {STATISTICS}",
         var=VAR,
     )
     graph, done, _ = folded(graph)
     assert done == [("bn", "folded into 'one', 'two'")]
-    assert operators(graph) == ["Conv", "Conv", "Add"]
+    assert operators(graph) == ["Conv", "Conv", "Max"]
 
 
 def test_shared_weights_stay_shared_where_the_scales_agree() -> None:
