@@ -23,7 +23,7 @@ from edgec.frontends.opsets import check_versions, inline_functions, upgrade
 from edgec.frontends.pins import Pin, Pins, as_pins, parse_pins, pin
 from edgec.frontends.shape_arithmetic import decide_conditions, fold_shape_arithmetic
 from edgec.frontends.sizes import check_ranges, check_sizes
-from edgec.frontends.tidying import drop_default_inputs, name_nodes, settle_constants
+from edgec.frontends.tidying import drop_contradicted_shapes, drop_default_inputs, name_nodes, settle_constants
 from edgec.ir.errors import InputError, InternalError, did_you_mean
 from edgec.ir.files import load
 from edgec.ir.graph import Graph
@@ -96,19 +96,29 @@ def open_model(
         _check_structure(graph, source)
     name_nodes(graph)
     try:
-        check_ranges(graph)
-        decide_conditions(graph)
-        shapes = fold_shape_arithmetic(graph)
-        if expand_axes(graph, shapes):
-            shapes = fold_shape_arithmetic(graph)
-        check_sizes(graph, shapes)
-        shapes.annotate(graph)
+        try:
+            _settle_shapes(graph)
+        except InputError as error:
+            if not drop_contradicted_shapes(graph, error, notes):
+                raise
+            _settle_shapes(graph)
     except InputError as error:
         raise InputError(f"{source}: {error.where}", error.what, error.fix) from None
     if outputs:
         cut(graph, outputs, source)
     refuse_noise(graph, source)
     return graph
+
+
+def _settle_shapes(graph: Graph) -> None:
+    """Computes what shapes follow from, and writes into the graph what shapes are known then."""
+    check_ranges(graph)
+    decide_conditions(graph)
+    shapes = fold_shape_arithmetic(graph)
+    if expand_axes(graph, shapes):
+        shapes = fold_shape_arithmetic(graph)
+    check_sizes(graph, shapes)
+    shapes.annotate(graph)
 
 
 def _check_inputs(graph: Graph, source: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from edgec.frontends.pinned_values import PinnedValue, checked_value, make_constant, parse_value, shape_of_value
+from edgec.frontends.tidying import forget_shapes
 from edgec.ir.errors import InputError, UsageError, did_you_mean
 from edgec.ir.graph import Graph, Variable
 
@@ -134,7 +135,7 @@ def pin(graph: Graph, pins: Pins, source: str, usual: Pins | None = None, notes:
         opened = opened or declared != fixed
         tensor.shape = list(fixed)
     if opened:
-        _forget_shapes(graph)
+        forget_shapes(graph)
     for name, pinned in pins.items():
         if isinstance(pinned, PinnedValue):
             make_constant(graph, inputs[name], pinned, source)
@@ -229,14 +230,6 @@ def _bind(size: int | str | None, bound: Mapping[str, int]) -> int | None:
     if isinstance(size, str):
         return bound.get(size)
     return size if size is not None and size > 0 else None
-
-
-def _forget_shapes(graph: Graph) -> None:
-    for inside in graph.names.graphs():
-        for node in inside.nodes:
-            for tensor in node.outputs:
-                if isinstance(tensor, Variable) and tensor.type_proto is None:
-                    tensor.shape = None
 
 
 def _example(shape: list[int | None]) -> tuple[int, ...]:

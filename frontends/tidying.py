@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from edgec.ir.errors import InputError
 from edgec.ir.graph import Constant, Graph, Variable
 from edgec.ir.literals import literal
+
+# What onnx's inference says of a shape in the file that is not the one that it finds.
+_CONTRADICTED = "existing shape"
 
 
 def name_nodes(graph: Graph) -> None:
@@ -25,6 +29,33 @@ def name_nodes(graph: Graph) -> None:
 def drop_default_inputs(graph: Graph) -> None:
     """Takes weights out of the inputs, where old exporters list them: edgec compiles them in."""
     graph.inputs = [tensor for tensor in graph.inputs if isinstance(tensor, Variable)]
+
+
+def drop_contradicted_shapes(graph: Graph, fault: InputError, notes: list[str]) -> bool:
+    """Forgets what a file declares of the shapes between inputs and outputs, where ``fault`` is that it does not fit.
+
+    Who writes other dimensions into a file's inputs leaves the shapes behind them as they were; onnxruntime goes by the
+    inputs, too. Says whether anything was forgotten.
+    """
+    if _CONTRADICTED not in fault.what:
+        return False
+    forgotten = forget_shapes(graph)
+    if forgotten:
+        notes.append(
+            f"the shapes that it declares for {forgotten} tensors do not follow from its inputs: inferred anew"
+        )
+    return forgotten > 0
+
+
+def forget_shapes(graph: Graph) -> int:
+    """Takes away the declared shapes of all that is computed, but of sequences and maps; returns how many."""
+    forgotten = 0
+    for inside in graph.names.graphs():
+        for tensor in (tensor for node in inside.nodes for tensor in node.outputs):
+            if isinstance(tensor, Variable) and tensor.type_proto is None:
+                forgotten += tensor.shape is not None
+                tensor.shape = None
+    return forgotten
 
 
 def settle_constants(graph: Graph) -> None:

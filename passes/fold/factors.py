@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgec.ir.graph import Node, producer
+from edgec.ir.graph import Node, Tensor, producer
 from edgec.passes.fold.matching import with_number
+from edgec.passes.fold.view_chains import VIEWS
 from edgec.passes.framework.rewriter import Rewriter, quoted
 
 # Terms above it are taken for a trick that rounds, which adds and subtracts a large number.
@@ -42,26 +43,29 @@ def fold_factors(rw: Rewriter, node: Node) -> bool:
 
 def fold_product_factors(rw: Rewriter, node: Node) -> bool:
     """Factors of both operands of a product are one, of the left operand: attention as torch spells it out."""
-    scaled = [producer(tensor) for tensor in node.inputs]
-    values = []
-    for tensor, source in zip(node.inputs, scaled, strict=True):
-        if source is None or source.op != "Mul" or not rw.single_use(tensor):
-            return False
-        start, value = with_number(rw, source)
-        if start is None:
-            return False
-        values.append(value)
-    left, right = scaled
-    assert left is not None and right is not None
-    kind, joined = rw.dtype(node.inputs[0]), values[0] * values[1]
-    if left is right or kind is None or kind.kind != "f" or not _is_plain(joined, kind):
+    left, right = (_scaling(rw, tensor) for tensor in node.inputs)
+    if left is None or right is None or left is right:
         return False
-    (start, _), (other, _) = with_number(rw, left), with_number(rw, right)
-    assert start is not None and other is not None
+    (start, value), (other, further) = with_number(rw, left), with_number(rw, right)
+    assert start is not None and other is not None, "a scaling multiplies by a number"
+    kind, joined = rw.dtype(start), value * further
+    if kind is None or kind.kind != "f" or not _is_plain(joined, kind):
+        return False
     rw.did(left, f"took over the factor of {quoted(right)}")
     rw.set_inputs(left, [start, rw.graph.const(f"{left.name or 'factor'}.joined", np.array(joined, kind))])
-    rw.set_input(node, 1, other)
+    rw.replace(right, other)
     return True
+
+
+def _scaling(rw: Rewriter, tensor: Tensor) -> Node | None:
+    """The Mul by a number that an operand comes from, by way of nothing but views; ``None`` where there is none."""
+    while (source := producer(tensor)) is not None and rw.single_use(tensor):
+        if source.op == "Mul":
+            return source if with_number(rw, source)[0] is not None else None
+        if source.op not in VIEWS:
+            return None
+        tensor = source.inputs[0]
+    return None
 
 
 def _is_plain(value: float, kind: np.dtype) -> bool:

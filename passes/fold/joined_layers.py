@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from edgec.ir.graph import Node, Tensor, producer
+from edgec.ir.graph import Constant, Node, Tensor, producer, static_shape
 from edgec.passes.framework.rewriter import Rewriter, quoted
 from edgec.passes.layers.affine import affine_of
 from edgec.passes.layers.linear import bias, groups, padding
@@ -26,7 +26,7 @@ def fold_branches(rw: Rewriter, node: Node) -> bool:
         return False
     if not all(rw.single_use(tensor) for tensor in node.inputs):
         return False
-    wide, small = sorted((s for s in sources if s is not None), key=lambda one: -_reach(one))
+    wide, small = sorted((s for s in sources if s is not None), key=lambda one: -_taps(one))
     if wide.op != "Conv" or small.inputs[0] is not wide.inputs[0] or small.op not in ("Conv", "BatchNormalization"):
         return False
     if rw.static(wide.outputs[0]) is None or rw.static(wide.outputs[0]) != rw.static(small.outputs[0]):
@@ -93,8 +93,8 @@ def fold_layers_in_a_row(rw: Rewriter, node: Node) -> bool:
     return True
 
 
-def _reach(node: Node) -> int:
-    return prod(int(k) for k in node.attrs.get("kernel_shape", [1])) if node.op == "Conv" else 0
+def _taps(node: Node) -> int:
+    return prod(static_shape(node.inputs[1])[2:]) if node.op == "Conv" and isinstance(node.inputs[1], Constant) else 0
 
 
 def _is_plain(node: Node) -> bool:
@@ -156,4 +156,4 @@ def _saves(rw: Rewriter, first: Node, second: Node, joined: int) -> bool:
 
 
 def _size(tensor: Tensor) -> int:
-    return prod(tensor.shape or ())
+    return prod(static_shape(tensor))

@@ -125,7 +125,7 @@ def _affine_behind(
 ) -> tuple[Node, np.ndarray, np.ndarray | None]:
     """The last node of a scale and a shift that follow, if they do, and their values along the normalized axes."""
     last, axes = normalized.last, normalized.axes
-    wide = tuple(size if axis in axes else 1 for axis, size in enumerate(shape))
+    wide = tuple((size or 1) if axis in axes else 1 for axis, size in enumerate(shape))
     flat = tuple(shape[axis] or 1 for axis in axes)
     scale, shift = np.ones(flat, np.float32), None
     for op in ("Mul", "Add") if normalized.centred else ("Mul",):
@@ -164,7 +164,7 @@ def _is_square(rw: Rewriter, tensor: Tensor, x: Tensor) -> bool:
     return exponent is not None and exponent.size == 1 and float(exponent.reshape(-1)[0]) == 2.0
 
 
-def _fits(shape: tuple[int, ...], whole: tuple[int | None, ...]) -> bool:
+def _fits(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
     """Whether ``shape`` broadcasts to ``whole`` and no further."""
     padded = (*[1] * (len(whole) - len(shape)), *shape)
     return all(size in (1, wide) for size, wide in zip(padded, whole, strict=True))

@@ -44,7 +44,7 @@ def fold_open_shapes(graph: Graph, ctx: Context) -> bool:
         if elements is None or kind is None or node.outputs[0] in outputs or not node.outputs[0].outputs:
             continue
         if all(isinstance(element, int | bool) for element in elements.flat):
-            made = graph.const(f"{node.name or node.op}.value", elements.astype(kind))
+            made: Tensor = graph.const(f"{node.name or node.op}.value", elements.astype(kind))
             ctx.did(node, "follows from the known dimensions: became a constant")
         else:
             earlier = first.setdefault((kind, elements.shape, tuple(elements.flat)), node.outputs[0])

@@ -244,9 +244,9 @@ class _Island:
             else:
                 rw.set_input(node, 1, rw.graph.const(f"{label}.axes", np.array(axes, np.int64)))
         elif node.op == "Slice":
-            axes = rw.fixed(node.inputs[3])
-            assert axes is not None
-            turned = np.array([order[int(axis) % rank] for axis in axes.reshape(-1)], axes.dtype)
+            along = rw.fixed(node.inputs[3])
+            assert along is not None
+            turned = np.array([order[int(axis) % rank] for axis in along.reshape(-1)], along.dtype)
             rw.set_input(node, 3, rw.graph.const(f"{label}.axes", turned))
         elif node.op == "Pad":
             pads = rw.fixed(node.inputs[1])
