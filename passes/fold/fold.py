@@ -21,6 +21,7 @@ from edgec.passes.fold.activations import (
     fold_tanh_gelu,
 )
 from edgec.passes.fold.affine import fold_affine, matmul_to_gemm
+from edgec.passes.fold.affine_regions import fold_affine_region
 from edgec.passes.fold.channel_order import fold_channel_shuffle
 from edgec.passes.fold.constants import fold_constants
 from edgec.passes.fold.duplicates import share_duplicates
@@ -86,6 +87,7 @@ def _rules() -> dict[str, Sequence[Rule]]:
         (fold_branches, ("Add",)),
         (fold_layers_in_a_row, ("Conv",)),
         (fold_space_to_depth, ("Concat", "SpaceToDepth", "Reshape")),
+        (fold_affine_region, ("Concat",)),
         (fold_channel_shuffle, ("Reshape",)),
         (fold_factors, ("Add", "Sub", "Mul", "Div")),
     ):

@@ -176,3 +176,38 @@ def test_a_shuffle_that_shows_stays(tail: str) -> None:
     run_pass(Fold(), graph)
     assert "Transpose" in operators(graph)
     assert_same(before, graph)
+
+
+BOX = "l = Slice(x, s0, s2, one)\nr = Slice(x, s2, s4, one)\n"
+BOXES = {
+    "corners to centres": "a = Sub(anchors, l)\nb = Add(anchors, r)\nc = Add(a, b)\nd = Div(c, two)\ne = Sub(b, a)\n"
+    "f = Concat<axis=1>(d, e)\ng = Mul(f, strides)\ny = Relu(g)",
+    "without strides": "a = Sub(anchors, l)\nb = Add(r, anchors)\nc = Add(a, b)\nd = Mul(c, two)\ne = Sub(b, a)\n"
+    "g = Concat<axis=1>(d, e)\ny = Relu(g)",
+}
+NO_BOXES = {
+    "a product of two parts": "a = Sub(anchors, l)\nb = Add(anchors, r)\nc = Mul(a, b)\nd = Div(c, two)\ne = Sub(b, a)\n"
+    "g = Concat<axis=1>(d, e)\ny = Relu(g)",
+    "read by others": "a = Sub(anchors, l)\nb = Add(anchors, r)\nc = Add(a, b)\nd = Div(c, two)\ne = Sub(b, a)\n"
+    "g = Concat<axis=1>(d, e)\nh = Exp(a)\ny = Concat<axis=1>(g, h)",
+    "another scale of each channel": "a = Mul(l, places)\nb = Add(anchors, r)\nc = Add(a, b)\nd = Div(c, two)\n"
+    "e = Sub(b, a)\ng = Concat<axis=1>(d, e)\ny = Relu(g)",
+}
+HEAD = "int64[1] s0, int64[1] s2, int64[1] s4, int64[1] one, float[1,2,6] anchors, float[1,1,6] strides, float two"
+HEAD += ", float[1,2,6] places"
+STARTS = {"s0": [0], "s2": [2], "s4": [4], "one": [1], "strides": [[[8, 8, 8, 16, 16, 32]]], "two": 2}
+
+
+@pytest.mark.parametrize("case", list(BOXES))
+def test_arithmetic_on_channels_becomes_a_convolution(case: str) -> None:
+    steps = ["Conv", "Mul", "Add", "Relu"] if "strides" in BOXES[case] else ["Conv", "Add", "Relu"]
+    checked(BOX + BOXES[case], "(float[1,4,6] x) => (y)", HEAD, steps, **STARTS)
+
+
+@pytest.mark.parametrize("case", list(NO_BOXES))
+def test_other_arithmetic_stays(case: str) -> None:
+    graph = model(BOX + NO_BOXES[case], "(float[1,4,6] x) => (y)", HEAD, **STARTS)
+    before = graph.copy()
+    run_pass(Fold(), graph)
+    assert "Conv" not in operators(graph)
+    assert_same(before, graph)
