@@ -47,10 +47,13 @@ class Beside:
     Attributes:
         floats: the same network in front of the passes that ran for this target only; it may be changed.
         samples: all of the calibration data as the graph takes them, once.
+        results: what the original network's outputs mean and how pictures become its input, as results.json says it;
+            ``None`` where that is not known.
     """
 
     floats: Graph | None = None
     samples: Iterable[Feeds] = ()
+    results: Mapping[str, Any] | None = None
 
 
 #: Nothing beside the graph.

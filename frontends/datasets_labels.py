@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,9 +45,14 @@ def read_labels(labels: Path | Literal["folders"], images: ImageFolder) -> np.nd
     return _for_images(table, images, labels)
 
 
+def class_folders(folders: Iterable[Path]) -> list[str]:
+    """The names of the classes whose images lie in a folder of their own, in the order of their numbers."""
+    names = {entry.name for folder in folders for entry in folder.iterdir() if entry.is_dir()}
+    return sorted(name for name in names if not name.startswith("."))
+
+
 def _from_folders(images: ImageFolder) -> np.ndarray:
-    classes = sorted({entry.name for folder in images.folders for entry in folder.iterdir() if entry.is_dir()} - {""})
-    position = {name: index for index, name in enumerate(name for name in classes if not name.startswith("."))}
+    position = {name: index for index, name in enumerate(class_folders(images.folders))}
     found = []
     for path, relative in zip(images.files, images.relative, strict=True):
         outermost, slash, _ = relative.partition("/")

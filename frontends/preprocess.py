@@ -24,6 +24,8 @@ from edgec.ir.errors import InputError
 MAX_PIXELS = 100_000_000
 """An image of more pixels is refused before it is decoded."""
 
+# The EXIF tag of how the camera was held, and its values for portraits.
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -117,6 +119,21 @@ class Preprocess:
         if self.spec.layout == "nchw":
             pixels = pixels.transpose(2, 0, 1)
         return np.ascontiguousarray(pixels)
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, upright, without decoding it.
+
+    Raises:
+        InputError: it is no image.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE
+    except _DECODING_ERRORS as error:
+        raise InputError(str(path), *_why(error)) from error
+    return (width, height) if turned else (height, width)
 
 
 def _why(error: BaseException) -> tuple[str, str]:

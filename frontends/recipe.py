@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainValidator, PrivateAttr, ValidationError, WithJsonSchema
 
 from edgec.frontends.recipe_data import HIGHER_IS_BETTER, DataSection, DataSpec
+from edgec.frontends.recipe_results import ResultsSpec
 from edgec.frontends.recipe_targets import TARGETS_SCHEMA, TargetEntry, read_targets
 from edgec.frontends.recipe_values import (
     Fault,
@@ -23,8 +24,8 @@ from edgec.frontends.recipe_values import (
     Number,
     Section,
     Text,
+    between,
     fault,
-    read_number,
     read_seed,
     shown,
 )
@@ -99,29 +100,18 @@ def _read_steps(value: object) -> object:
     return value
 
 
-def _between(low: float, high: float, fix: str) -> BeforeValidator:
-    def read(value: object) -> float:
-        number = read_number(value)
-        if not low <= number <= high:
-            limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
-            raise fault(f"must be {limits}, not {shown(value)}", fix)
-        return number
-
-    return BeforeValidator(read)
-
-
 _SHARE_SCHEMA = {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string"}]}
-Share = Annotated[float, _between(0, 1, "write the share that goes away, 0.99 for 99 %"), WithJsonSchema(_SHARE_SCHEMA)]
+Share = Annotated[float, between(0, 1, "write the share that goes away, 0.99 for 99 %"), WithJsonSchema(_SHARE_SCHEMA)]
 Drop = Annotated[
     float,
-    _between(0, math.inf, "write how much worse the metric may become"),
+    between(0, math.inf, "write how much worse the metric may become"),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
 ]
 
 
 Confidence = Annotated[
     float,
-    _between(0.5, 0.9999, "write a probability such as 0.95"),
+    between(0.5, 0.9999, "write a probability such as 0.95"),
     WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0.5, "maximum": 0.9999}, {"type": "string"}]}),
 ]
 
@@ -185,6 +175,9 @@ class Recipe(Section):
         PlainValidator(read_targets),
         WithJsonSchema(TARGETS_SCHEMA),
     ] = Field(default=(TargetEntry("cpu"),), description="the devices to emit for, with options of their backends")
+    results: ResultsSpec = Field(
+        default_factory=ResultsSpec, description="what the outputs mean, for the programs that show them"
+    )
     require: Require = Field(default=Require(), description="what the compressed network must reach")
     _document: Document = PrivateAttr(Document("recipe"))
     _folder: Path = PrivateAttr(Path())
@@ -345,5 +338,7 @@ def check_data(recipe: Recipe) -> None:
     for loc, spec in recipe.data.sets():
         for inner, what, fix in spec.missing():
             mistakes.append(InputError(recipe.where("data", *loc, *inner), what, fix))
+    for inner, what, fix in recipe.results.missing():
+        mistakes.append(InputError(recipe.where("results", *inner), what, fix))
     if mistakes:
         raise MissingDataError(mistakes)

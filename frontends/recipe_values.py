@@ -196,6 +196,26 @@ Function = Annotated[
 ]
 
 
+def between(low: float, high: float, fix: str) -> BeforeValidator:
+    """A validator of numbers from ``low`` to ``high``."""
+
+    def read(value: object) -> float:
+        number = read_number(value)
+        if not low <= number <= high:
+            limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+            raise fault(f"must be {limits}, not {shown(value)}", fix)
+        return number
+
+    return BeforeValidator(read)
+
+
+Fraction = Annotated[
+    float,
+    between(0, 1, "write a number such as 0.25"),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "string"}]}),
+]
+
+
 class Section(BaseModel):
     """A mapping of the recipe. All that is wrong inside it is gathered: its own faults and its values'."""
 

@@ -245,6 +245,7 @@ def _describe_run(parser: argparse.ArgumentParser) -> None:
     )
     samples.add_argument("--arrays", type=Path, metavar="FILE", help="run on an .npz or .npy, not on data.eval")
     parser.add_argument("--labels", metavar="FILE", help="the images' labels: 'folders', or a .csv or .json")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write what is said of each image there, as a table")
     parser.add_argument("--outputs", type=Path, metavar="FILE", help="write every output to this .npz")
     parser.add_argument("--json", action="store_true", help="JSON in the place of the table")
 
@@ -254,7 +255,7 @@ def _run_emitted(options: argparse.Namespace) -> int:
 
     job = RunJob(
         options.place, options.recipe, options.images, options.arrays, options.labels, options.outputs,
-        pins_of(options), options.cut,
+        pins_of(options), options.cut, options.csv,
     )  # fmt: skip
     report = run_emitted(job)
     if options.json:

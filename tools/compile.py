@@ -18,6 +18,7 @@ from edgec import __version__
 from edgec.backends.protocol import Backend, Configurable
 from edgec.backends.registry import backend, target
 from edgec.frontends.datasets import inputs_of
+from edgec.frontends.heads import RESULTS, results_of
 from edgec.frontends.model import Pins, open_model
 from edgec.frontends.preprocess import Preprocess
 from edgec.frontends.recipe import Recipe, load_recipe
@@ -150,6 +151,7 @@ class _Run:
             emitting = [(board, emitter) for board, emitter in self.targets if failures.accepted(board, emitter, graph)]
             failures.raise_for_all_of(boards)
             self._open_data(graph)
+            results = self._results(graph, folder, changed=bool(entered))
             original = graph.copy()
             progress.stage("measuring the original")
             self.quality = Quality(original, self.samples, self.recipe.seed, job.model.name)
@@ -182,7 +184,7 @@ class _Run:
             compressed, reached = self._compressed(graph, folder)
             emission = Emission(
                 pipeline, self.plan.per_target, self.samples.fit, self.quality, folder, self.timing, job.build,
-                failures, progress, [reached],
+                failures, progress, results, [reached],
             )  # fmt: skip
             entries = {board.name: emission.attempt(board, emitter, graph.copy()) for board, emitter in emitting}
             failures.raise_for_all_of(boards)
@@ -192,6 +194,7 @@ class _Run:
                 self.recipe.require.confidence,
             )  # fmt: skip
             report = self._report(baseline, compressed, records, targets, judged, len(reference.probes))
+            report["results"] = results
             progress.stage("writing the report")
             write_json(folder / "report.json", report)
             reports.write_html(folder / "report.html", report)
@@ -210,7 +213,8 @@ class _Run:
 
     def _inputs(self) -> list[Path]:
         own = [path for path in (self.job.model.file, self.job.recipe) if isinstance(path, Path)]
-        return [*own, *self._data_files()]
+        labels = self.recipe.results.labels
+        return [*own, *self._data_files(), *(() if labels is None else (labels,))]
 
     def _data_files(self) -> list[Path]:
         paths: list[Path] = []
@@ -260,6 +264,14 @@ class _Run:
             by_metric=any(step.chooses_by_metric(asked) for step in steps),
         )
         self.affine = {} if self.preprocess is None else self.preprocess.affine_by_input(inputs)
+
+    def _results(self, graph: Graph, folder: Path, *, changed: bool) -> dict[str, Any] | None:
+        """What the outputs mean, written as results.json; pictures go in only where no pass ``changed`` the inputs."""
+        data = self.recipe.data.model_copy(update={"preprocess": None}) if changed else self.recipe.data
+        results = results_of(graph, self.recipe.results, data, self.recipe.where("results"))
+        if results is not None:
+            write_json(folder / RESULTS, results)
+        return results
 
     # -- what comes out -----------------------------------------------------------------------------------------------
 

@@ -86,6 +86,7 @@ class Emission:
         build: build the engines of bundles that this machine is one for.
         failures: what could not be emitted.
         progress: what the user is told.
+        results: what the outputs mean, where that is known.
         reached: what each emitted network reaches, in order.
     """
 
@@ -98,6 +99,7 @@ class Emission:
     build: bool
     failures: Failures
     progress: Progress
+    results: Mapping[str, Any] | None = None
     reached: list[Reached] = field(default_factory=list)
 
     def attempt(self, board: Target, emitter: Backend, graph: Graph) -> dict[str, Any] | None:
@@ -131,7 +133,7 @@ class Emission:
         data = self.data
         samples = Context(graph, RunConfig(data=data)).feeds(graph, "calibration") if "calibration" in data else ()
         feeds = self.pipeline.reference.feeds(graph)
-        emitted = emitter.emit(graph.copy(), board, own, feeds, Beside(floats, samples))
+        emitted = emitter.emit(graph.copy(), board, own, feeds, Beside(floats, samples, self.results))
         self.progress.stage(f"{board.name}: measuring")
         run = emitter.runner(graph, own)
         reached, entries = self.quality.measured(lambda feeds: run(input_domain.enter(graph, feeds)))

@@ -23,6 +23,7 @@ from edgec.tools.console import print_table
 from edgec.tools.emitted_networks import ONNX, Network, in_onnxruntime, networks_in
 from edgec.tools.options import print_notes
 from edgec.tools.output import writing
+from edgec.tools.shown import nothing_said, preprocess_of, print_said, results_in, said_of, write_csv
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class RunJob:
         outputs: an .npz to write all outputs to.
         pins: static shapes, or values, of a model's inputs.
         cuts: tensors or nodes to end a model at.
+        csv: a table to write of what the networks say of images.
     """
 
     place: Path
@@ -47,6 +49,7 @@ class RunJob:
     outputs: Path | None = None
     pins: Pins = field(default_factory=dict)
     cuts: Sequence[str] = ()
+    csv: Path | None = None
 
 
 def run_emitted(job: RunJob) -> dict[str, Any]:
@@ -57,22 +60,29 @@ def run_emitted(job: RunJob) -> dict[str, Any]:
         InputError: the folder holds no network, or the data cannot be used.
     """
     recipe = None if job.recipe is None else load_recipe(job.recipe, data=False)
-    spec = _samples(job, recipe)
+    known = results_in(job.place)
+    preprocess = preprocess_of(known) if recipe is None else recipe.data.preprocess
+    spec = _samples(job, recipe, preprocess)
     networks = _networks(job)
     inputs = networks[0].inputs
-    preprocess = None if recipe is None else recipe.data.preprocess
     metric = _metric(recipe, spec, preprocess, inputs)
     if metric is not None:
         metric.whole = networks[0].whole
     parts = spec.classes() if isinstance(spec, EvalSpec) else None
     data = tuple(open_dataset(part, preprocess, inputs) for part in parts or (spec,))
     shared = next((network.run for network in networks if network.name == ONNX), None)
-    report = {
+    report: dict[str, Any] = {
         "place": str(job.place),
         "samples": sum(map(len, data)),
         "metric": None if metric is None else metric.name,
         "networks": {network.name: _measured(network, data, metric, shared) for network in networks},
     }
+    if known is not None and known.get("preprocess") is not None and job.images:
+        report["results"] = {"kind": known["kind"], "files": said_of(networks, data[0], known)}
+    if job.csv is not None:
+        if "results" not in report:
+            raise nothing_said()
+        write_csv(job.csv, report["results"]["files"], report["results"]["kind"])
     if job.outputs is not None:
         with writing(job.outputs, fix="give another file with --outputs"):
             _save(job.outputs, networks, data)
@@ -108,6 +118,8 @@ def print_run(report: Mapping[str, Any]) -> None:
             row.append("" if entry["sqnr_db"] is None else f"{entry['sqnr_db']:.1f} dB")
         rows.append(row)
     print_table(f"{printable(report['place'])}: {report['samples']:,} samples", columns, rows, left=2)
+    if "results" in report:
+        print_said(report["results"]["files"], report["results"]["kind"])
     for name, entry in networks.items():
         for output, count in entry["other_shape"].items():
             print(
@@ -116,9 +128,9 @@ def print_run(report: Mapping[str, Any]) -> None:
             )
 
 
-def _samples(job: RunJob, recipe: Recipe | None) -> DataSpec:
+def _samples(job: RunJob, recipe: Recipe | None, preprocess: PreprocessSpec | None) -> DataSpec:
     """What is run on; labels are the recipe's only where the samples are."""
-    if job.images and (recipe is None or recipe.data.preprocess is None):
+    if job.images and preprocess is None:
         what = "images need a recipe with data.preprocess, which says how they become inputs"
         raise UsageError("run", what, "name one with -O")
     if job.labels is not None and not job.images:

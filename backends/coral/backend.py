@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,8 +78,10 @@ class Written:
     sqnr_db: float
 
 
-def write(graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds]) -> Written:
-    """Writes model.tflite, and compares it in LiteRT with ``graph``.
+def write(
+    graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], results: Mapping[str, Any] | None = None
+) -> Written:
+    """Writes model.tflite and what goes with it to the board, and compares it in LiteRT with ``graph``.
 
     Raises:
         EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.
@@ -90,7 +92,7 @@ def write(graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds]) -
     checked = check.check(graph, lowered, contents, feeds)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).write_bytes(contents)
-    beside = write_board_files(folder, lowered, contents, feeds)
+    beside = write_board_files(folder, lowered, contents, feeds, results)
     report: dict[str, Any] = {
         "files": {MODEL: sha256(folder / MODEL)},
         "inputs": [{**entry, "folded": _folded(graph, entry["name"])} for entry in ports.described(lowered.inputs)],
@@ -159,13 +161,13 @@ class CoralBackend:
             target: the board.
             folder: where the files go.
             probes: feeds as the graph takes them; seeded noise where there are none.
-            beside: not needed.
+            beside: what its outputs mean.
 
         Raises:
             EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.
         """
         usable = _usable_memory(target)
-        written = write(graph, target, folder, probes)
+        written = write(graph, target, folder, probes, beside.results)
         judged = verdict.verdict(written.file, usable)
         compiled = compiler.compile_file(folder)
         report = {**written.report, "edge_tpu": judged.as_dict()}

@@ -1,10 +1,12 @@
-"""What goes with a TFLite file to a board: golden samples, and the program that checks and times it there."""
+"""What goes with a TFLite file to a board: golden samples, and the programs that check, time and use it there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,20 +14,29 @@ from edgec.backends.coral import interpreter, ports
 from edgec.backends.coral.lowering import Lowered
 from edgec.backends.protocol import Feeds
 
-RUN, GOLDEN = "run.py", "golden.npz"
-_SOURCE = "run_on_board.py"
+RUN, GOLDEN, RESULTS = "run.py", "golden.npz", "results.json"
+# What a board needs besides, where it is known what the outputs mean.
+_SHOWING = ("pictures.py", "results.py")
+LABELS = "labels.txt"
 # Golden samples, at most, and what they may take; one there is always.
 _MOST_SAMPLES, _MOST_BYTES = 4, 8 << 20
 
 
-def write_board_files(folder: Path, lowered: Lowered, contents: bytes, feeds: Sequence[Feeds]) -> list[str]:
-    """Writes ``run.py`` and ``golden.npz`` into ``folder``; returns their names.
+def write_board_files(
+    folder: Path,
+    lowered: Lowered,
+    contents: bytes,
+    feeds: Sequence[Feeds],
+    results: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Writes ``run.py`` and ``golden.npz`` into ``folder``, and what shows results there; returns the files' names.
 
     Args:
         folder: of the file.
         lowered: what is in the file.
         contents: of the file.
         feeds: as the graph takes them.
+        results: what the outputs mean, where that is known.
     """
     golden: dict[str, np.ndarray] = {}
     count = size = 0
@@ -39,6 +50,14 @@ def write_board_files(folder: Path, lowered: Lowered, contents: bytes, feeds: Se
         golden |= {f"output{place}.{count}": values for place, values in enumerate(outputs)}
         count += 1
     np.savez(folder / GOLDEN, allow_pickle=False, samples=np.array(count), **golden)
-    source = files("edgec.backends.coral").joinpath(_SOURCE).read_text(encoding="utf-8")
-    (folder / RUN).write_text(source, encoding="utf-8")
-    return [RUN, GOLDEN]
+    programs = files("edgec.backends.on_board")
+    written = [RUN, *(_SHOWING if results is not None else ())]
+    for name in written:
+        (folder / name).write_text(programs.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
+    if results is not None:
+        (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        written.append(RESULTS)
+        if results["labels"] is not None:
+            (folder / LABELS).write_text("".join(f"{name}\n" for name in results["labels"]), encoding="utf-8")
+            written.append(LABELS)
+    return [*written, GOLDEN]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import subprocess
 import sys
@@ -78,11 +77,3 @@ def test_a_delegate_that_is_not_there(folder: Path) -> None:
     done = run(folder, "--delegate", "edgetpu")
     assert done.returncode == 4
     assert done.stderr.startswith("run.py: the delegate libedgetpu.so.1 cannot be loaded (")
-
-
-def test_it_is_python_3_6() -> None:
-    source = (Path(__file__).parents[2] / "backends" / "coral" / "run_on_board.py").read_text(encoding="utf-8")
-    ast.parse(source, feature_version=(3, 6))
-    statements = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import)]
-    names = {name.name for statement in statements for name in statement.names}
-    assert names == {"argparse", "hashlib", "json", "platform", "sys", "time", "numpy"}

@@ -51,7 +51,7 @@ def test_data_and_target(opt: Opt) -> None:
     [
         (("-p", "fold,"), 2, "-p 'fold,': a pass has no name; write fold,factorize{params=0.1}"),
         (("-p", "fould"), 2, "-p: passes[0]: no pass named 'fould'. Did you mean 'fold'? 'edgec passes' lists them"),
-        (("-p", "fold{x=1}"), 2, "-p: passes[0] 'fold': has no option 'x'; it takes share_weights"),
+        (("-p", "fold{x=1}"), 2, "-p: passes[0] 'fold': has no option 'x'; it takes share_weights, keep_batch"),
         (
             ("-p", "quantize"),
             2,

@@ -77,7 +77,7 @@ def test_a_bundle(tmp_path: Path, edgec: Edgec, monkeypatch: pytest.MonkeyPatch)
     [
         (["out"], 2, "run: there are no samples; add --images, --arrays, or -O with a recipe that has data.eval"),
         (
-            ["out", "--images", "good"],
+            ["model.onnx", "--images", "good"],
             2,
             "run: images need a recipe with data.preprocess, which says how they become inputs; name one with -O",
         ),

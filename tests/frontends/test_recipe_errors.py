@@ -13,7 +13,7 @@ from edgec.ir.errors import InputError, UsageError
 
 STEP = "a pass is a name, or a name with its options: prune: {macs: 0.7}"
 TARGET = "a target is a name, or a name with its options: jetson-orin-nano: {profiles: ...}"
-ROOT_KEYS = "name, seed, data, passes, targets, require"
+ROOT_KEYS = "name, seed, data, passes, targets, results, require"
 PREPROCESS_KEYS = "size, color, scale, mean, std, resize, fit, layout, input"
 REQUIRE_KEYS = (
     "params_removed, macs_removed, weight_bytes_removed, metric_drop, metric_min, metric_max, sqnr_min, confidence"

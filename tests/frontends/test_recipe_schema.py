@@ -18,7 +18,7 @@ def test_every_section_is_closed_and_every_key_is_explained() -> None:
     schema = recipe_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert set(schema["properties"]) == set(Recipe.model_fields)
-    assert set(schema["$defs"]) == {"DataSection", "DataSpec", "EvalSpec", "PreprocessSpec", "Require"}
+    assert set(schema["$defs"]) == {"DataSection", "DataSpec", "EvalSpec", "PreprocessSpec", "Require", "ResultsSpec"}
     for name, section in _sections(schema).items():
         assert section["additionalProperties"] is False, name
         for key, entry in section["properties"].items():

@@ -186,8 +186,8 @@ BOXES = {
     "g = Concat<axis=1>(d, e)\ny = Relu(g)",
 }
 NO_BOXES = {
-    "a product of two parts": "a = Sub(anchors, l)\nb = Add(anchors, r)\nc = Mul(a, b)\nd = Div(c, two)\ne = Sub(b, a)\n"
-    "g = Concat<axis=1>(d, e)\ny = Relu(g)",
+    "a product of two parts": "a = Sub(anchors, l)\nb = Add(anchors, r)\nc = Mul(a, b)\nd = Div(c, two)\n"
+    "e = Sub(b, a)\ng = Concat<axis=1>(d, e)\ny = Relu(g)",
     "read by others": "a = Sub(anchors, l)\nb = Add(anchors, r)\nc = Add(a, b)\nd = Div(c, two)\ne = Sub(b, a)\n"
     "g = Concat<axis=1>(d, e)\nh = Exp(a)\ny = Concat<axis=1>(g, h)",
     "another scale of each channel": "a = Mul(l, places)\nb = Add(anchors, r)\nc = Add(a, b)\nd = Div(c, two)\n"

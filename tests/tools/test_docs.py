@@ -30,6 +30,7 @@ SECTIONS = {
     "DataSpec": "A data set",
     "EvalSpec": "data.eval",
     "Require": "require",
+    "ResultsSpec": "results",
 }
 
 

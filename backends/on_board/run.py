@@ -1,25 +1,31 @@
-"""Runs the network beside this file on a board: checks it against golden samples, then times it.
+"""Runs the network beside this file on a board: on golden samples, which it checks and times, or on pictures.
 
-    python3 run.py                       # on the CPU
+    python3 run.py                       # check and time it, on the CPU
     python3 run.py --delegate edgetpu    # model_edgetpu.tflite, by libedgetpu.so.1
     python3 run.py --delegate FILE       # by another delegate's library
+    python3 run.py --images PLACE        # what it says of each picture in a folder, or of one
+    ffmpeg -f v4l2 -i /dev/video0 -pix_fmt rgb24 -f rawvideo - | python3 run.py --frames 640x480
 
 It needs Python 3.6 or later, numpy, and one of tflite_runtime, ai_edge_litert and tensorflow. Golden samples are inputs
 as the file takes them, and what LiteRT computed of them where the file was made. Each is run and compared; then one
-sample is run 1,000 times, of which the first does not count. What came of it is printed and left in run.json.
+sample is run 1,000 times, of which the first does not count. What came of it is printed and left in run.json. How a
+picture becomes an input and what the outputs mean is in results.json, if the recipe said so; ``--csv FILE`` writes what
+is said of pictures as a table.
 
-Exit status: 0 done; 1 the outputs are not those of the golden samples; 2 usage; 3 a file is missing or was changed;
-4 there is no runtime, or the delegate cannot be loaded.
+Exit status: 0 done; 1 the outputs are not those of the golden samples; 2 usage; 3 a file is missing, cannot be read or
+was changed; 4 there is no runtime, or the delegate cannot be loaded.
 """
 
 import argparse
+import csv
 import hashlib
+import importlib.util
 import json
 import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -45,13 +51,18 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(description="Checks and times the network in this folder.")
     parser.add_argument("--delegate", metavar="FILE", help="a delegate's library, or 'edgetpu'")
     parser.add_argument("--model", metavar="FILE", help="the file to run (default: the one for the delegate)")
+    parser.add_argument("--images", type=Path, metavar="PLACE", help="a picture, or a folder of them, to look at")
+    parser.add_argument("--frames", metavar="WxH", help="look at raw RGB frames of that size from standard input")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write what is said of pictures there, too")
     parser.add_argument("--runs", type=int, default=1000, metavar="N", help="how often it is timed (default: 1000)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the CPU (default: 1)")
     options = parser.parse_args(arguments)
     if options.runs < 2:
         parser.error("argument --runs: at least 2, of which the first does not count")
+    if options.csv and not (options.images or options.frames):
+        parser.error("argument --csv: goes with --images or --frames")
     try:
-        return run(options)
+        return look(options) if options.images or options.frames else run(options)
     except Stop as stop:
         sys.stderr.write(f"run.py: {stop}\n")
         return stop.status
@@ -59,13 +70,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Checks and times; returns the exit status."""
-    with found("check.json").open() as stream:
-        described = json.load(stream)
-    name = options.model or chosen(options.delegate)
-    path = found(name)
-    wanted = described.get("files", {}).get(name)
-    if wanted is not None and digest(path) != wanted:
-        raise Stop(3, f"{name} is not the file that check.json names; copy the folder again")
+    _, path = checked(options)
+    name = path.name
     golden = np.load(str(found(GOLDEN)))
     interpreter, runtime = loaded(path, options)
     apart = [difference(interpreter, golden, sample) for sample in range(int(golden["samples"]))]
@@ -97,6 +103,108 @@ def run(options: argparse.Namespace) -> int:
         what = f"{name} is {least:.1f} dB from the golden outputs, less than {LEAST_DB:.0f}"
         raise Stop(1, f"{what}: another network computes")
     return 0
+
+
+def look(options: argparse.Namespace) -> int:
+    """Says what the network makes of pictures; returns the exit status."""
+    pictures, results = beside("pictures"), beside("results")
+    described, path = checked(options)
+    if not (HERE / "results.json").is_file():
+        raise Stop(3, "the folder does not say what the outputs mean; compile with 'results' in the recipe")
+    with (HERE / "results.json").open() as stream:
+        how = json.load(stream)
+    if how["preprocess"] is None:
+        raise Stop(3, "the folder does not say how pictures become inputs; compile with data.preprocess in the recipe")
+    interpreter, _ = loaded(path, options)
+    table, seen, spent = [], 0, 0.0
+    try:
+        for name, picture in shown(options, pictures):
+            entered, back = pictures.entered(picture, how["preprocess"])
+            start = time.perf_counter()
+            outputs = inferred(interpreter, described, how["preprocess"]["input"], entered[np.newaxis])
+            spent += time.perf_counter() - start
+            seen += 1
+            said = results.decoded(outputs, how, back, entered)
+            table += results.rows(name, said, how["kind"])
+            print(f"{name}: {results.line(said, how['kind'])}", flush=True)
+    except pictures.PictureError as error:
+        raise Stop(3, str(error)) from None
+    if not seen:
+        raise Stop(3, f"{options.images or 'standard input'} holds no picture")
+    print(f"{seen} pictures, {spent / seen * 1e3:.2f} ms each in the network")
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(results.columns(how["kind"]))
+            writer.writerows(table)
+    return 0
+
+
+def beside(name: str) -> Any:
+    """A module in the folder."""
+    spec = importlib.util.spec_from_file_location(name, str(found(f"{name}.py")))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def shown(options: argparse.Namespace, pictures: Any) -> Iterator[Tuple[str, np.ndarray]]:
+    """Name and pixels of each picture."""
+    if options.images:
+        if not options.images.exists():
+            raise Stop(3, f"{options.images} is not there")
+        for path in pictures.find(options.images):
+            yield path.name, pictures.read(path)
+        return
+    sides = options.frames.lower().split("x")
+    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise Stop(2, f"--frames {options.frames} is no size; write WIDTHxHEIGHT")
+    for number, frame in enumerate(pictures.frames(sys.stdin.buffer, int(sides[0]), int(sides[1]))):
+        yield f"frame {number}", frame
+
+
+def inferred(interpreter: Any, described: Dict[str, Any], name: str, x: np.ndarray) -> Dict[str, np.ndarray]:
+    """One inference on real numbers in the original network's layout; so are the outputs."""
+    places = {entry["name"]: place for place, entry in enumerate(described["inputs"])}
+    if len(places) != 1 or name not in places:
+        raise Stop(3, f"the network takes {len(places)} inputs, and pictures make one, '{name}'")
+    entry, detail = described["inputs"][0], interpreter.get_input_details()[0]
+    if list(x.shape) != entry["onnx_shape"]:
+        raise Stop(3, f"the network takes {entry['onnx_shape']}, and pictures become {list(x.shape)}")
+    folded = entry.get("folded")
+    if folded is not None:
+        wide = (1, -1) + (1,) * (x.ndim - 2)
+        x = (x - np.reshape(folded["offset"], wide)) / np.reshape(folded["scale"], wide)
+    x = x.transpose(entry["permutation"])
+    if entry["scale"] is None:
+        x = x.astype(detail["dtype"])
+    elif entry["onnx_dtype"] == "uint8":
+        x = (np.rint(x) - 128).astype(np.int8)
+    else:
+        limits = np.iinfo(detail["dtype"])
+        x = np.clip(np.rint(x / entry["scale"]) + entry["zero_point"], limits.min, limits.max).astype(detail["dtype"])
+    interpreter.set_tensor(detail["index"], x)
+    interpreter.invoke()
+    outputs = {}
+    for entry, detail in zip(described["outputs"], interpreter.get_output_details()):
+        values = interpreter.get_tensor(detail["index"])
+        if entry["scale"] is not None:
+            values = (values.astype(np.float32) - entry["zero_point"]) * entry["scale"]
+        outputs[entry["name"]] = values.transpose(np.argsort(entry["permutation"]))
+    return outputs
+
+
+def checked(options: argparse.Namespace) -> Tuple[Dict[str, Any], Path]:
+    """What check.json says, and the file to run, if it is the one that it names."""
+    with found("check.json").open() as stream:
+        described = json.load(stream)  # type: Dict[str, Any]
+    name = options.model or chosen(options.delegate)
+    path = found(name)
+    wanted = described.get("files", {}).get(name)
+    if wanted is not None and digest(path) != wanted:
+        raise Stop(3, f"{name} is not the file that check.json names; copy the folder again")
+    return described, path
 
 
 def found(name: str) -> Path:
