@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from edgec.backends.tail_program import TailProgram
 from edgec.ir.graph import Graph
 from edgec.passes.framework.base import Pass
 from edgec.passes.framework.context import Context, RunConfig
@@ -49,11 +50,13 @@ class Beside:
         samples: all of the calibration data as the graph takes them, once.
         results: what the original network's outputs mean and how pictures become its input, as results.json says it;
             ``None`` where that is not known.
+        tail: what stood behind the place where the network was cut, for numpy.
     """
 
     floats: Graph | None = None
     samples: Iterable[Feeds] = ()
     results: Mapping[str, Any] | None = None
+    tail: TailProgram | None = None
 
 
 #: Nothing beside the graph.

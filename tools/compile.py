@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from edgec import __version__
 from edgec.backends.protocol import Backend, Configurable
 from edgec.backends.registry import backend, target
+from edgec.backends.tail_program import TailProgram, tail_of
 from edgec.frontends.datasets import inputs_of
 from edgec.frontends.heads import RESULTS, results_of
 from edgec.frontends.model import Pins, open_model
@@ -145,13 +146,14 @@ class _Run:
                 watched.onnx(path)
                 graph = open_model(path, job.pins, job.cuts, self._open_shapes(), self.notes)
                 self.hashes = model_hashes(job.model, watched, path)
+                whole = open_model(path, job.pins, (), self._open_shapes()) if job.cuts else graph.copy()
             self.plan = self._plan(facts_of(graph))
             entered = self._enter(graph)
             boards, failures = [board for board, _ in self.targets], Failures(job.traceback)
             emitting = [(board, emitter) for board, emitter in self.targets if failures.accepted(board, emitter, graph)]
             failures.raise_for_all_of(boards)
             self._open_data(graph)
-            results = self._results(graph, folder, changed=bool(entered))
+            results, tail = self._results(graph, whole, folder, changed=bool(entered))
             original = graph.copy()
             progress.stage("measuring the original")
             self.quality = Quality(original, self.samples, self.recipe.seed, job.model.name)
@@ -184,7 +186,7 @@ class _Run:
             compressed, reached = self._compressed(graph, folder)
             emission = Emission(
                 pipeline, self.plan.per_target, self.samples.fit, self.quality, folder, self.timing, job.build,
-                failures, progress, results, [reached],
+                failures, progress, results, tail, [reached],
             )  # fmt: skip
             entries = {board.name: emission.attempt(board, emitter, graph.copy()) for board, emitter in emitting}
             failures.raise_for_all_of(boards)
@@ -265,13 +267,27 @@ class _Run:
         )
         self.affine = {} if self.preprocess is None else self.preprocess.affine_by_input(inputs)
 
-    def _results(self, graph: Graph, folder: Path, *, changed: bool) -> dict[str, Any] | None:
-        """What the outputs mean, written as results.json; pictures go in only where no pass ``changed`` the inputs."""
+    def _results(
+        self, graph: Graph, whole: Graph, folder: Path, *, changed: bool
+    ) -> tuple[dict[str, Any] | None, TailProgram | None]:
+        """What the outputs mean, and what computes them where the network was cut, written into the folder.
+
+        Pictures go in only where no pass ``changed`` the inputs.
+        """
+        tail: TailProgram | None = None
+        if self.job.cuts:
+            behind = tail_of(whole, {tensor.name for tensor in graph.outputs})
+            if isinstance(behind, str):
+                self.notes.append(f"what stood behind the cut is not in the folders: {behind}")
+                whole = graph
+            else:
+                tail = behind
+                tail.write(folder)
         data = self.recipe.data.model_copy(update={"preprocess": None}) if changed else self.recipe.data
-        results = results_of(graph, self.recipe.results, data, self.recipe.where("results"))
+        results = results_of(whole, self.recipe.results, data, self.recipe.where("results"))
         if results is not None:
             write_json(folder / RESULTS, results)
-        return results
+        return results, tail
 
     # -- what comes out -----------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgec.backends.protocol import Backend, Beside, Configurable
+from edgec.backends.tail_program import TailProgram
 from edgec.backends.tensorrt.bundle import UNBUILT
 from edgec.ir.cost import Cost
 from edgec.ir.errors import EdgecError
@@ -87,6 +88,7 @@ class Emission:
         failures: what could not be emitted.
         progress: what the user is told.
         results: what the outputs mean, where that is known.
+        tail: what stood behind the place where the network was cut.
         reached: what each emitted network reaches, in order.
     """
 
@@ -100,6 +102,7 @@ class Emission:
     failures: Failures
     progress: Progress
     results: Mapping[str, Any] | None = None
+    tail: TailProgram | None = None
     reached: list[Reached] = field(default_factory=list)
 
     def attempt(self, board: Target, emitter: Backend, graph: Graph) -> dict[str, Any] | None:
@@ -133,7 +136,7 @@ class Emission:
         data = self.data
         samples = Context(graph, RunConfig(data=data)).feeds(graph, "calibration") if "calibration" in data else ()
         feeds = self.pipeline.reference.feeds(graph)
-        emitted = emitter.emit(graph.copy(), board, own, feeds, Beside(floats, samples, self.results))
+        emitted = emitter.emit(graph.copy(), board, own, feeds, Beside(floats, samples, self.results, self.tail))
         self.progress.stage(f"{board.name}: measuring")
         run = emitter.runner(graph, own)
         reached, entries = self.quality.measured(lambda feeds: run(input_domain.enter(graph, feeds)))

@@ -23,7 +23,7 @@ from edgec.tools.console import print_table
 from edgec.tools.emitted_networks import ONNX, Network, in_onnxruntime, networks_in
 from edgec.tools.options import print_notes
 from edgec.tools.output import writing
-from edgec.tools.shown import nothing_said, preprocess_of, print_said, results_in, said_of, write_csv
+from edgec.tools.shown import nothing_said, preprocess_of, print_said, results_in, said_of, tail_in, write_csv
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def run_emitted(job: RunJob) -> dict[str, Any]:
         "networks": {network.name: _measured(network, data, metric, shared) for network in networks},
     }
     if known is not None and known.get("preprocess") is not None and job.images:
-        report["results"] = {"kind": known["kind"], "files": said_of(networks, data[0], known)}
+        report["results"] = {"kind": known["kind"], "files": said_of(networks, data[0], known, tail_in(job.place))}
     if job.csv is not None:
         if "results" not in report:
             raise nothing_said()

@@ -11,6 +11,8 @@ import numpy as np
 
 from edgec.backends.on_board import pictures
 from edgec.backends.on_board import results as meaning
+from edgec.backends.on_board.tail import Tail
+from edgec.backends.tail_program import PROGRAM
 from edgec.frontends.datasets import DataSet
 from edgec.frontends.heads import RESULTS
 from edgec.frontends.metrics import samples_of
@@ -40,6 +42,18 @@ def results_in(place: Path) -> dict[str, Any] | None:
     return known
 
 
+def tail_in(place: Path) -> Tail | None:
+    """What follows the networks of an output folder, or of a target's; ``None`` where they are whole."""
+    whole = place.resolve().parent
+    for folder in (place, *([whole] if (whole / "report.json").is_file() else ())):
+        if (folder / PROGRAM).is_file():
+            try:
+                return Tail.load(folder)
+            except (OSError, ValueError, KeyError) as error:
+                raise InputError(str(folder / PROGRAM), f"cannot be read ({error})", AGAIN) from None
+    return None
+
+
 def preprocess_of(known: Mapping[str, Any] | None) -> PreprocessSpec | None:
     """How pictures become inputs, as results.json says it."""
     how = None if known is None else known.get("preprocess")
@@ -51,9 +65,15 @@ def preprocess_of(known: Mapping[str, Any] | None) -> PreprocessSpec | None:
 
 
 def said_of(
-    networks: Sequence[Network], data: DataSet, known: Mapping[str, Any]
+    networks: Sequence[Network], data: DataSet, known: Mapping[str, Any], behind: Tail | None = None
 ) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """By file and network what the network says of the picture.
+
+    Args:
+        networks: that were emitted.
+        data: the pictures.
+        known: the content of results.json.
+        behind: what follows the network, where it was cut.
 
     Raises:
         InputError: a network has no such output, or a picture cannot be read.
@@ -61,12 +81,13 @@ def said_of(
     how, said = dict(known), dict[str, dict[str, list[dict[str, Any]]]]()
     for network in networks:
         for sample in samples_of(network.run, data, None, network.batch, network.whole):
-            if how["output"] not in sample.outputs:
+            if behind is None and how["output"] not in sample.outputs:
                 what = f"has no output '{how['output']}', which {RESULTS} speaks of"
                 raise InputError(network.name, what, AGAIN)
             height, width = picture_size(Path(sample.name))
             back = pictures.placed(height, width, how["preprocess"])[-1]
             outputs = {name: values[np.newaxis] for name, values in sample.outputs.items()}
+            outputs = outputs if behind is None else behind(outputs)
             entered = next(iter(sample.feeds.values()))
             said.setdefault(sample.name, {})[network.name] = meaning.decoded(outputs, how, back, entered)
     return said

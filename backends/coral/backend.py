@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -78,9 +78,7 @@ class Written:
     sqnr_db: float
 
 
-def write(
-    graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], results: Mapping[str, Any] | None = None
-) -> Written:
+def write(graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], given: Beside = ALONE) -> Written:
     """Writes model.tflite and what goes with it to the board, and compares it in LiteRT with ``graph``.
 
     Raises:
@@ -92,7 +90,7 @@ def write(
     checked = check.check(graph, lowered, contents, feeds)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).write_bytes(contents)
-    beside = write_board_files(folder, lowered, contents, feeds, results)
+    beside = write_board_files(folder, lowered, contents, feeds, given)
     report: dict[str, Any] = {
         "files": {MODEL: sha256(folder / MODEL)},
         "inputs": [{**entry, "folded": _folded(graph, entry["name"])} for entry in ports.described(lowered.inputs)],
@@ -167,7 +165,7 @@ class CoralBackend:
             EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.
         """
         usable = _usable_memory(target)
-        written = write(graph, target, folder, probes, beside.results)
+        written = write(graph, target, folder, probes, beside)
         judged = verdict.verdict(written.file, usable)
         compiled = compiler.compile_file(folder)
         report = {**written.report, "edge_tpu": judged.as_dict()}

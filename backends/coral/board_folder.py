@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from edgec.backends import tail_program
 from edgec.backends.coral import interpreter, ports
 from edgec.backends.coral.lowering import Lowered
-from edgec.backends.protocol import Feeds
+from edgec.backends.protocol import ALONE, Beside, Feeds
 
 RUN, GOLDEN, RESULTS = "run.py", "golden.npz", "results.json"
 # What a board needs besides, where it is known what the outputs mean.
@@ -27,7 +27,7 @@ def write_board_files(
     lowered: Lowered,
     contents: bytes,
     feeds: Sequence[Feeds],
-    results: Mapping[str, Any] | None = None,
+    beside: Beside = ALONE,
 ) -> list[str]:
     """Writes ``run.py`` and ``golden.npz`` into ``folder``, and what shows results there; returns the files' names.
 
@@ -36,8 +36,9 @@ def write_board_files(
         lowered: what is in the file.
         contents: of the file.
         feeds: as the graph takes them.
-        results: what the outputs mean, where that is known.
+        beside: what the outputs mean, and what computes them behind a cut, where that is known.
     """
+    results = beside.results
     golden: dict[str, np.ndarray] = {}
     count = size = 0
     for sample in feeds[:_MOST_SAMPLES]:
@@ -51,9 +52,11 @@ def write_board_files(
         count += 1
     np.savez(folder / GOLDEN, allow_pickle=False, samples=np.array(count), **golden)
     programs = files("edgec.backends.on_board")
-    written = [RUN, *(_SHOWING if results is not None else ())]
+    written = [RUN, *(_SHOWING if results is not None else ()), *([tail_program.SOURCE] if beside.tail else ())]
     for name in written:
         (folder / name).write_text(programs.joinpath(name).read_text(encoding="utf-8"), encoding="utf-8")
+    if beside.tail is not None:
+        written += beside.tail.write(folder)
     if results is not None:
         (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         written.append(RESULTS)

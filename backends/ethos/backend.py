@@ -59,7 +59,7 @@ class EthosBackend(CoralBackend):
             EmitError: an operator cannot be lowered, the file does not compute what the graph computes, or Vela fails.
         """
         options = validated(_Options, target.options, f"target '{target.name}': options")
-        written = write(graph, target, folder, probes, beside.results)
+        written = write(graph, target, folder, probes, beside)
         compiled = vela.compile_file(folder, options.accelerator, options.system_config, options.memory_mode)
         report, notes, files = dict(written.report), list(written.notes), list(written.files)
         fits: bool | None = None

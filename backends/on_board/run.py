@@ -116,6 +116,7 @@ def look(options: argparse.Namespace) -> int:
     if how["preprocess"] is None:
         raise Stop(3, "the folder does not say how pictures become inputs; compile with data.preprocess in the recipe")
     interpreter, _ = loaded(path, options)
+    behind = beside("tail").Tail.load(HERE) if (HERE / "tail.json").is_file() else None
     table, seen, spent = [], 0, 0.0
     try:
         for name, picture in shown(options, pictures):
@@ -123,6 +124,7 @@ def look(options: argparse.Namespace) -> int:
             start = time.perf_counter()
             outputs = inferred(interpreter, described, how["preprocess"]["input"], entered[np.newaxis])
             spent += time.perf_counter() - start
+            outputs = outputs if behind is None else behind(outputs)
             seen += 1
             said = results.decoded(outputs, how, back, entered)
             table += results.rows(name, said, how["kind"])

@@ -188,8 +188,11 @@ def _weights(graph: Graph) -> list[Constant]:
         if node.op in ("Shape", "Size") or not any(tensor in computed for tensor in node.inputs):
             continue
         computed.update(node.outputs)
-        if node.op not in _DISCRETE:
-            weights.update((t, None) for t in node.inputs if isinstance(t, Constant) and _floating(t.dtype))
+        if node.op in _DISCRETE:
+            continue
+        # An exponent that is a little off 2 has no value where what it raises is negative.
+        own = node.inputs[:1] if node.op == "Pow" else node.inputs
+        weights.update((t, None) for t in own if isinstance(t, Constant) and _floating(t.dtype))
     return list(weights)
 
 

@@ -217,3 +217,28 @@ def test_nothing_is_guessed(here: Path, edgec: Edgec) -> None:
     assert not Path("out/results.json").exists()
     status, _, err = edgec("run", "out", "--images", "photos", "-O", "compress.yaml", "--csv", "x.csv")
     assert status == 2 and "--csv goes with --images and with a folder that says what the outputs mean" in err
+
+
+def test_what_stood_behind_a_cut_runs_in_numpy(here: Path, edgec: Edgec) -> None:
+    """The boxes' arithmetic stays out of int8; the board's folder and `edgec run` give the whole network's boxes."""
+    detect("[fold]")
+    arguments = ("model.onnx", "-O", "compress.yaml", "-q", "--cut", "o")
+    assert edgec(*arguments, "-o", "cut")[0] == 0
+    assert edgec("model.onnx", "-O", "compress.yaml", "-q", "-o", "whole")[0] == 0
+    folder = here / "cut" / "coral-dev-board"
+    assert {"tail.py", "tail.json", "tail.npz", "results.json"} <= {path.name for path in folder.iterdir()}
+    assert [entry["name"] for entry in json.loads((folder / "check.json").read_text())["outputs"]] == ["o"]
+    done, whole = look("cut/coral-dev-board", "--images", "photos"), look("whole/coral-dev-board", "--images", "photos")
+    assert done.returncode == 0 and b" at " in done.stdout
+    assert done.stdout.splitlines()[:3] == whole.stdout.splitlines()[:3]
+    for place in ("cut", "whole"):
+        assert edgec("run", place, "--images", "photos", "--csv", f"{place}.csv")[0] == 0
+    assert Path("cut.csv").read_text() == Path("whole.csv").read_text()
+
+
+def test_a_cut_that_numpy_cannot_finish(here: Path, edgec: Edgec) -> None:
+    detect("[fold]")
+    assert edgec("model.onnx", "-O", "compress.yaml", "-q", "--cut", "b", "-o", "out")[0] == 0
+    notes = json.loads(Path("out/report.json").read_text())["notes"]
+    assert [note for note in notes if note.startswith("what stood behind the cut is not in the folders: ")]
+    assert not Path("out/coral-dev-board/tail.json").exists()

@@ -132,6 +132,20 @@ def test_nothing_is_measured_where_the_cheap_bound_does() -> None:
     assert not inexact(run, [{"y": run[0]["y"] * np.float32(1 + 1e-6)}], quantized=False, rounding=never)
 
 
+def test_the_exponent_of_a_square_stays() -> None:
+    """A negative number to the power of 1.9999 is none, and nothing would be measured."""
+    graph = model(
+        "m = ReduceMean<axes=[1]>(x) d = Sub(x, m) s = Pow(d, two) v = ReduceMean<axes=[1]>(s) r = Sqrt(v)"
+        " y = Div(d, r)",
+        "(float[1,16] x) => (float[1,16] y)",
+        "float two",
+        two=2,
+    )
+    feeds = seeded_feeds(graph, samples=2)
+    for run in measured_rounding(graph, feeds, Reference(graph, feeds).outputs):
+        assert 0 < run["y"] < 1e-4
+
+
 def test_sizes_are_not_computed_anew_with_what_is_off() -> None:
     """Twice as large is not 1.9999 times as large: a scale of Resize stays, and so does arithmetic on shapes."""
     graph = parse(
