@@ -1,7 +1,8 @@
 """What a network's outputs mean, told by their shapes and by what computes them, or by the recipe's ``results``.
 
 Detectors of the YOLO family are known by the number of their anchors: as many as cells of 8, 16 and 32 pixels fit the
-input, or three times as many. What is not told for certain is left alone, and the recipe says it.
+input, or three times as many. A map of probabilities as large as the input is a text detector's. What
+is not told for certain is left alone, and the recipe says it.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def _head(
     entered = _picture(graph, preprocess)
     side = None if entered is None else _sides(entered, preprocess)
     for kind, head in (
-        ("boxes", None if side is None else _boxes(shape, side, spec, tensor)),
         ("score", _score(shape, entered)),
+        ("boxes", None if side is None else _boxes(shape, side, spec, tensor)),
         ("mask", None if side is None else _mask(shape, side, tensor)),
         ("classes", _classes(shape, tensor, named=named)),
     ):
@@ -97,6 +98,8 @@ def _head(
 
 def _boxes(shape: tuple[int, ...], side: tuple[int, int], spec: ResultsSpec, tensor: Tensor) -> dict[str, Any] | None:
     """Anchors and what is said of each, in either order of axes; the form is the recipe's, or else a guess."""
+    if spec.form in ("auto", "map") and shape == (1, 1, *side) and _is_probability(tensor):
+        return {"form": "map", "channels_first": False, "classes": 1, "strides": []}
     if len(shape) != 3 or shape[0] != 1:
         return None
     for anchors, channels, first in ((shape[1], shape[2], False), (shape[2], shape[1], True)):
@@ -154,8 +157,12 @@ def _classes(shape: tuple[int, ...], tensor: Tensor, *, named: bool) -> dict[str
     by_softmax = last is not None and last.op in ("Softmax", "LogSoftmax")
     if shape[0] != 1 or prod(shape) != max(shape) or prod(shape) < 2 or not (by_softmax or named):
         return None
-    probabilities = last is not None and last.op in ("Softmax", "Sigmoid", "HardSigmoid")
-    return {"classes": prod(shape), "logits": not probabilities}
+    return {"classes": prod(shape), "logits": not _is_probability(tensor)}
+
+
+def _is_probability(tensor: Tensor) -> bool:
+    last = _meaning(tensor)
+    return last is not None and last.op in ("Softmax", "Sigmoid", "HardSigmoid")
 
 
 def _meaning(tensor: Tensor) -> Node | None:

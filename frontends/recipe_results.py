@@ -10,7 +10,7 @@ from pydantic import Field
 from edgec.frontends.recipe_values import Count, Fault, FilePath, Fraction, Section, Text, one_of
 
 KINDS = ("auto", "classes", "boxes", "mask", "score", "none")
-FORMS = ("auto", "centres", "objects", "grid", "corners")
+FORMS = ("auto", "centres", "objects", "grid", "corners", "map")
 
 
 class ResultsSpec(Section):
@@ -19,7 +19,7 @@ class ResultsSpec(Section):
     kind: Annotated[Literal["auto", "classes", "boxes", "mask", "score", "none"], one_of(*KINDS)] = Field(
         default="auto", description="what the network gives; auto recognizes it by its outputs"
     )
-    form: Annotated[Literal["auto", "centres", "objects", "grid", "corners"], one_of(*FORMS)] = Field(
+    form: Annotated[Literal["auto", "centres", "objects", "grid", "corners", "map"], one_of(*FORMS)] = Field(
         default="auto",
         description="how a detector writes its boxes: YOLO v8 centres, v5 objects, YOLOX grid, v10 corners",
     )

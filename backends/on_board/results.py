@@ -10,16 +10,19 @@
 The forms of boxes are those of YOLO: ``centres`` (four numbers of a box, then scores of classes, for each anchor; v8,
 v9, v11), ``objects`` (the same with an object's score in between; v5, v7), ``grid`` (the same, of which the first four
 still count from the cell of their anchor; YOLOX), and ``corners`` (what is left when the network chose itself: corners,
-score, class; v10).
+score, class; v10). ``map`` is a text detector's: how likely each place is text (DB, arXiv 1911.08947). Its boxes are
+the connected places above a half of ``confidence``, grown by what their shrinking in training took.
 """
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
 Result = Dict[str, Any]
 # Boxes that are looked at before any is dropped for its neighbours, and that are told.
 _CANDIDATES, _MOST_BOXES = 2000, 300
+# Of a map: places above this share of the confidence belong to a box; by how much of area over perimeter it grows.
+_OF_CONFIDENCE, _GROWTH = 0.5, 1.5
 
 
 def decoded(
@@ -64,26 +67,11 @@ def _classes(values: np.ndarray, how: Dict[str, Any]) -> List[Result]:
 
 
 def _boxes(x: np.ndarray, how: Dict[str, Any], back: np.ndarray) -> List[Result]:
-    rows = x.reshape(x.shape[-2:]).astype(np.float64)
-    if how["channels_first"]:
-        rows = rows.T
-    if how["form"] == "corners":
-        corners, scores, classes = rows[:, :4], rows[:, 4], rows[:, 5].astype(int)
-    else:
-        if how["form"] == "grid":
-            rows = _from_grid(rows, how)
-        if how["form"] == "centres":
-            each = rows[:, 4:]
-        else:
-            each = rows[:, 5:] * rows[:, 4:5]
-        classes = each.argmax(axis=1)
-        scores = each[np.arange(len(each)), classes]
-        half = rows[:, 2:4] / 2
-        corners = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
+    corners, scores, classes = _candidates(x.reshape(x.shape[-2:]).astype(np.float64), how)
     likely = np.flatnonzero(scores >= how["confidence"])
     likely = likely[np.argsort(-scores[likely], kind="stable")][:_CANDIDATES]
     corners, scores, classes = corners[likely], scores[likely], classes[likely]
-    kept = range(len(likely)) if how["form"] == "corners" else apart(corners, classes, how["overlap"])
+    kept = range(len(likely)) if how["form"] in ("corners", "map") else apart(corners, classes, how["overlap"])
     scale, offset = np.tile(back[:2], 2), np.tile(back[2:], 2)
     results = []
     for place in list(kept)[:_MOST_BOXES]:
@@ -91,6 +79,71 @@ def _boxes(x: np.ndarray, how: Dict[str, Any], back: np.ndarray) -> List[Result]
         name = name_of(int(classes[place]), how)
         results.append({"name": name, "score": float(scores[place]), "x1": x1, "y1": y1, "x2": x2, "y2": y2})
     return results
+
+
+def _candidates(rows: np.ndarray, how: Dict[str, Any]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corners in the input's pixels, scores and classes of all that an output tells."""
+    if how["form"] == "map":
+        corners, scores = regions(rows, how["confidence"] * _OF_CONFIDENCE)
+        sides = np.array([how["input_size"][1] / rows.shape[1], how["input_size"][0] / rows.shape[0]])
+        return corners * np.tile(sides, 2), scores, np.zeros(len(corners), int)
+    rows = rows.T if how["channels_first"] else rows
+    if how["form"] == "corners":
+        return rows[:, :4], rows[:, 4], rows[:, 5].astype(int)
+    if how["form"] == "grid":
+        rows = _from_grid(rows, how)
+    each = rows[:, 4:] if how["form"] == "centres" else rows[:, 5:] * rows[:, 4:5]
+    classes = each.argmax(axis=1)
+    half = rows[:, 2:4] / 2
+    corners = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], axis=1)
+    return corners, each[np.arange(len(each)), classes], classes
+
+
+def regions(likely: np.ndarray, least: float) -> Tuple[np.ndarray, np.ndarray]:
+    """Boxes around connected places of a map, and how likely their places are on the mean.
+
+    Args:
+        likely: [height, width], from 0 to 1.
+        least: what a place must exceed.
+
+    Returns:
+        corners [boxes, 4] in places, grown as the detector's training shrank them, and scores [boxes].
+    """
+    inside = np.zeros((likely.shape[0], likely.shape[1] + 2), np.int8)
+    inside[:, 1:-1] = likely > least
+    steps = np.diff(inside, axis=1)
+    # Runs of places in each row: (row, first column, the column behind the last).
+    rows, starts = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
+    parent = list(range(len(rows)))
+    first = np.searchsorted(rows, np.arange(likely.shape[0] + 1))
+    for row in range(1, likely.shape[0]):
+        above, own = range(first[row - 1], first[row]), range(first[row], first[row + 1])
+        for one in own:
+            for other in above:
+                if starts[one] < ends[other] and starts[other] < ends[one]:
+                    parent[_root(parent, one)] = _root(parent, other)
+    groups = {}  # type: Dict[int, List[int]]
+    for run in range(len(rows)):
+        groups.setdefault(_root(parent, run), []).append(run)
+    sums = np.concatenate([np.zeros((likely.shape[0], 1)), np.cumsum(likely, axis=1)], axis=1)
+    corners, scores = [], []
+    for runs in groups.values():
+        own_rows, left, right = rows[runs], starts[runs], ends[runs]
+        count = (right - left).sum()
+        x1, y1, x2, y2 = left.min(), own_rows.min(), right.max(), own_rows.max() + 1
+        growth = _GROWTH * (x2 - x1) * (y2 - y1) / (2.0 * ((x2 - x1) + (y2 - y1)))
+        box = np.array([x1 - growth, y1 - growth, x2 + growth, y2 + growth])
+        corners.append(np.clip(box, 0, np.tile(likely.shape[::-1], 2)))
+        scores.append((sums[own_rows, right] - sums[own_rows, left]).sum() / count)
+    return np.array(corners).reshape(-1, 4), np.array(scores)
+
+
+def _root(parent: List[int], place: int) -> int:
+    while parent[place] != place:
+        parent[place] = parent[parent[place]]
+        place = parent[place]
+    return place
 
 
 def _from_grid(rows: np.ndarray, how: Dict[str, Any]) -> np.ndarray:

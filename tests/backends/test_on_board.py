@@ -160,3 +160,29 @@ def test_it_is_python_3_6_and_needs_numpy_alone(name: str) -> None:
         "zlib",
     }
     assert imported <= standard | {"numpy"}
+
+
+def test_boxes_of_a_map() -> None:
+    """Two words, one of them bent, and a speck that is too unlikely."""
+    likely = np.zeros((1, 1, 32, 64), np.float32)
+    likely[..., 4:8, 10:30] = 0.9
+    likely[..., 20:24, 40:44] = 0.8
+    likely[..., 22:28, 44:48] = 0.8
+    likely[..., 30, 2] = 0.4
+    how = {**HOW, "form": "map", "labels": ["text"], "input_size": [64, 128]}
+    said = results.decoded({"y": likely}, how, HERE)
+    assert [(one["name"], round(one["score"], 1)) for one in said] == [("text", 0.9), ("text", 0.8)]
+    growth = 1.5 * 20 * 4 / 48
+    np.testing.assert_allclose(
+        [said[0][key] / 2 for key in ("x1", "y1", "x2", "y2")], [10 - growth, 4 - growth, 30 + growth, 8 + growth]
+    )
+    assert said[1]["x1"] / 2 < 40 and said[1]["y2"] / 2 > 28
+
+
+def test_regions_that_meet_below_are_one() -> None:
+    """Two arms of a U belong together, though its first rows do not say so."""
+    likely = np.zeros((6, 9))
+    likely[:, [1, 7]] = 1
+    likely[5, 1:8] = 1
+    corners, scores = results.regions(likely, 0.5)
+    assert len(corners) == 1 and scores.tolist() == [1.0]
