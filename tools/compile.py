@@ -156,7 +156,8 @@ class _Run:
             results, tail = self._results(graph, whole, folder, changed=bool(entered))
             original = graph.copy()
             progress.stage("measuring the original")
-            self.quality = Quality(original, self.samples, self.recipe.seed, job.model.name)
+            behind = None if tail is None else (whole, tail.tail())
+            self.quality = Quality(original, self.samples, self.recipe.seed, job.model.name, behind)
             reference = self.quality.reference()
             for instrument in job.instruments:
                 instrument.start(graph)

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from edgec.frontends.metrics import Metric
+from edgec.backends.on_board.tail import Tail
+from edgec.frontends.metrics import Metric, Sqnr
 from edgec.ir.errors import InputError
 from edgec.ir.estimates import CONFIDENCE, Scores
 from edgec.ir.execution import batch_size
@@ -35,11 +36,13 @@ class DeployedMetric:
         metric: ``data.eval``'s.
         original: the original network, run as its own feeds.
         batch: the static batch size of the model.
+        tail: what follows the networks, where they were cut: the metric sees the whole network's outputs, too.
     """
 
     metric: Metric
     original: Run
     batch: int
+    tail: Tail | None = None
 
     @property
     def name(self) -> str:
@@ -57,7 +60,20 @@ class DeployedMetric:
 
     def scores(self, run: Run) -> Scores:
         """The same with what each sample scored."""
-        return self.metric.scores(run, self.original, self.batch)
+        tail = None if isinstance(self.metric, Sqnr) else self.tail  # of what is emitted, not of what follows it
+        return self.metric.scores(completed(run, tail), completed(self.original, tail), self.batch)
+
+
+def completed(run: Run, tail: Tail | None) -> Run:
+    """A network that was cut, with what followed it: the whole one's outputs, then those that it was cut at."""
+    if tail is None:
+        return run
+
+    def whole(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = dict(run(feeds))
+        return {**tail(outputs), **outputs}
+
+    return whole
 
 
 class Quality:
@@ -69,11 +85,15 @@ class Quality:
         choosing: the metric on those that passes choose by.
         baseline: the original's metric.
 
+    Where the network was cut, ``behind`` is the whole one, and what follows the cut.
+
     Raises:
         InputError: onnxruntime does not run the original, whose file is ``source``.
     """
 
-    def __init__(self, original: Graph, samples: Samples, seed: int, source: str) -> None:
+    def __init__(
+        self, original: Graph, samples: Samples, seed: int, source: str, behind: tuple[Graph, Tail] | None = None
+    ) -> None:
         self.probes: Probes = samples.probes(original, seed)
         self._original, self._source = original, source
         self._evaluation = _named(source, lambda: Evaluation(original, self.probes.feeds, self.probes.each))
@@ -81,8 +101,11 @@ class Quality:
         for metric in (samples.metric, samples.choosing):
             if metric is not None:
                 metric.whole = without_sample_axis(original)
-        self.metric = None if samples.metric is None else DeployedMetric(samples.metric, run, size)
-        self.choosing = None if samples.choosing is None else DeployedMetric(samples.choosing, run, size)
+                if behind is not None:
+                    metric.whole = metric.whole | without_sample_axis(behind[0])
+        tail = None if behind is None else behind[1]
+        self.metric = None if samples.metric is None else DeployedMetric(samples.metric, run, size, tail)
+        self.choosing = None if samples.choosing is None else DeployedMetric(samples.choosing, run, size, tail)
         self.baseline = None if self.metric is None else self.metric.scores(run)
 
     def reference(self) -> Reference:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgec.backends.on_board.tail import Tail
 from edgec.frontends.datasets import DataSet, open_dataset
 from edgec.frontends.metrics import Metric, Run, Sqnr, open_metric, samples_of
 from edgec.frontends.model import Pins, open_model
@@ -23,6 +24,7 @@ from edgec.tools.console import print_table
 from edgec.tools.emitted_networks import ONNX, Network, in_onnxruntime, networks_in
 from edgec.tools.options import print_notes
 from edgec.tools.output import writing
+from edgec.tools.quality import completed
 from edgec.tools.shown import nothing_said, preprocess_of, print_said, results_in, said_of, tail_in, write_csv
 
 
@@ -71,14 +73,15 @@ def run_emitted(job: RunJob) -> dict[str, Any]:
     parts = spec.classes() if isinstance(spec, EvalSpec) else None
     data = tuple(open_dataset(part, preprocess, inputs) for part in parts or (spec,))
     shared = next((network.run for network in networks if network.name == ONNX), None)
+    behind = tail_in(job.place)
     report: dict[str, Any] = {
         "place": str(job.place),
         "samples": sum(map(len, data)),
         "metric": None if metric is None else metric.name,
-        "networks": {network.name: _measured(network, data, metric, shared) for network in networks},
+        "networks": {network.name: _measured(network, data, metric, shared, behind) for network in networks},
     }
     if known is not None and known.get("preprocess") is not None and job.images:
-        report["results"] = {"kind": known["kind"], "files": said_of(networks, data[0], known, tail_in(job.place))}
+        report["results"] = {"kind": known["kind"], "files": said_of(networks, data[0], known, behind)}
     if job.csv is not None:
         if "results" not in report:
             raise nothing_said()
@@ -170,10 +173,13 @@ def _metric(recipe: Recipe | None, spec: DataSpec, preprocess: PreprocessSpec | 
     return open_metric(judged, preprocess, inputs)
 
 
-def _measured(network: Network, data: Sequence[DataSet], metric: Metric | None, shared: Run | None) -> dict[str, Any]:
+def _measured(
+    network: Network, data: Sequence[DataSet], metric: Metric | None, shared: Run | None, behind: Tail | None
+) -> dict[str, Any]:
     entry: dict[str, Any] = {"runtime": network.runtime, "metric": None, "sqnr_db": None, "other_shape": {}}
     if metric is not None:
-        entry["metric"] = rounded(metric.measure(network.run, shared or network.run, network.batch))
+        judged, reference = (completed(run, behind) for run in (network.run, shared or network.run))
+        entry["metric"] = rounded(metric.measure(judged, reference, network.batch))
     if shared is not None and network.name != ONNX:
         # Of several data sets, the worst.
         signals = []

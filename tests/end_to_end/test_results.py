@@ -242,3 +242,22 @@ def test_a_cut_that_numpy_cannot_finish(here: Path, edgec: Edgec) -> None:
     notes = json.loads(Path("out/report.json").read_text())["notes"]
     assert [note for note in notes if note.startswith("what stood behind the cut is not in the folders: ")]
     assert not Path("out/coral-dev-board/tail.json").exists()
+
+
+def test_a_metric_sees_what_stood_behind_the_cut(here: Path, edgec: Edgec) -> None:
+    """Probabilities are computed in numpy; the metric judges them, on every target."""
+    classify("cpu, coral-dev-board")
+    x = np.random.default_rng(0).uniform(0, 0.3, (12, 3, 32, 32)).astype(np.float32)
+    labels = np.arange(12) % 3
+    x[np.arange(12), labels] += 0.5
+    np.savez("eval.npz", x=x, labels=labels)
+    recipe = Path("compress.yaml")
+    judged = "  eval: {arrays: eval.npz, metric: top1, output: y}\n"
+    recipe.write_text(recipe.read_text().replace("results:", f"{judged}results:"))
+    assert edgec("model.onnx", "-O", "compress.yaml", "-q", "--cut", "g", "-o", "out")[0] == 0
+    report = json.loads(Path("out/report.json").read_text())
+    assert report["quality"]["metric"]["baseline"] == 1.0
+    assert [entry["metric"] for entry in report["targets"].values()] == [1.0, 1.0]
+    assert report["results"]["output"] == "y" and report["results"]["logits"] is False
+    measured = json.loads(edgec("run", "out", "-O", "compress.yaml", "--json")[1])
+    assert {entry["metric"] for entry in measured["networks"].values()} == {1.0}
