@@ -11,7 +11,16 @@ from math import isclose, pi, sqrt
 import numpy as np
 
 from edgec.ir.graph import Constant, Node, Tensor, producer
-from edgec.passes.fold.matching import factors_behind, number, polynomial, replace_by, sole_reader, times, with_number
+from edgec.passes.fold.matching import (
+    factors_behind,
+    number,
+    polynomial,
+    reduced_axes,
+    replace_by,
+    sole_reader,
+    times,
+    with_number,
+)
 from edgec.passes.framework.rewriter import Rewriter
 
 # The opsets that the operators came with.
@@ -123,7 +132,7 @@ def fold_softmax(rw: Rewriter, node: Node) -> bool:
     ratio = next((reader for reader in readers if reader.op == "Div"), None)
     if total is None or ratio is None or list(ratio.inputs) != [out, total.outputs[0]]:
         return False
-    axis = reduced_axis(rw, total)
+    axis = _kept_axis(rw, total)
     if axis is None or sole_reader(rw, total.outputs[0]) is not ratio:
         return False
     x = node.inputs[0]
@@ -131,18 +140,14 @@ def fold_softmax(rw: Rewriter, node: Node) -> bool:
     if shifted is not None and shifted.op == "Sub":
         largest = producer(shifted.inputs[1])
         if largest is not None and largest.op == "ReduceMax" and largest.inputs[0] is shifted.inputs[0]:
-            x = shifted.inputs[0] if reduced_axis(rw, largest) is not None else x
+            x = shifted.inputs[0] if _kept_axis(rw, largest) is not None else x
     return replace_by(rw, ratio, "Softmax", [x], "softmax", axis=axis)
 
 
-def reduced_axis(rw: Rewriter, node: Node) -> int | None:
-    """The only axis that a reduction takes together and keeps as 1, counted from the front; ``None`` otherwise."""
-    rank = rw.rank(node.inputs[0])
-    given = rw.fixed(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1].name else None
-    axes = node.attrs.get("axes") if given is None else given.reshape(-1).tolist()
-    if rank is None or not axes or len(axes) != 1 or not node.attrs.get("keepdims", 1):
-        return None
-    return int(axes[0]) % rank
+def _kept_axis(rw: Rewriter, node: Node) -> int | None:
+    """The only axis that a reduction takes together, where it keeps it as 1; ``None`` otherwise."""
+    axes = reduced_axes(rw, node)
+    return axes[0] if axes is not None and len(axes) == 1 and node.attrs.get("keepdims", 1) else None
 
 
 def _finish_gelu(rw: Rewriter, node: Node, x: Tensor, approximate: str) -> bool:

@@ -11,13 +11,9 @@ import numpy as np
 
 from edgec.ir.graph import Node, Tensor, producer
 from edgec.passes.fold.pad import NON_NEGATIVE, pads_of
+from edgec.passes.fold.transposes import BROADCASTING, permutation
+from edgec.passes.fold.view_chains import RESHAPES
 from edgec.passes.framework.rewriter import Rewriter, quoted
-
-_VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
-_BROADCASTING = frozenset(
-    {"Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod"}
-    | {"Mul", "Or", "Pow", "Sub", "Sum", "Where", "Xor"}
-)
 
 
 def fold_identity(rw: Rewriter, node: Node) -> bool:
@@ -42,14 +38,14 @@ def fold_views(rw: Rewriter, node: Node) -> bool:
     if first is None or rw.is_fixed(x):
         return False
     if node.op == "Transpose" and first.op == "Transpose":
-        inner, outer = _permutation(rw, first), _permutation(rw, node)
+        inner, outer = permutation(rw, first), permutation(rw, node)
         if inner is None or outer is None:
             return False
         node.attrs["perm"] = [inner[axis] for axis in outer]
         rw.did(node, f"joined with {quoted(first)}")
         rw.set_input(node, 0, first.inputs[0])
         return True
-    if node.op not in _VIEWS or first.op not in _VIEWS:
+    if node.op not in RESHAPES or first.op not in RESHAPES:
         return False
     shape = rw.static(node.outputs[0])
     if shape is None or 0 in shape:
@@ -74,7 +70,7 @@ def fold_expand(rw: Rewriter, node: Node) -> bool:
         return False
     for reader in readers:
         others = [rw.static(t) for t in reader.inputs if t is not out]
-        if reader.op not in _BROADCASTING or None in others or rw.static(reader.outputs[0]) is None:
+        if reader.op not in BROADCASTING - {"PRelu"} or None in others or rw.static(reader.outputs[0]) is None:
             return False
         shapes = [small, *(other for other in others if other is not None)]
         if np.broadcast_shapes(*shapes) != rw.static(reader.outputs[0]):
@@ -154,7 +150,7 @@ def _cast(rw: Rewriter, node: Node) -> Tensor | None:
 
 
 def _transpose(rw: Rewriter, node: Node) -> Tensor | None:
-    order = _permutation(rw, node)
+    order = permutation(rw, node)
     return node.inputs[0] if order is not None and order == list(range(len(order))) else None
 
 
@@ -230,14 +226,6 @@ def _bounds(rw: Rewriter, node: Node) -> tuple[float, float] | None:
                 return None
             found[place] = float(value.reshape(()))
     return found[0], found[1]
-
-
-def _permutation(rw: Rewriter, node: Node) -> list[int] | None:
-    perm = node.attrs.get("perm")
-    if perm is not None:
-        return [int(axis) for axis in perm]
-    rank = rw.rank(node.inputs[0])
-    return None if rank is None else list(range(rank))[::-1]
 
 
 def _takes_no_dimension_over(rw: Rewriter, node: Node) -> bool:

@@ -30,6 +30,14 @@ def number(rw: Rewriter, tensor: Tensor) -> float | None:
     return float(values.reshape(-1)[0])
 
 
+def reduced_axes(rw: Rewriter, node: Node) -> list[int] | None:
+    """The axes that a reduction takes together, counted from the front and rising; ``None`` where they are not said."""
+    rank = rw.rank(node.inputs[0])
+    given = rw.fixed(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1].name else None
+    axes = node.attrs.get("axes") if given is None else given.reshape(-1).tolist()
+    return sorted({int(axis) % rank for axis in axes}) if axes and rank else None
+
+
 def with_number(rw: Rewriter, node: Node) -> tuple[Tensor | None, float]:
     """What an operator of two operands takes together with a number, and the number; ``None`` where there is none.
 

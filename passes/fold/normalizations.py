@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.ir.graph import Node, Tensor, producer
-from edgec.passes.fold.matching import sole_reader, with_number
+from edgec.passes.fold.matching import reduced_axes, sole_reader, with_number
 from edgec.passes.framework.rewriter import Rewriter
 
 # The opsets that the operators came with.
@@ -143,15 +143,11 @@ def _affine_behind(
 
 def _mean_axes(rw: Rewriter, tensor: Tensor, x: Tensor) -> list[int] | None:
     """The axes along which ``tensor`` is the mean of ``x``, kept as 1; ``None`` where it is no such mean."""
-    node, rank = producer(tensor), rw.rank(x)
-    if node is None or node.op != "ReduceMean" or node.inputs[0] is not x or rank is None:
+    node = producer(tensor)
+    if node is None or node.op != "ReduceMean" or node.inputs[0] is not x or not node.attrs.get("keepdims", 1):
         return None
-    given = rw.fixed(node.inputs[1]) if len(node.inputs) > 1 else None
-    axes = node.attrs.get("axes") if given is None else given.reshape(-1).tolist()
-    if not axes or not node.attrs.get("keepdims", 1):
-        return None
-    along = sorted({int(axis) % rank for axis in axes})
-    return along if along == list(range(along[0], along[0] + len(along))) else None
+    axes = reduced_axes(rw, node)
+    return axes if axes is not None and axes == list(range(axes[0], axes[-1] + 1)) else None
 
 
 def _is_square(rw: Rewriter, tensor: Tensor, x: Tensor) -> bool:

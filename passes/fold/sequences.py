@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgec.ir.graph import Constant, Node, Tensor, Variable, producer
-from edgec.passes.fold.matching import with_number
+from edgec.passes.fold.matching import reduced_axes, with_number
 from edgec.passes.fold.pad import pad_value, pads_of
 from edgec.passes.fold.transposes import BROADCASTING, POINTWISE
 from edgec.passes.framework.rewriter import Rewriter, quoted
@@ -147,7 +147,7 @@ def fold_reductions(rw: Rewriter, node: Node) -> bool:
     if keeps != bool(first.attrs.get("keepdims", 1)):
         return False
     rank = rw.rank(first.inputs[0])
-    inner, outer = _reduced(rw, first, rank), _reduced(rw, node, rw.rank(x))
+    inner, outer = reduced_axes(rw, first), reduced_axes(rw, node)
     if inner is None or outer is None or rank is None:
         return False
     left = list(range(rank)) if keeps else [axis for axis in range(rank) if axis not in inner]
@@ -170,7 +170,7 @@ def fold_pooled_mean(rw: Rewriter, node: Node) -> bool:
     if shape is None or small is None:
         return False
     spatial = list(range(2, len(shape)))
-    if node.op == "ReduceMean" and not set(spatial) <= set(_reduced(rw, node, len(shape)) or ()):
+    if node.op == "ReduceMean" and not set(spatial) <= set(reduced_axes(rw, node) or ()):
         return False
     kernel = [int(k) for k in pool.attrs["kernel_shape"]]
     if any(int(p) for p in pool.attrs.get("pads", [0])) or any(int(d) != 1 for d in pool.attrs.get("dilations", [1])):
@@ -258,12 +258,6 @@ def cuts(rw: Rewriter, node: Node) -> dict[int, tuple[int, int, int]] | None:
 def _axis(rw: Rewriter, node: Node) -> int | None:
     rank = rw.rank(node.inputs[0])
     return None if rank is None else int(node.attrs.get("axis", 0)) % max(rank, 1)
-
-
-def _reduced(rw: Rewriter, node: Node, rank: int | None) -> list[int] | None:
-    given = rw.fixed(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1].name else None
-    axes = node.attrs.get("axes") if given is None else given.reshape(-1).tolist()
-    return sorted({int(axis) % rank for axis in axes}) if axes and rank else None
 
 
 def _holds(wide: np.dtype, narrow: np.dtype) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgec.ir.graph import Constant, Node, Tensor, producer, variable_of
+from edgec.passes.fold.matching import reduced_axes
 from edgec.passes.framework.rewriter import Rewriter
 
 # Operators whose result at a place depends on their first input at that place alone; other inputs are parameters.
@@ -168,7 +169,7 @@ class _Island:
                 return False
             return all(self._fits(tensor, whole=True) for tensor in self._data(node))
         if op in _REDUCTIONS:
-            return self._axes(node) is not None
+            return reduced_axes(self._rw, node) is not None
         if op == "MatMul":
             return self._keeps_last(1) and rw.is_fixed(node.inputs[1]) and rw.rank(node.inputs[1]) == 2
         if op in ("LayerNormalization", "RMSNormalization"):
@@ -185,7 +186,7 @@ class _Island:
 
     def _takes_away_order(self, node: Node) -> bool:
         """Whether a reduction without its axes leaves the others in the order in which they were."""
-        axes = self._axes(node) if node.op in _REDUCTIONS and not node.attrs.get("keepdims", 1) else None
+        axes = reduced_axes(self._rw, node) if node.op in _REDUCTIONS and not node.attrs.get("keepdims", 1) else None
         if axes is None:
             return False
         kept = [self._order[axis] for axis in range(len(self._order)) if axis not in axes]
@@ -224,12 +225,6 @@ class _Island:
             return False
         return permutation(self._rw, reader) == self._inverse
 
-    def _axes(self, node: Node) -> list[int] | None:
-        given = self._rw.fixed(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1].name else None
-        axes = node.attrs.get("axes") if given is None else given.reshape(-1).tolist()
-        rank = len(self._order)
-        return [int(axis) % rank for axis in axes] if axes else None
-
     def _remap(self, node: Node) -> None:
         """Gives the axes of an operator's attributes and parameters as they are in front."""
         rw, order, rank = self._rw, self._order, len(self._order)
@@ -238,7 +233,7 @@ class _Island:
             default = 0 if node.op == "Split" else -1
             node.attrs["axis"] = order[int(node.attrs.get("axis", default)) % rank]
         elif node.op in _REDUCTIONS:
-            axes = [order[axis] for axis in self._axes(node) or ()]
+            axes = [order[axis] for axis in reduced_axes(self._rw, node) or ()]
             if "axes" in node.attrs:
                 node.attrs["axes"] = axes
             else:
