@@ -163,7 +163,7 @@ def test_recipe_with_a_wrong_key(earlier: Path, edgec: Edgec) -> None:
         edgec,
         2,
         "compress.yaml: line 10: target: unknown key; "
-        "the keys here are name, seed, data, passes, targets, require. Did you mean 'targets'?",
+        "the keys here are name, seed, data, passes, targets, results, require. Did you mean 'targets'?",
     )
 
 
