@@ -7,6 +7,9 @@ from edgec.passes.framework.rewriter import Rewriter, quoted
 from edgec.passes.layers.affine import Affine, affine_of, is_inference, take_up_after, take_up_before
 from edgec.passes.layers.linear import LINEAR
 
+# Sums of sums of layers are looked through so far.
+_DEEPEST = 32
+
 
 def fold_affine(rw: Rewriter, node: Node) -> bool:
     """Folds a per-channel affine node into the layer that it follows, else into all layers that follow it."""
@@ -114,10 +117,10 @@ def _into_the_branches(rw: Rewriter, node: Node) -> bool:
     return True
 
 
-def _shares(rw: Rewriter, x: Tensor, affine: Affine) -> list[tuple[Node, Affine]] | None:
+def _shares(rw: Rewriter, x: Tensor, affine: Affine, depth: int = 0) -> list[tuple[Node, Affine]] | None:
     """What each layer that feeds ``x`` has to compute of its result; ``None`` where something else feeds it."""
     source = producer(x)
-    if source is None or not rw.single_use(x):
+    if source is None or not rw.single_use(x) or depth > _DEEPEST:
         return None
     if source.op in LINEAR and source.domain in ("", "ai.onnx"):
         return [(source, affine)] if source.op != "MatMul" and rw.is_fixed(source.inputs[1]) else None
@@ -139,7 +142,7 @@ def _shares(rw: Rewriter, x: Tensor, affine: Affine) -> list[tuple[Node, Affine]
         parts = [affine, Affine.of(affine.scale, 0.0)]
     else:
         return None
-    several = [_shares(rw, tensor, part) for tensor, part in zip(source.inputs, parts, strict=True)]
+    several = [_shares(rw, tensor, part, depth + 1) for tensor, part in zip(source.inputs, parts, strict=True)]
     return None if None in several else [share for shares in several for share in shares or ()]
 
 

@@ -92,11 +92,14 @@ class _Region:
         self.nodes: dict[Node, None] = {}
         self.source: Tensor | None = None
         self._known: dict[Tensor, _Map | None] = {}
+        self._depth = 0
 
     def map_of(self, tensor: Tensor) -> _Map | None:
         """What a tensor is of the source; ``None`` where it depends on anything else."""
         if tensor not in self._known:
-            self._known[tensor] = self._trace(tensor)
+            self._depth += 1
+            self._known[tensor] = self._trace(tensor) if self._depth <= _MOST_NODES else None
+            self._depth -= 1
         return self._known[tensor]
 
     def _trace(self, tensor: Tensor) -> _Map | None:

@@ -94,6 +94,7 @@ class _Elements:
 
     def __post_init__(self) -> None:
         self._elements: dict[Tensor, np.ndarray] = {}
+        self._expressions: dict[Element, Element] = {}
 
     def of(self, tensor: Tensor) -> np.ndarray | None:
         """An object array of the tensor's shape; ``None`` where it is large, no integer, or of an unknown shape."""
@@ -111,6 +112,12 @@ class _Elements:
             values = _objects([("element", id(tensor), place) for place in range(size)], shape)
         self._elements[tensor] = values
         return values
+
+    def named(self, expression: Element) -> Element:
+        """A short name for an expression, the same for the same one: expressions of expressions do not nest."""
+        if not isinstance(expression, tuple):
+            return expression
+        return self._expressions.setdefault(expression, ("expression", len(self._expressions)))
 
     def dimensions(self, tensor: Tensor) -> tuple[Element, ...] | None:
         """A tensor's dimensions: numbers, names, or tokens of their own."""
@@ -199,9 +206,15 @@ def _pairwise(compute: Callable[[Element, Element], Element]) -> Callable[[_Elem
         if left is None or right is None:
             return None
         a, b = np.broadcast_arrays(left, right)
-        return _objects([compute(x, y) for x, y in zip(a.flat, b.flat, strict=True)], a.shape)
+        pairs = zip(a.flat, b.flat, strict=True)
+        return _objects([_computed(known, compute, x, y) for x, y in pairs], a.shape)
 
     return rule
+
+
+def _computed(known: _Elements, compute: Callable[[Element, Element], Element], x: Element, y: Element) -> Element:
+    result = compute(x, y)
+    return result if result is x or result is y else known.named(result)
 
 
 def _arithmetic(op: str, compute: Callable[[int, int], int], neutral: int) -> Callable[[Element, Element], Element]:
@@ -235,7 +248,7 @@ def _where(known: _Elements, node: Node) -> np.ndarray | None:
         return None
     which, yes, no = np.broadcast_arrays(*[part for part in parts if part is not None])
     chosen = [
-        (y if w else n) if isinstance(w, bool) else ("Where", w, y, n)
+        (y if w else n) if isinstance(w, bool) else known.named(("Where", w, y, n))
         for w, y, n in zip(which.flat, yes.flat, no.flat, strict=True)
     ]
     return _objects(chosen, which.shape)

@@ -211,3 +211,21 @@ def test_other_arithmetic_stays(case: str) -> None:
     run_pass(Fold(), graph)
     assert "Conv" not in operators(graph)
     assert_same(before, graph)
+
+
+@pytest.mark.parametrize("tail", ["y = Concat<axis=1>(t1499, x)", f"z = {BN.format('t1499', 4)}\ny = Relu(z)"])
+def test_very_deep_sums_are_left_alone(tail: str) -> None:
+    """As deep as Python's stack is, and deeper."""
+    convs = "\n".join(f"c{n} = Conv(x, k)\nd{n} = Sin(c{n})" for n in range(2))
+    lines = [
+        "t0 = Add(d0, d1)",
+        *(f"t{n} = Add(t{n - 1}, p)" if n % 2 else f"t{n} = Mul(t{n - 1}, p)" for n in range(1, 1500)),
+    ]
+    graph = model(
+        "\n".join([convs, *lines, tail]),
+        "(float[1,4,2,2] x) => (y)",
+        "float[4,4,1,1] k, float[1,1,2,2] p" + STATISTICS,
+        **VAR,
+    )
+    run_pass(Fold(), graph)
+    assert operators(graph).count("Mul") > 700

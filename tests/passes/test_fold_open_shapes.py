@@ -84,3 +84,12 @@ def test_two_open_dimensions_stay() -> None:
     run_pass(Fold(), graph)
     x = np.random.default_rng(0).random((2, 3, 4), np.float32)
     np.testing.assert_array_equal(Session(before).run({"x": x})["y"], Session(graph).run({"x": x})["y"])
+
+
+def test_very_long_arithmetic() -> None:
+    """Expressions of expressions do not nest as deep as Python's stack."""
+    lines = [f"m{n} = Add(m{n - 1}, {'i1' if n % 2 else 'n'})" for n in range(1, 1500)]
+    body = f"{COUNT}m0 = Mul(n, n)\n" + "\n".join(lines) + "\nv = Unsqueeze(m1499, z)\ny = Expand(x, v)"
+    graph = model(body, "(float[n,1] x) => (y)", WEIGHTS, **VALUES)
+    run_pass(Fold(), graph)
+    assert operators(graph).count("Add") > 1000
