@@ -27,8 +27,8 @@ from edgec.passes.framework.rewriter import Rewriter
 _GELU_SINCE, _HARD_SWISH_SINCE, _MISH_SINCE, _SOFTMAX_OF_ONE_AXIS = 20, 14, 18, 13
 # The tanh form: tanh(sqrt(2 / pi) * (x + 0.044715 x^3)); Hendrycks and Gimpel, arXiv 1606.08415.
 _TANH_GELU = np.array([0.0, sqrt(2 / pi), 0.0, 0.044715 * sqrt(2 / pi)])
-# Constants are written with as few as five digits.
-_DIGITS = 1e-4
+# How near a constant must be to what it is taken for: what is written with fewer digits computes something else.
+_DIGITS = 1e-6
 # Slopes of the lines that are called a hard sigmoid; they pass 0.5 at 0. The first one is that of HardSwish.
 _SLOPES = (1 / 6, 0.2)
 
@@ -75,7 +75,7 @@ def fold_hard_sigmoid(rw: Rewriter, node: Node) -> bool:
         swish = rw.graph.opset >= _HARD_SWISH_SINCE and alpha == _SLOPES[0]
         gate: Node | None = node if isclose(bounds[1], 1.0) else None
         for reader, factor, taken in factors_behind(rw, node.outputs[0], x):
-            if isclose(factor * bounds[1], 1.0, rel_tol=1e-5):
+            if isclose(factor * bounds[1], 1.0, rel_tol=_DIGITS):
                 if taken and swish:
                     return replace_by(rw, reader, "HardSwish", [x], "hard_swish")
                 gate = None if taken else reader
@@ -89,11 +89,7 @@ def fold_hard_swish(rw: Rewriter, node: Node) -> bool:
     alpha, beta = float(node.attrs.get("alpha", 0.2)), float(node.attrs.get("beta", 0.5))
     if rw.graph.opset < _HARD_SWISH_SINCE or not isclose(alpha, 1 / 6, rel_tol=_DIGITS) or beta != 0.5:
         return False
-    x = node.inputs[0]
-    for reader, factor, taken in factors_behind(rw, node.outputs[0], x):
-        if taken and factor == 1.0:
-            return replace_by(rw, reader, "HardSwish", [x], "hard_swish")
-    return False
+    return _times_x(rw, node.outputs[0], node.inputs[0], "HardSwish", "hard_swish")
 
 
 def fold_softplus(rw: Rewriter, node: Node) -> bool:
@@ -112,11 +108,7 @@ def fold_mish(rw: Rewriter, node: Node) -> bool:
     bent = sole_reader(rw, node.outputs[0])
     if rw.graph.opset < _MISH_SINCE or bent is None or bent.op != "Tanh":
         return False
-    x = node.inputs[0]
-    for reader, factor, taken in factors_behind(rw, bent.outputs[0], x):
-        if taken and factor == 1.0:
-            return replace_by(rw, reader, "Mish", [x], "mish")
-    return False
+    return _times_x(rw, bent.outputs[0], node.inputs[0], "Mish", "mish")
 
 
 def fold_softmax(rw: Rewriter, node: Node) -> bool:
@@ -142,6 +134,14 @@ def fold_softmax(rw: Rewriter, node: Node) -> bool:
         if largest is not None and largest.op == "ReduceMax" and largest.inputs[0] is shifted.inputs[0]:
             x = shifted.inputs[0] if _kept_axis(rw, largest) is not None else x
     return replace_by(rw, ratio, "Softmax", [x], "softmax", axis=axis)
+
+
+def _times_x(rw: Rewriter, gate: Tensor, x: Tensor, op: str, label: str) -> bool:
+    """Puts ``op`` in the place of ``x * gate``, where that follows."""
+    for reader, factor, taken in factors_behind(rw, gate, x):
+        if taken and factor == 1.0:
+            return replace_by(rw, reader, op, [x], label)
+    return False
 
 
 def _kept_axis(rw: Rewriter, node: Node) -> int | None:

@@ -123,13 +123,13 @@ def _as_convolution(rw: Rewriter, node: Node, wide: Node) -> tuple[np.ndarray, n
         if weights is None or shift is None or pads is None or not same or groups(node) != groups(wide):
             return None
         return (weights.astype(np.float64), shift, pads) if _is_plain(node) else None
-    found = affine_of(rw, node)
-    if found is None or any(s != 1 for s in strides):
+    known = affine_of(rw, node)
+    if known is None or any(s != 1 for s in strides):
         return None
     channels, per_group = kernel.shape[:2]
     diagonal = np.zeros((channels, per_group, *[1] * (kernel.ndim - 2)))
     places = np.arange(channels)
-    scale, offset = (np.broadcast_to(values, (channels,)) for values in (found[1].scale, found[1].offset))
+    scale, offset = (np.broadcast_to(values, (channels,)) for values in (known[1].scale, known[1].offset))
     diagonal[places, places % per_group] = scale.reshape(-1, *[1] * (kernel.ndim - 2))
     return diagonal, offset, [0] * (2 * (kernel.ndim - 2))
 

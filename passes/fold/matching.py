@@ -120,9 +120,9 @@ def replace_by(rw: Rewriter, last: Node, op: str, inputs: list[Tensor], label: s
     """Puts one operator in the place of a chain that ends in ``last``; says so. Returns ``True``."""
     out = last.outputs[0]
     name = f"{last.name or out.name}.{label}"
-    made = rw.insert(last, op, inputs, name=name, shape=rw.shape(out), dtype=rw.dtype(out), **attrs)
+    whole = rw.insert(last, op, inputs, name=name, shape=rw.shape(out), dtype=rw.dtype(out), **attrs)
     rw.did(last, f"the end of a {op} that was spelled out: became one")
-    rw.replace(last, made)
+    rw.replace(last, whole)
     return True
 
 

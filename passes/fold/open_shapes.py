@@ -44,15 +44,15 @@ def fold_open_shapes(graph: Graph, ctx: Context) -> bool:
         if elements is None or kind is None or node.outputs[0] in outputs or not node.outputs[0].outputs:
             continue
         if all(isinstance(element, int | bool) for element in elements.flat):
-            made: Tensor = graph.const(f"{node.name or node.op}.value", elements.astype(kind))
+            equal: Tensor = graph.const(f"{node.name or node.op}.value", elements.astype(kind))
             ctx.did(node, "follows from the known dimensions: became a constant")
         else:
             earlier = first.setdefault((kind, elements.shape, tuple(elements.flat)), node.outputs[0])
             if earlier is node.outputs[0]:
                 continue
-            made = earlier
+            equal = earlier
             ctx.did(node, f"always gives what '{earlier.name}' holds: shared")
-        graph.replace_uses(node.outputs[0], made)
+        graph.replace_uses(node.outputs[0], equal)
         changed = True
     if changed:
         graph.remove_dead()

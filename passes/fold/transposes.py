@@ -211,8 +211,8 @@ class _Island:
         return node.op == "Transpose" and self._rw.owns(node) and permutation(self._rw, node) == self._order
 
     def _inside(self) -> set[Tensor]:
-        made = {tensor for node in self.nodes for tensor in node.outputs if not self._takes_away_order(node)}
-        return made | set(self.entries)
+        results = {tensor for node in self.nodes for tensor in node.outputs if not self._takes_away_order(node)}
+        return results | set(self.entries)
 
     def _is_fed(self, node: Node, tensor: Tensor, inside: set[Tensor]) -> bool:
         return tensor in inside or (self._rw.is_fixed(tensor) and node.op in BROADCASTING | {"Concat"})

@@ -46,6 +46,12 @@ NONES = {
     "times another tensor": (f"{CUBES['cube by Pow']}{TANH}n = Cos(c)\nm = Mul(n, b)\ng = Mul(m, half)", {}),
     "another bound": ("a = Add(c, three)\nb = Clip(a, zero, six)\ng = Div(b, six)", {"six": 5}),
     "another shift": ("a = Add(c, three)\nb = Clip(a, zero, six)\ng = Div(b, six)", {"three": 2}),
+    "a slope of five digits": ("s = HardSigmoid<alpha=0.16667>(c)\ng = Mul(c, s)", {}),
+    "a line of five digits": (
+        "d = Mul(c, sixth)\na = Add(d, half)\nb = Clip(a, zero, one)\ng = Mul(c, b)",
+        {"sixth": 0.16667},
+    ),
+    "a root of five digits": (f"{CUBES['cube by Pow']}{TANH}m = Mul(c, b)\ng = Mul(m, half)", {"root": 0.79788}),
     "another gate": ("s = HardSigmoid<alpha=0.2>(c)\ng = Mul(c, s)", {}),
     "another logarithm": ("e = Exp(c)\na = Add(e, one)\ng = Log(a)", {"one": 2}),
     "the sum of another axis": ("e = Exp(c)\ns = ReduceSum<keepdims=1>(e, first)\ng = Div(e, s)", {}),
