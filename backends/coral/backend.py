@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict
 
-from edgec.backends.coral import check, compiler, interpreter, ports, verdict
+from edgec.backends.coral import check, compiler, interpreter, metadata, ports, verdict
 from edgec.backends.coral.board_folder import write_board_files
 from edgec.backends.coral.flatbuffer import File
 from edgec.backends.coral.input_shift import InputShift
@@ -85,7 +85,8 @@ def write(graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], g
         EmitError: an operator cannot be lowered, or the file does not compute what the graph computes.
     """
     lowered = lower(graph, target.name)
-    contents = lowered.file.to_bytes()
+    folded = {port.name: _folded(graph, port.name) for port in lowered.inputs}
+    contents = _described(graph, lowered, folded, given.results)
     feeds = list(probes) or seeded_feeds(graph)
     checked = check.check(graph, lowered, contents, feeds)
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,7 @@ def write(graph: Graph, target: Target, folder: Path, probes: Sequence[Feeds], g
     beside = write_board_files(folder, lowered, contents, feeds, given)
     report: dict[str, Any] = {
         "files": {MODEL: sha256(folder / MODEL)},
-        "inputs": [{**entry, "folded": _folded(graph, entry["name"])} for entry in ports.described(lowered.inputs)],
+        "inputs": [{**entry, "folded": folded[entry["name"]]} for entry in ports.described(lowered.inputs)],
         "outputs": ports.described(lowered.outputs),
         "operators": _counts(lowered),
         "check": checked.report,
@@ -191,6 +192,16 @@ class CoralBackend:
     def invoker(self, model: Path) -> Callable[[], None]:
         """One inference of a TFLite file on fixed noise, on one thread of this machine's CPU."""
         return interpreter.invoker(model)
+
+
+def _described(graph: Graph, lowered: Lowered, folded: Mapping[str, Any], results: Mapping[str, Any] | None) -> bytes:
+    """The file, with TFLite metadata and, where outputs are classes, their names."""
+    outputs = metadata.of_outputs(lowered.outputs, results)
+    told = metadata.encode(graph.name, metadata.of_inputs(lowered.inputs, folded, results), outputs)
+    contents = lowered.file.to_bytes(metadata={metadata.NAME: told})
+    if results is not None and any(facts.labels for facts in outputs):
+        return metadata.with_labels(contents, results["labels"])
+    return contents
 
 
 def _folded(graph: Graph, name: str) -> dict[str, list[float]] | None:

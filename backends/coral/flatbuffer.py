@@ -7,7 +7,7 @@ it is used, aligned to 16 bytes as the schema asks; equal contents give equal by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,8 +140,12 @@ class File:
         used = {i for operator in operators for i in operator.inputs if i >= 0}
         return sum(t.data.nbytes for t in (self.tensors[i] for i in used) if t.data is not None)
 
-    def to_bytes(self, description: str = "edgec") -> bytes:
+    def to_bytes(self, description: str = "edgec", metadata: Mapping[str, bytes] | None = None) -> bytes:
         """The file.
+
+        Args:
+            description: of the model, which tools show.
+            metadata: what goes into its buffers besides, by name.
 
         Raises:
             EmitError: it would pass 2 GiB, which TFLite's offsets cannot address.
@@ -183,6 +187,12 @@ class File:
             subgraph.operators.append(made)
         model.subgraphs = [subgraph]
         model.operatorCodes = [_operator_code(kind, number) for kind, number in codes]
+        model.metadata = []
+        for name, contents in (metadata or {}).items():
+            entry = schema.MetadataT()
+            entry.name, entry.buffer = name, len(model.buffers)
+            model.buffers.append(_Buffer(np.frombuffer(contents, np.uint8)))
+            model.metadata.append(entry)
 
         builder = flatbuffers.Builder(weights + 4096 + 512 * (len(kept) + len(self.operators)))
         builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
